@@ -1,0 +1,37 @@
+"""Losses for distilling CLIP models: every paradigm of CLIP-KD as a standalone module that needs torch alone."""
+
+from kdlosses import backends, losses, masking
+from kdlosses.losses.afd import AFDLoss
+from kdlosses.losses.clip import CLIPLoss
+from kdlosses.losses.clip_kd import CLIPKDLoss
+from kdlosses.losses.crd import CRDLoss
+from kdlosses.losses.cross_kd import CrossKDLoss
+from kdlosses.losses.fd import FDLoss
+from kdlosses.losses.gd import GDLoss
+from kdlosses.losses.icl import ICLLoss
+from kdlosses.losses.mfd import MFDLoss
+from kdlosses.parameters import ParameterReport, parameter_report
+from kdlosses.registry import available_losses, available_terms, build, default_weights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AFDLoss",
+    "CLIPKDLoss",
+    "CLIPLoss",
+    "CRDLoss",
+    "CrossKDLoss",
+    "FDLoss",
+    "GDLoss",
+    "ICLLoss",
+    "MFDLoss",
+    "ParameterReport",
+    "__version__",
+    "available_losses",
+    "available_terms",
+    "backends",
+    "build",
+    "default_weights",
+    "masking",
+    "parameter_report",
+]

@@ -1,0 +1,202 @@
+"""The module behind every loss: open_clip's keywords in, one pass of a backend, weighted terms out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdlosses import backends
+from kdlosses.checks import check_variant, check_weight, check_width
+from kdlosses.inputs import Inputs, read_inputs
+from kdlosses.layers import add_layers, make_views
+from kdlosses.registry import term_class
+from kdlosses.requests import Term
+from kdlosses.views import Views
+
+_MFD_UNMASKED = (
+    "mfd is combined with other terms and masked_image_features is missing, so mfd reads image_features: unless those "
+    "come from masked images, this is FD. Pass masked_image_features (see kdlosses.masking)."
+)
+
+
+class DistillLoss(nn.Module):
+    """Base of all losses: validates, normalises, projects, and returns a scalar or a dict of weighted terms.
+
+    A subclass that is one term sets ``name``, ``needs`` and ``default_weight`` and defines ``term``.
+
+    Args:
+        variant: ``"paper"`` for the published formulas, ``"released"`` for what the released code computes.
+        student_dim: student embedding width Ds; needed where a projection or fusion layer is.
+        teacher_dim: teacher embedding width Dt; needed with ``student_dim``.
+        backend: ``"auto"`` or a name of ``kdlosses.backends.available()``; an explicit choice never falls back.
+        check: raise ValueError on non-finite features or scales; costs a host sync a call, so off by default.
+
+    Raises:
+        ValueError: for an unknown variant or backend, or missing widths where the loss has layers of its own.
+    """
+
+    name: ClassVar[str]
+    is_term: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset()
+    default_weight: ClassVar[Mapping[str, float]] = {"paper": 1.0, "released": 1.0}
+
+    def __init__(
+        self,
+        *,
+        variant: str = "paper",
+        student_dim: int | None = None,
+        teacher_dim: int | None = None,
+        backend: str = "auto",
+        check: bool = False,
+    ) -> None:
+        super().__init__()
+        self._setup({self.name: 1.0}, variant, student_dim, teacher_dim, backend, check)
+
+    @staticmethod
+    def term(views: Views) -> Term:
+        """The requests and the final step of this loss; a subclass that is one term defines it."""
+        raise NotImplementedError
+
+    def _setup(
+        self,
+        weights: Mapping[str, float],
+        variant: str,
+        student_dim: int | None,
+        teacher_dim: int | None,
+        backend: str,
+        check: bool,
+    ) -> None:
+        check_variant(variant)
+        backends.check_name(backend)
+        check_width("student_dim", student_dim)
+        check_width("teacher_dim", teacher_dim)
+        for term, weight in weights.items():
+            term_class(term)
+            check_weight(term, weight)
+        self.weights = {term: float(weight) for term, weight in weights.items() if weight}
+        self.variant, self.backend, self.check = variant, backend, check
+        self.student_dim, self.teacher_dim = student_dim, teacher_dim
+        self._needs = frozenset().union(*(term_class(term).needs for term in self.weights))
+        self._check_dims()
+        add_layers(self, self._needs, student_dim, teacher_dim)
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor,
+        dist_image_features: Tensor | None = None,
+        dist_text_features: Tensor | None = None,
+        dist_logit_scale: float | Tensor | None = None,
+        output_dict: bool = False,
+        logit_bias: Tensor | None = None,
+        dist_logit_bias: Tensor | None = None,
+        *,
+        masked_image_features: Tensor | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """Compute the loss of one batch of pairs; row i of every tensor is the same image-text pair.
+
+        Args:
+            image_features: ``[B, Ds]`` student image embeddings, any floating dtype, normalised or not.
+            text_features: ``[B, Ds]`` student text embeddings.
+            logit_scale: the student's 1/temperature, already exponentiated: a number or a tensor ``[]`` or ``[1]``.
+            dist_image_features: ``[B, Dt]`` teacher image embeddings; receive no gradient.
+            dist_text_features: ``[B, Dt]`` teacher text embeddings; receive no gradient.
+            dist_logit_scale: the teacher's 1/temperature; receives no gradient.
+            output_dict: return the weighted terms by name instead of their sum.
+            logit_bias: accepted and ignored: a constant added to all logits cannot change a softmax.
+            dist_logit_bias: likewise.
+            masked_image_features: ``[B, Ds]`` student embeddings of masked images, read by mfd alone.
+
+        Returns:
+            A 0-d tensor, float32 (float64 if any features are), in nats for the softmax terms; or, with
+            ``output_dict``, ``{"<term>_loss": weighted 0-d tensor}`` whose values sum to it. All arithmetic is in
+            that dtype, also under autocast.
+
+        Raises:
+            ValueError: for a wrong shape, dtype, device, row count or width, or a missing teacher argument.
+        """
+        inputs = read_inputs(
+            image_features,
+            text_features,
+            logit_scale,
+            dist_image_features,
+            dist_text_features,
+            dist_logit_scale,
+            masked_image_features,
+            self.check,
+        )
+        self._check_call(inputs)
+        # bf16 is spaced 0.5 apart near a logit of 100, so autocast must not touch the similarities.
+        with torch.autocast(inputs.image.device.type, enabled=False):
+            losses = self._weighted_terms(inputs)
+        return losses if output_dict else sum(losses.values())
+
+    def _weighted_terms(self, inputs: Inputs) -> dict[str, Tensor]:
+        views = make_views(self, self._needs, self.variant, inputs)
+        terms = [term_class(name).term(views) for name in self.weights]
+        # All requests go to the backend at once, so that one pass over a tile can serve several terms.
+        answers = backends.resolve(self.backend).evaluate([r for term in terms for r in term.requests])
+        losses, start = {}, 0
+        for (name, weight), term in zip(self.weights.items(), terms, strict=True):
+            stop = start + len(term.requests)
+            losses[f"{name}_loss"] = weight * term.finish(answers[start:stop])
+            start = stop
+        return losses
+
+    def _check_dims(self) -> None:
+        dims = f"student_dim={self.student_dim}, teacher_dim={self.teacher_dim}"
+        missing = self.student_dim is None or self.teacher_dim is None
+        if "fusion" in self._needs and missing:
+            raise ValueError(f"{type(self).__name__} fuses both embeddings and needs both widths, got {dims}")
+        if "aligned" in self._needs and (self.student_dim is None) != (self.teacher_dim is None):
+            raise ValueError(f"{type(self).__name__} needs both widths or neither, got {dims}")
+        if "fusion" in self._needs and self.variant == "released" and self.student_dim != self.teacher_dim:
+            raise ValueError(
+                f'variant="released" cannot run afd with {dims}: the released layer has the wrong shape there; '
+                'use equal widths or variant="paper"'
+            )
+
+    def _check_call(self, inputs: Inputs) -> None:
+        self._check_teacher(inputs)
+        student = inputs.image.shape[1]
+        teacher = None if inputs.teacher_image is None else inputs.teacher_image.shape[1]
+        called = f"student width {student}" + ("" if teacher is None else f" and teacher width {teacher}")
+        wrong_student = self.student_dim not in (None, student)
+        wrong_teacher = teacher is not None and self.teacher_dim not in (None, teacher)
+        if wrong_student or wrong_teacher:
+            raise ValueError(
+                f"{type(self).__name__} was built with student_dim={self.student_dim}, teacher_dim={self.teacher_dim} "
+                f"but was called with {called}"
+            )
+        if "aligned" in self._needs and self.student_dim is None and student != teacher:
+            raise ValueError(
+                f"{type(self).__name__} was called with {called}, which differ, so it needs a projection: "
+                f"construct it with student_dim={student}, teacher_dim={teacher}"
+            )
+        if inputs.masked_image is None and "masked" in self._needs and len(self.weights) > 1:
+            self._warn_unmasked()
+
+    def _check_teacher(self, inputs: Inputs) -> None:
+        given = {
+            "dist_image_features": inputs.teacher_image,
+            "dist_text_features": inputs.teacher_text,
+            "dist_logit_scale": inputs.teacher_scale,
+        }
+        wanted = list(given)[: 3 if "teacher_scale" in self._needs else 2 if "teacher" in self._needs else 0]
+        missing = [name for name in wanted if given[name] is None]
+        if missing:
+            raise ValueError(f"{type(self).__name__} needs the teacher's outputs; missing: {', '.join(missing)}")
+
+    def _warn_unmasked(self) -> None:
+        if self.variant == "paper" and not torch.compiler.is_compiling():
+            warnings.warn(_MFD_UNMASKED, stacklevel=4)
+
+    def extra_repr(self) -> str:
+        """The terms and settings, for ``print(loss)``."""
+        terms = " + ".join(f"{weight:g} {name}" for name, weight in self.weights.items())
+        return f"{terms}, variant={self.variant!r}, backend={self.backend!r}"

@@ -1,0 +1,88 @@
+"""The parameters a loss may own, and the views made with them.
+
+They sit at the top level of the module that owns them, under the released code's names, so that its state dicts load.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdlosses.inputs import Inputs
+from kdlosses.relation import Pairs, Relation
+from kdlosses.views import Views
+
+INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
+MAX_LOGIT_SCALE = math.log(100)
+
+
+def add_layers(loss: nn.Module, needs: frozenset[str], student_dim: int | None, teacher_dim: int | None) -> None:
+    """Give ``loss`` the projections, fusion layers and scales that ``needs`` names, and no others."""
+    if "aligned" in needs and student_dim != teacher_dim:
+        loss.visual_proj = nn.Linear(student_dim, teacher_dim)
+        loss.text_proj = nn.Linear(student_dim, teacher_dim)
+    if "cross_scale" in needs:
+        loss.cross_logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
+    if "fusion" in needs:
+        loss.visual_fusion_proj = nn.Linear(student_dim + teacher_dim, student_dim)
+        loss.text_fusion_proj = nn.Linear(student_dim + teacher_dim, student_dim)
+        loss.fusion_logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
+
+
+def make_views(loss: nn.Module, needs: frozenset[str], variant: str, inputs: Inputs) -> Views:
+    """Normalise, project and fuse ``inputs`` once, as far as ``needs`` asks."""
+    views = Views(variant=variant, student=_unit_pairs(inputs.image, inputs.text, inputs.scale))
+    if "teacher" in needs:
+        views.teacher = _unit_pairs(inputs.teacher_image, inputs.teacher_text, inputs.teacher_scale)
+    if "aligned" in needs:
+        views.aligned = _aligned(loss, views.student, inputs)
+    if "masked" in needs:
+        views.masked = _masked(loss, views, inputs)
+    if "cross_scale" in needs:
+        scale = _learned_scale(loss.cross_logit_scale, variant, inputs.image.dtype)
+        views.cross_i2t = Relation(views.aligned.image, views.teacher.text, scale)
+        views.cross_t2i = Relation(views.aligned.text, views.teacher.image, scale)
+    if "fusion" in needs:
+        views.fused = _fused(loss, views)
+    return views
+
+
+def _unit_pairs(image: Tensor, text: Tensor, scale: Tensor | None) -> Pairs:
+    return Pairs(F.normalize(image, dim=1), F.normalize(text, dim=1), scale)
+
+
+def _aligned(loss: nn.Module, student: Pairs, inputs: Inputs) -> Pairs:
+    if not hasattr(loss, "visual_proj"):
+        return student
+    return _unit_pairs(_linear(loss.visual_proj, inputs.image), _linear(loss.text_proj, inputs.text), inputs.scale)
+
+
+def _masked(loss: nn.Module, views: Views, inputs: Inputs) -> Pairs:
+    # The released code overwrites the masked embedding by the unmasked one, so there MFD is FD.
+    if inputs.masked_image is None or views.variant == "released":
+        return views.aligned
+    image = inputs.masked_image
+    if hasattr(loss, "visual_proj"):
+        image = _linear(loss.visual_proj, image)
+    return Pairs(F.normalize(image, dim=1), views.aligned.text, None)
+
+
+def _fused(loss: nn.Module, views: Views) -> Pairs:
+    student, teacher = views.student, views.teacher
+    image = _linear(loss.visual_fusion_proj, torch.cat([student.image, teacher.image], dim=1))
+    text = _linear(loss.text_fusion_proj, torch.cat([student.text, teacher.text], dim=1))
+    return _unit_pairs(image, text, _learned_scale(loss.fusion_logit_scale, views.variant, image.dtype))
+
+
+def _learned_scale(parameter: Tensor, variant: str, dtype: torch.dtype) -> Tensor:
+    parameter = parameter.to(dtype).reshape(())
+    # The released code multiplies by the parameter itself: its temperature starts at 2.659, not 14.29.
+    return parameter if variant == "released" else parameter.clamp(max=MAX_LOGIT_SCALE).exp()
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    # Not layer(x): a loss moved to bf16 with its model still computes in the dtype of the computation.
+    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))

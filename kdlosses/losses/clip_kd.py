@@ -1,0 +1,57 @@
+"""CLIP-KD: the weighted sum of terms (CLIP-KD, arXiv 2307.12732)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdlosses.base import DistillLoss
+from kdlosses.registry import default_weights, register
+
+DEFAULT_WEIGHTS = {"contrastive": 1.0, "crd": 1.0, "fd": 2000.0, "icl": 1.0}
+
+
+@register
+class CLIPKDLoss(DistillLoss):
+    """Weighted sum of any terms, computed together.
+
+    ``L = sum_t weights[t] * L_t``; by default the paper's CLIP-KD, ``L_CLIP + L_CRD + 2000 L_FD + L_ICL``. The terms share
+    embeddings, projections, learnable scales and relations. A term of weight zero costs nothing and owns nothing.
+
+    Args:
+        weights: ``{term: weight}``, terms from ``kdlosses.available_terms()``, weights >= 0, at least one above zero.
+            They belong to the variant: `kdlosses.default_weights`.
+        variant, student_dim, teacher_dim, backend, check: see `DistillLoss`.
+
+    Call: `DistillLoss`; ``output_dict=True`` returns the weighted terms.
+
+    Raises:
+        ValueError: for an unknown term, a bad weight, no term at all, or the released GD weight with the paper's GD.
+
+    Gradient: the union of its terms'; the teacher receives none.
+    Source: CLIP-KD (arXiv 2307.12732), the overall objective.
+    """
+
+    name = "clip_kd"
+    is_term = False
+
+    def __init__(
+        self,
+        weights: Mapping[str, float] | None = None,
+        *,
+        variant: str = "paper",
+        student_dim: int | None = None,
+        teacher_dim: int | None = None,
+        backend: str = "auto",
+        check: bool = False,
+    ) -> None:
+        super(DistillLoss, self).__init__()
+        weights = DEFAULT_WEIGHTS if weights is None else weights
+        self._setup(weights, variant, student_dim, teacher_dim, backend, check)
+        if not self.weights:
+            raise ValueError(f"weights must give at least one term a weight above zero, got {dict(weights)}")
+        released_gd = default_weights("released")["gd"]
+        if variant == "paper" and self.weights.get("gd", 0) >= released_gd:
+            raise ValueError(
+                f'a gd weight of {self.weights["gd"]:g} belongs to variant="released"; the paper\'s gradients are far '
+                f"larger: start from {default_weights('paper')['gd']:g}"
+            )

@@ -1,0 +1,32 @@
+"""CRD, contrastive relational distillation (CLIP-KD, arXiv 2307.12732)."""
+
+from __future__ import annotations
+
+from kdlosses.base import DistillLoss
+from kdlosses.registry import register
+from kdlosses.requests import KL, Term, mean_of_directions
+from kdlosses.views import Views
+
+
+@register
+class CRDLoss(DistillLoss):
+    """Pulls the student's image-text similarity distributions to the teacher's.
+
+    ``L = 1/2 [ KL(c_T v_T s_T^T || c_S v_S s_S^T) + KL(c_T s_T v_T^T || c_S s_S v_S^T) ]``, softmax over rows, each
+    KL a mean over the B rows, in nats. Zero where the student equals the teacher. Identical in both variants. The
+    widths of student and teacher may differ: no projection is involved.
+
+    Constructor and call: `DistillLoss`.
+
+    Gradient: student features and ``logit_scale``; the teacher receives none. No parameters.
+    Source: CLIP-KD (arXiv 2307.12732), L_CRD; called ckd in the released code.
+    """
+
+    name = "crd"
+    needs = frozenset({"teacher", "teacher_scale"})
+
+    @staticmethod
+    def term(views: Views) -> Term:
+        """KL of both directions."""
+        student, teacher = views.student, views.teacher
+        return Term([KL(student.i2t, teacher.i2t), KL(student.t2i, teacher.t2i)], mean_of_directions)

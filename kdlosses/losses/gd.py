@@ -1,0 +1,76 @@
+"""GD, gradient distillation (CLIP-KD, arXiv 2307.12732)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdlosses.base import DistillLoss
+from kdlosses.registry import register
+from kdlosses.relation import Pairs
+from kdlosses.requests import CrossEntropyGrad, Term
+from kdlosses.views import Views
+
+# One relation's gradients with respect to its queries and its keys.
+Grads = tuple[Tensor, Tensor]
+
+
+@register
+class GDLoss(DistillLoss):
+    """Pulls the gradients of the student's CLIP loss to those of the teacher's.
+
+    ``L = mse(G_v^S, G_v^T) + mse(G_s^S, G_s^T)``, each mse a mean over B * Dt. ``G_v`` and ``G_s`` are the gradients of
+    the CLIP loss (mean over the batch, both directions) with respect to the unit image and text embeddings, each side
+    at its own logit scale, the student's after P. They are computed in closed form: a matrix product each, where the
+    released code builds a B x D x B tensor. Zero where the student equals the teacher.
+
+    ``variant="released"`` divides the logits and the gradients by the scale it should multiply by, and compares the
+    four one-direction gradients instead of two sums. Its weight 1e8 must not be used with ``variant="paper"``, whose
+    value is about 1e8 times larger. How the paper variant's default weight was found: `harness.bench.gd_weight`.
+
+    Constructor and call: `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``.
+
+    Gradient: student features, ``logit_scale`` and P; the teacher receives none.
+    Source: CLIP-KD (arXiv 2307.12732), L_GD.
+    """
+
+    name = "gd"
+    needs = frozenset({"teacher", "teacher_scale", "aligned"})
+    default_weight = {"paper": 1.0, "released": 1e8}
+
+    @staticmethod
+    def term(views: Views) -> Term:
+        """The gradients of both directions, for the student and for the teacher."""
+        if views.variant == "released":
+            return Term(_requests(_inverted(views.aligned), _inverted(views.teacher)), _released)
+        return Term(_requests(views.aligned, views.teacher), _paper)
+
+
+def _requests(student: Pairs, teacher: Pairs) -> list[CrossEntropyGrad]:
+    return [CrossEntropyGrad(relation) for pairs in (student, teacher) for relation in (pairs.i2t, pairs.t2i)]
+
+
+def _inverted(pairs: Pairs) -> Pairs:
+    return Pairs(pairs.image, pairs.text, 1 / pairs.scale)
+
+
+def _paper(answers: Sequence[Grads]) -> Tensor:
+    student, teacher = _clip_gradients(*answers[:2]), _clip_gradients(*answers[2:])
+    return F.mse_loss(student[0], teacher[0]) + F.mse_loss(student[1], teacher[1])
+
+
+def _clip_gradients(i2t: Grads, t2i: Grads) -> Grads:
+    """Gradients of the CLIP loss, the mean of its two directions, with respect to images and texts."""
+    return (i2t[0] + t2i[1]) / 2, (i2t[1] + t2i[0]) / 2
+
+
+def _released(answers: Sequence[Grads]) -> Tensor:
+    student, teacher = answers[:2], answers[2:]
+    mses = [
+        F.mse_loss(s, t)
+        for ours, theirs in zip(student, teacher, strict=True)
+        for s, t in zip(ours, theirs, strict=True)
+    ]
+    return mses[0] + mses[1] + mses[2] + mses[3]

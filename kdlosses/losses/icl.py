@@ -1,0 +1,33 @@
+"""ICL, interactive contrastive learning (CLIP-KD, arXiv 2307.12732)."""
+
+from __future__ import annotations
+
+from kdlosses.base import DistillLoss
+from kdlosses.registry import register
+from kdlosses.requests import CrossEntropy, Term, mean_of_directions
+from kdlosses.views import Views
+
+
+@register
+class ICLLoss(DistillLoss):
+    """Contrastive loss across the models: each student embedding finds its match among the teacher's.
+
+    ``L = 1/2 [ CE(c' P(v_S) s_T^T, diag) + CE(c' P(s_S) v_T^T, diag) ]``, each CE a mean over the B rows, in nats.
+    ``c' = exp(cross_logit_scale)`` is learnable, starts at 1/0.07 and is clamped to 100 when used (its gradient is zero
+    beyond the clamp). P is ``visual_proj`` / ``text_proj``, applied before normalising, only where the widths differ.
+
+    ``variant="released"`` multiplies by ``cross_logit_scale`` itself: it starts at 2.659 and is not clamped.
+
+    Constructor and call: `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``.
+
+    Gradient: student features, P and ``cross_logit_scale``; neither the teacher nor ``logit_scale``.
+    Source: CLIP-KD (arXiv 2307.12732), L_ICL.
+    """
+
+    name = "icl"
+    needs = frozenset({"teacher", "aligned", "cross_scale"})
+
+    @staticmethod
+    def term(views: Views) -> Term:
+        """Cross-entropy of student images against teacher texts, and of student texts against teacher images."""
+        return Term([CrossEntropy(views.cross_i2t), CrossEntropy(views.cross_t2i)], mean_of_directions)

@@ -1,0 +1,35 @@
+"""MFD, masked feature distillation (CLIP-KD, arXiv 2307.12732)."""
+
+from __future__ import annotations
+
+from kdlosses.base import DistillLoss
+from kdlosses.losses.fd import feature_mse
+from kdlosses.registry import register
+from kdlosses.requests import Term
+from kdlosses.views import Views
+
+
+@register
+class MFDLoss(DistillLoss):
+    """Pulls the student's embedding of a masked image onto the teacher's embedding of the whole one.
+
+    ``L = mse(P(v_S'), v_T) + mse(P(s_S), s_T)`` with ``v_S'`` the student's embedding of the masked image (the paper
+    hides 75 % of the patches; see `kdlosses.masking`), otherwise as `FDLoss`.
+
+    ``v_S'`` is ``masked_image_features``, or ``image_features`` where that is not given. The released code overwrites
+    its masked embedding by the unmasked one, so with ``variant="released"`` this is FD of ``image_features``.
+
+    Constructor and call: `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``.
+
+    Gradient: student features (masked ones where given) and P; the teacher receives none.
+    Source: CLIP-KD (arXiv 2307.12732), L_MFD, weight 2000.
+    """
+
+    name = "mfd"
+    needs = frozenset({"teacher", "aligned", "masked"})
+    default_weight = {"paper": 2000.0, "released": 2000.0}
+
+    @staticmethod
+    def term(views: Views) -> Term:
+        """Elementwise: asks nothing of a backend."""
+        return Term([], lambda _: feature_mse(views.masked, views.teacher))

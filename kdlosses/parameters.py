@@ -1,0 +1,62 @@
+"""Whether a loss has parameters of its own, and whether an optimizer holds them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class ParameterReport:
+    """A loss's own trainable parameters, and those that an optimizer does not hold.
+
+    Args:
+        names: the trainable parameters' names.
+        missing: those of them that are in no group of the optimizer; all of them where none was given.
+        message: one sentence for a person.
+    """
+
+    names: tuple[str, ...]
+    missing: tuple[str, ...]
+    message: str
+
+    @property
+    def has_parameters(self) -> bool:
+        """Whether the loss needs an optimizer, DDP and a place in the checkpoint at all."""
+        return bool(self.names)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that should be trained is."""
+        return not self.missing
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def parameter_report(loss: nn.Module, optimizer: Optimizer | None = None) -> ParameterReport:
+    """Say whether ``loss`` has parameters of its own and whether ``optimizer`` holds them all.
+
+    Args:
+        loss: any loss module.
+        optimizer: the optimizer in use, or None to ask only what would be needed.
+    """
+    own = {name: p for name, p in loss.named_parameters() if p.requires_grad}
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]} if optimizer is not None else set()
+    missing = tuple(name for name, p in own.items() if id(p) not in held)
+    return ParameterReport(
+        tuple(own), missing, _message(type(loss).__name__, tuple(own), missing, optimizer is not None)
+    )
+
+
+def _message(loss: str, names: tuple[str, ...], missing: tuple[str, ...], asked: bool) -> str:
+    if not names:
+        return f"{loss} has no parameters of its own; nothing to add to an optimizer."
+    if not missing:
+        return f"{loss} has {len(names)} parameters of its own and the optimizer holds them all."
+    fix = "optimizer.add_param_group({'params': loss.parameters(), 'weight_decay': 0.0})"
+    if asked:
+        return f"{loss} has parameters that the optimizer does not hold and that will never learn: {', '.join(missing)}; {fix} adds them."
+    return f"{loss} has parameters of its own that must be optimized, synchronized and saved: {', '.join(names)}; {fix} adds them."

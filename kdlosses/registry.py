@@ -1,0 +1,65 @@
+"""Losses by name: every module in ``kdlosses.losses`` registers the class it defines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from kdlosses.checks import check_known, check_variant
+
+if TYPE_CHECKING:
+    from kdlosses.base import DistillLoss
+
+_LOSSES: dict[str, type[DistillLoss]] = {}
+_Loss = TypeVar("_Loss", bound="type[DistillLoss]")
+
+
+def register(loss: _Loss) -> _Loss:
+    """Class decorator: make ``loss`` known under its ``name``."""
+    if loss.name in _LOSSES:
+        raise ValueError(f"a loss named {loss.name!r} is registered already: {_LOSSES[loss.name].__qualname__}")
+    _LOSSES[loss.name] = loss
+    return loss
+
+
+def available_losses() -> list[str]:
+    """The names that ``build`` takes, sorted."""
+    return sorted(_LOSSES)
+
+
+def available_terms() -> list[str]:
+    """The names that ``CLIPKDLoss(weights=...)`` takes, sorted."""
+    return sorted(name for name, loss in _LOSSES.items() if loss.is_term)
+
+
+def term_class(name: str) -> type[DistillLoss]:
+    """The class of the term called ``name``.
+
+    Raises:
+        ValueError: for an unknown name; lists the known ones.
+    """
+    check_known("loss term", name, available_terms())
+    return _LOSSES[name]
+
+
+def build(name: str, **kwargs: object) -> DistillLoss:
+    """The loss called ``name``, constructed with ``kwargs``.
+
+    Args:
+        name: one of ``available_losses()``.
+        kwargs: the loss's constructor keywords.
+
+    Raises:
+        ValueError: for an unknown name; lists the known ones.
+    """
+    check_known("loss", name, available_losses())
+    return _LOSSES[name](**kwargs)
+
+
+def default_weights(variant: str = "paper") -> dict[str, float]:
+    """The weight each term starts from in ``variant``; weights of one variant mean nothing in the other.
+
+    Args:
+        variant: ``"paper"`` or ``"released"``.
+    """
+    check_variant(variant)
+    return {name: _LOSSES[name].default_weight[variant] for name in available_terms()}

@@ -1,0 +1,55 @@
+"""Relations: scaled similarities between two sets of embeddings, described but not computed.
+
+Letters used in this package: B pairs, N rows of queries, M rows of keys, D embedding width (Ds student, Dt teacher).
+A loss names the relations it needs; only a backend computes them, tile by tile or whole. That is what lets a backend
+stream over the keys and never hold an N x M matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(eq=False)  # compared by identity: two terms share work when they name the same object
+class Relation:
+    """The matrix ``scale * queries @ keys.T``; row ``i`` has its positive at column ``offset + i``.
+
+    Args:
+        queries: ``[N, D]``, unit rows, in the dtype of the computation.
+        keys: ``[M, D]``, unit rows, same dtype.
+        scale: 0-d, multiplicative (already exponentiated).
+        offset: column of the first row's positive; not 0 only where rows are sharded.
+        source: the relation that this one is the transpose of, so that one product serves both directions.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    scale: Tensor
+    offset: int = 0
+    source: Relation | None = None
+
+    def transposed(self) -> Relation:
+        """The same similarities read from the keys' side."""
+        return Relation(self.keys, self.queries, self.scale, -self.offset, source=self)
+
+
+@dataclass(eq=False)
+class Pairs:
+    """B matching image and text embeddings with their temperature, and the two relations between them.
+
+    Args:
+        image: ``[B, D]`` unit rows.
+        text: ``[B, D]`` unit rows.
+        scale: 0-d logit scale, or None where no term reads these pairs' relations.
+    """
+
+    image: Tensor
+    text: Tensor
+    scale: Tensor | None
+
+    def __post_init__(self) -> None:
+        if self.scale is not None:
+            self.i2t = Relation(self.image, self.text, self.scale)
+            self.t2i = self.i2t.transposed()

@@ -1,0 +1,32 @@
+"""One forward call's embeddings, normalised, projected and fused once for all terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdlosses.relation import Pairs, Relation
+
+
+@dataclass(eq=False)
+class Views:
+    """What a term may read. A field is None unless an active term lists it in its ``needs``.
+
+    Args:
+        variant: ``"paper"`` or ``"released"``.
+        student: student pairs at the student's scale.
+        teacher: teacher pairs at the teacher's scale; never carries a gradient.
+        aligned: student pairs in the teacher's space, P applied where the widths differ, at the student's scale.
+        masked: as ``aligned``, with the embedding of the masked image.
+        cross_i2t: ``c' P(v_S) s_T^T``, student images against teacher texts.
+        cross_t2i: ``c' P(s_S) v_T^T``, student texts against teacher images.
+        fused: pairs of fused student and teacher embeddings at the fusion scale.
+    """
+
+    variant: str
+    student: Pairs
+    teacher: Pairs | None = None
+    aligned: Pairs | None = None
+    masked: Pairs | None = None
+    cross_i2t: Relation | None = None
+    cross_t2i: Relation | None = None
+    fused: Pairs | None = None
