@@ -1,6 +1,6 @@
 """Losses for distilling CLIP models: every paradigm of CLIP-KD as a standalone module that needs torch alone."""
 
-from kdlosses import backends, losses, masking
+from kdlosses import backends, masking
 from kdlosses.losses.afd import AFDLoss
 from kdlosses.losses.clip import CLIPLoss
 from kdlosses.losses.clip_kd import CLIPKDLoss

@@ -61,9 +61,7 @@ def check_same_rows(features: dict[str, Tensor]) -> None:
                 "every row must be one image-text pair of the same batch"
             )
         if features[name].device != first.device:
-            raise ValueError(
-                f"{name} is on {features[name].device} but {names[0]} is on {first.device}; move one of them"
-            )
+            raise ValueError(f"{name} is on {features[name].device} but {names[0]} is on {first.device}")
 
 
 def check_same_width(first: str, a: Tensor, second: str, b: Tensor) -> None:

@@ -1,7 +1,7 @@
 """Random patch masking for MFD: drop a ViT student's tokens, or hide pixel patches from any backbone.
 
-Each sample hides its own random patches, exactly ``round(ratio * L)`` of L. Everything is drawn from the generator given,
-on the generator's device, so a seed fixes the masks.
+Each sample hides its own random patches, exactly ``round(ratio * L)`` of L. Everything is drawn from the generator
+given, on the generator's device, so a seed fixes the masks.
 """
 
 from __future__ import annotations

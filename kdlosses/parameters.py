@@ -46,17 +46,15 @@ def parameter_report(loss: nn.Module, optimizer: Optimizer | None = None) -> Par
     own = {name: p for name, p in loss.named_parameters() if p.requires_grad}
     held = {id(p) for group in optimizer.param_groups for p in group["params"]} if optimizer is not None else set()
     missing = tuple(name for name, p in own.items() if id(p) not in held)
-    return ParameterReport(
-        tuple(own), missing, _message(type(loss).__name__, tuple(own), missing, optimizer is not None)
-    )
+    message = _message(type(loss).__name__, list(own), missing, asked=optimizer is not None)
+    return ParameterReport(tuple(own), missing, message)
 
 
-def _message(loss: str, names: tuple[str, ...], missing: tuple[str, ...], asked: bool) -> str:
+def _message(loss: str, names: list[str], missing: tuple[str, ...], asked: bool) -> str:
     if not names:
         return f"{loss} has no parameters of its own; nothing to add to an optimizer."
     if not missing:
         return f"{loss} has {len(names)} parameters of its own and the optimizer holds them all."
-    fix = "optimizer.add_param_group({'params': loss.parameters(), 'weight_decay': 0.0})"
-    if asked:
-        return f"{loss} has parameters that the optimizer does not hold and that will never learn: {', '.join(missing)}; {fix} adds them."
-    return f"{loss} has parameters of its own that must be optimized, synchronized and saved: {', '.join(names)}; {fix} adds them."
+    fix = "add them with optimizer.add_param_group({'params': loss.parameters(), 'weight_decay': 0.0})"
+    what = "that the optimizer does not hold, so they will never learn" if asked else "to train, synchronize and save"
+    return f"{loss} has parameters of its own {what}: {', '.join(missing)}; {fix}."

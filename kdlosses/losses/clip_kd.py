@@ -14,8 +14,8 @@ DEFAULT_WEIGHTS = {"contrastive": 1.0, "crd": 1.0, "fd": 2000.0, "icl": 1.0}
 class CLIPKDLoss(DistillLoss):
     """Weighted sum of any terms, computed together.
 
-    ``L = sum_t weights[t] * L_t``; by default the paper's CLIP-KD, ``L_CLIP + L_CRD + 2000 L_FD + L_ICL``. The terms share
-    embeddings, projections, learnable scales and relations. A term of weight zero costs nothing and owns nothing.
+    ``L = sum_t weights[t] * L_t``; by default the paper's CLIP-KD, ``L_CLIP + L_CRD + 2000 L_FD + L_ICL``. The terms
+    share embeddings, projections, learnable scales and relations. A term of weight zero costs and owns nothing.
 
     Args:
         weights: ``{term: weight}``, terms from ``kdlosses.available_terms()``, weights >= 0, at least one above zero.

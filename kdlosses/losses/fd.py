@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,7 +37,7 @@ class FDLoss(DistillLoss):
 
     name = "fd"
     needs = frozenset({"teacher", "aligned"})
-    default_weight = {"paper": 2000.0, "released": 2000.0}
+    default_weight: ClassVar[Mapping[str, float]] = {"paper": 2000.0, "released": 2000.0}
 
     @staticmethod
     def term(views: Views) -> Term:

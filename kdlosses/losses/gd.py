@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,7 +39,7 @@ class GDLoss(DistillLoss):
 
     name = "gd"
     needs = frozenset({"teacher", "teacher_scale", "aligned"})
-    default_weight = {"paper": 1.0, "released": 1e8}
+    default_weight: ClassVar[Mapping[str, float]] = {"paper": 1.0, "released": 1e8}
 
     @staticmethod
     def term(views: Views) -> Term:
@@ -67,10 +68,5 @@ def _clip_gradients(i2t: Grads, t2i: Grads) -> Grads:
 
 
 def _released(answers: Sequence[Grads]) -> Tensor:
-    student, teacher = answers[:2], answers[2:]
-    mses = [
-        F.mse_loss(s, t)
-        for ours, theirs in zip(student, teacher, strict=True)
-        for s, t in zip(ours, theirs, strict=True)
-    ]
-    return mses[0] + mses[1] + mses[2] + mses[3]
+    ours, theirs = [*answers[0], *answers[1]], [*answers[2], *answers[3]]
+    return sum(F.mse_loss(student, teacher) for student, teacher in zip(ours, theirs, strict=True))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from kdlosses.base import DistillLoss
 from kdlosses.losses.fd import feature_mse
 from kdlosses.registry import register
@@ -27,7 +30,7 @@ class MFDLoss(DistillLoss):
 
     name = "mfd"
     needs = frozenset({"teacher", "aligned", "masked"})
-    default_weight = {"paper": 2000.0, "released": 2000.0}
+    default_weight: ClassVar[Mapping[str, float]] = {"paper": 2000.0, "released": 2000.0}
 
     @staticmethod
     def term(views: Views) -> Term:
