@@ -11,7 +11,8 @@ from kdlosses.losses.gd import GDLoss
 from kdlosses.losses.icl import ICLLoss
 from kdlosses.losses.mfd import MFDLoss
 from kdlosses.parameters import ParameterReport, parameter_report
-from kdlosses.registry import available_losses, available_terms, build, default_weights
+from kdlosses.registry import available_losses, available_terms, build
+from kdlosses.weights import default_weights
 
 __version__ = "0.1.0"
 

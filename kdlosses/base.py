@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from kdlosses import backends
-from kdlosses.checks import check_variant, check_weight, check_width
+from kdlosses.checks import check_variant, check_width
 from kdlosses.inputs import Inputs, read_inputs
 from kdlosses.layers import add_layers, make_views
 from kdlosses.registry import term_class
 from kdlosses.requests import Term
 from kdlosses.views import Views
+from kdlosses.weights import check_weights
 
 _MFD_UNMASKED = (
     "mfd is combined with other terms and masked_image_features is missing, so mfd reads image_features: unless those "
@@ -74,10 +75,7 @@ class DistillLoss(nn.Module):
         backends.check_name(backend)
         check_width("student_dim", student_dim)
         check_width("teacher_dim", teacher_dim)
-        for term, weight in weights.items():
-            term_class(term)
-            check_weight(term, weight)
-        self.weights = {term: float(weight) for term, weight in weights.items() if weight}
+        self.weights = check_weights(weights, variant)
         self.variant, self.backend, self.check = variant, backend, check
         self.student_dim, self.teacher_dim = student_dim, teacher_dim
         self._needs = frozenset().union(*(term_class(term).needs for term in self.weights))

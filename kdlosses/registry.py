@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from kdlosses.checks import check_known, check_variant
+from kdlosses.checks import check_known
 
 if TYPE_CHECKING:
     from kdlosses.base import DistillLoss
@@ -53,13 +53,3 @@ def build(name: str, **kwargs: object) -> DistillLoss:
     """
     check_known("loss", name, available_losses())
     return _LOSSES[name](**kwargs)
-
-
-def default_weights(variant: str = "paper") -> dict[str, float]:
-    """The weight each term starts from in ``variant``; weights of one variant mean nothing in the other.
-
-    Args:
-        variant: ``"paper"`` or ``"released"``.
-    """
-    check_variant(variant)
-    return {name: _LOSSES[name].default_weight[variant] for name in available_terms()}

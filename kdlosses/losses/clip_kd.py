@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kdlosses.base import DistillLoss
-from kdlosses.registry import default_weights, register
-
-DEFAULT_WEIGHTS = {"contrastive": 1.0, "crd": 1.0, "fd": 2000.0, "icl": 1.0}
+from kdlosses.registry import register
+from kdlosses.weights import CLIP_KD
 
 
 @register
@@ -45,13 +44,4 @@ class CLIPKDLoss(DistillLoss):
         check: bool = False,
     ) -> None:
         super(DistillLoss, self).__init__()
-        weights = DEFAULT_WEIGHTS if weights is None else weights
-        self._setup(weights, variant, student_dim, teacher_dim, backend, check)
-        if not self.weights:
-            raise ValueError(f"weights must give at least one term a weight above zero, got {dict(weights)}")
-        released_gd = default_weights("released")["gd"]
-        if variant == "paper" and self.weights.get("gd", 0) >= released_gd:
-            raise ValueError(
-                f'a gd weight of {self.weights["gd"]:g} belongs to variant="released"; the paper\'s gradients are far '
-                f"larger: start from {default_weights('paper')['gd']:g}"
-            )
+        self._setup(CLIP_KD if weights is None else weights, variant, student_dim, teacher_dim, backend, check)

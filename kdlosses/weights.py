@@ -1,0 +1,48 @@
+"""Weights of terms: the defaults of each variant, and what makes a set of weights wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdlosses.checks import check_variant, check_weight
+from kdlosses.registry import available_terms, term_class
+
+CLIP_KD = {"contrastive": 1.0, "crd": 1.0, "fd": 2000.0, "icl": 1.0}
+
+
+def default_weights(variant: str = "paper") -> dict[str, float]:
+    """The weight each term starts from in ``variant``; weights of one variant mean nothing in the other.
+
+    Args:
+        variant: ``"paper"`` or ``"released"``.
+
+    Raises:
+        ValueError: for an unknown variant.
+    """
+    check_variant(variant)
+    return {name: term_class(name).default_weight[variant] for name in available_terms()}
+
+
+def check_weights(weights: Mapping[str, float], variant: str) -> dict[str, float]:
+    """The weights above zero, as floats.
+
+    Args:
+        weights: ``{term: weight}``.
+        variant: ``"paper"`` or ``"released"``.
+
+    Raises:
+        ValueError: for an unknown term, a weight that is negative or not finite, no weight above zero, or the released
+            code's GD weight in the paper variant, whose GD is about 1e8 times larger.
+    """
+    for term, weight in weights.items():
+        term_class(term)
+        check_weight(term, weight)
+    active = {term: float(weight) for term, weight in weights.items() if weight}
+    if not active:
+        raise ValueError(f"weights must give at least one term a weight above zero, got {dict(weights)}")
+    if variant == "paper" and active.get("gd", 0) >= default_weights("released")["gd"]:
+        raise ValueError(
+            f'a gd weight of {active["gd"]:g} belongs to variant="released"; the paper\'s gradients are far larger: '
+            f"start from {default_weights('paper')['gd']:g}"
+        )
+    return active
