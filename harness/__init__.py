@@ -1,0 +1,1 @@
+"""The `clipkd` command: recipes in, trained and measured CLIP students out."""

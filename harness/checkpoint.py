@@ -1,0 +1,79 @@
+"""Checkpoints: whole or absent, never half-written; plain tensors only, so that safe loading reads them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from harness.files import named
+
+_NAME = re.compile(r"step-(\d{7,})\.pt$")
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any], step: int, keep: int) -> Path:
+    """Write ``step-<step>.pt`` under a temporary name, flush, rename; point ``latest.pt`` at it; drop older ones.
+
+    Args:
+        folder: the run's checkpoint folder.
+        state: tensors, numbers, texts and containers of them; the student under ``state_dict``, as open_clip expects.
+        step: optimizer steps taken.
+        keep: how many checkpoints stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:07d}.pt"
+    temporary = path.with_suffix(".tmp")
+    try:
+        with named(path), temporary.open("wb") as file:
+            _save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _point_latest(folder, path)
+    for old in list_checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a folder, oldest first."""
+    found = {int(match[1]): path for path in folder.glob("step-*.pt") if (match := _NAME.search(path.name))}
+    return [found[step] for step in sorted(found)]
+
+
+class _Remembering:
+    """A file that keeps the reason why a write failed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.error = file, None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    remembering = _Remembering(file)
+    try:
+        torch.save(state, remembering)
+    except RuntimeError as error:
+        # torch.save turns a full disk into an internal assertion about file positions.
+        raise (remembering.error or error) from error
+
+
+def _point_latest(folder: Path, path: Path) -> None:
+    link = folder / "latest.tmp"
+    link.unlink(missing_ok=True)
+    link.symlink_to(path.name)
+    link.replace(folder / "latest.pt")

@@ -1,0 +1,251 @@
+"""The training loop: one recipe in, one run folder out."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.checkpoint import save_checkpoint
+from harness.config import Recipe, dump_recipe
+from harness.data import Batch, BatchAugment, build_loader
+from harness.errors import UserError
+from harness.evaluate import evaluate
+from harness.export import export_model
+from harness.files import write_json
+from harness.metrics import MetricsWriter
+from harness.models import LoadedModel, create_model, pick_device
+from harness.optim import build_optimizer, build_schedule
+from harness.progress import make_display
+from harness.runs import DONE, prepare_run
+from harness.task import DistillTask
+
+MAX_LOGIT_SCALE = math.log(100)
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def train(recipe: Recipe, out: Path, *, command: str | None = None) -> dict[str, Any]:
+    """Train the recipe's student, export it, evaluate it, and write everything into ``out``.
+
+    Args:
+        recipe: what to run.
+        out: the run folder; an interrupted run there is replaced, a finished one refused.
+        command: what the user typed, for the record; this process's command line by default.
+
+    Returns:
+        The content of ``out/summary.json``: name, steps, seconds, images_per_second, parameters, metrics by set.
+
+    Raises:
+        UserError: for anything the user can mend.
+    """
+    device = pick_device(recipe.train.device)
+    _set_up_torch(recipe)
+    prepare_run(recipe, out, command, device)
+    trainer = Trainer(recipe, out, device)
+    seconds = trainer.run()
+    student = trainer.student
+    export_model(student, out / "export", metadata={"recipe": recipe.name, "steps": trainer.steps})
+    metrics = evaluate(
+        student, list(recipe.eval.sets), batch_size=recipe.eval.batch_size, device=device, out=out / "eval"
+    )
+    summary = {
+        "name": recipe.name,
+        "model": student.name,
+        "parameters": student.parameters,
+        "steps": trainer.steps,
+        "seconds": round(seconds, 2),
+        "images_per_second": round(trainer.steps * recipe.train.batch_size / seconds, 1),
+        "bad_samples": dict(trainer.loader.bad.counts),
+        "metrics": metrics,
+    }
+    write_json(out / DONE, summary)
+    return summary
+
+
+class Trainer:
+    """Models, data, optimizer and the loop over steps of one run."""
+
+    def __init__(self, recipe: Recipe, out: Path, device: torch.device) -> None:
+        self.recipe, self.out, self.device = recipe, out, device
+        torch.manual_seed(recipe.seed)
+        self.student = create_model(recipe.student)
+        self.teacher = create_model(recipe.teacher) if recipe.teacher else None
+        autocast = _AUTOCAST[recipe.train.precision]
+        self.task = DistillTask(self.student, self.teacher, recipe.loss, autocast).to(device)
+        if recipe.train.channels_last:
+            self.task.to(memory_format=torch.channels_last)
+        self.loader = build_loader(
+            recipe.data,
+            batch_size=recipe.train.batch_size,
+            seed=recipe.seed,
+            image_size=recipe.data.image_size or self._largest_input(),
+            tokenizers=self._tokenizers(),
+            bad_samples=out / "bad_samples.jsonl",
+        )
+        self.steps = recipe.train.steps or self._steps_of_epochs(recipe.train.epochs)
+        self.augment = BatchAugment(recipe.data.augment)
+        self.generator = torch.Generator(device).manual_seed(recipe.seed)
+        named = self.task.trainable()
+        self.parameters = [p for _, p in named]
+        self.optimizer = build_optimizer(named, recipe.optim, recipe.student.model)
+        self.schedule = build_schedule(self.optimizer, recipe.schedule, self.steps)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.precision == "fp16")
+
+    def run(self) -> float:
+        """Take every step; returns the seconds they took."""
+        log = Log(self.recipe.train.batch_size)
+        writer = MetricsWriter(self.out / "metrics.jsonl")
+        batches = iter(self.loader)
+        self.task.train()
+        start = time.perf_counter()
+        try:
+            with make_display(self.recipe.name, self.steps) as display:
+                display.note(self.describe())
+                for step in range(1, self.steps + 1):
+                    lr = self.schedule.get_last_lr()[0]
+                    log.add(*self.train_step(next(batches)))
+                    display.advance(step)
+                    if self._due(step, self.recipe.train.log_every):
+                        values = log.flush(step, lr)
+                        writer.write(values)
+                        display.report(values)
+                    if self._due(step, self.recipe.train.save_every):
+                        self.save(step)
+                if self.loader.bad.counts:
+                    display.note(self._describe_bad())
+        finally:
+            writer.close()
+        return time.perf_counter() - start
+
+    def describe(self) -> str:
+        """One line on what is about to run."""
+        models = [f"student {_size(self.student)}"] + ([f"teacher {_size(self.teacher)}"] if self.teacher else [])
+        terms = " + ".join(f"{weight:g} {term}" for term, weight in self.task.loss.weights.items())
+        batch = self.recipe.train.batch_size
+        return (
+            f"{self.recipe.name}: {', '.join(models)}; {terms}; {self.loader.describe()}; "
+            f"{self.steps} steps of {batch} on {self.device}"
+        )
+
+    def train_step(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One optimizer step; returns the weighted losses and other scalars, on the device, unread."""
+        view = self.augment(batch.images.to(self.device, non_blocking=True), self.generator)
+        if self.recipe.train.channels_last:
+            view = view.contiguous(memory_format=torch.channels_last)
+        losses, report = self.task(view, batch, self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(sum(losses.values())).backward()
+        self.scaler.unscale_(self.optimizer)
+        limit = self.recipe.optim.grad_clip or math.inf
+        report["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, limit)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        self._clamp_scales()
+        return {name: value.detach() for name, value in losses.items()}, report
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint; the teacher is never part of it."""
+        state = {
+            "step": step,
+            "name": self.recipe.name,
+            "recipe": dump_recipe(self.recipe),
+            "state_dict": self.task.student.state_dict(),
+            "loss": self.task.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        save_checkpoint(self.out / "checkpoints", state, step, self.recipe.train.keep)
+
+    @torch.no_grad()
+    def _clamp_scales(self) -> None:
+        # Clamping the loss's scales only where they are used would leave one that overshoots without a gradient.
+        # The released variant's are no logarithms and the released code lets them run free.
+        for name, parameter in self.task.trainable():
+            released = name.startswith("loss.") and self.recipe.loss.variant == "released"
+            if name.endswith("logit_scale") and not released:
+                parameter.clamp_(0, MAX_LOGIT_SCALE)
+
+    def _due(self, step: int, every: int | None) -> bool:
+        return step == self.steps or (every is not None and step % every == 0)
+
+    def _describe_bad(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.loader.bad.counts.most_common())
+        return f"{self.recipe.name}: skipped broken samples ({kinds}), listed in {self.loader.bad.path}"
+
+    def _largest_input(self) -> int:
+        return max(model.image_size for model in (self.student, self.teacher) if model)
+
+    def _tokenizers(self) -> dict[str, Any]:
+        models: dict[str, LoadedModel | None] = {"student": self.student, "teacher": self.teacher}
+        return {role: model.tokenizer for role, model in models.items() if model}
+
+    def _steps_of_epochs(self, epochs: int) -> int:
+        if self.loader.num_samples is None:
+            raise UserError(
+                "train.epochs needs to know how many samples there are, which shards do not say; "
+                "give train.steps instead (samples x epochs / batch_size)"
+            )
+        return max(1, epochs * self.loader.num_samples // self.recipe.train.batch_size)
+
+
+class Log:
+    """Means of the losses since the last report, kept on the device so that no step waits for it."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._start = self._since = time.perf_counter()
+        self._sums: dict[str, Tensor] = {}
+        self._latest: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, losses: dict[str, Tensor], report: dict[str, Tensor]) -> None:
+        """Take one step's values."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._latest = report
+        self._count += 1
+
+    def flush(self, step: int, lr: float) -> dict[str, Any]:
+        """The values to report, read from the device in one go; starts a new interval.
+
+        Raises:
+            UserError: when a loss has become NaN or infinite, naming the term.
+        """
+        means = {name: float(value) / self._count for name, value in self._sums.items()}
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise UserError(
+                f"{', '.join(bad)} became NaN or infinite in steps {step - self._count + 1} to {step}; "
+                "try a lower optim.lr, a longer schedule.warmup_steps, optim.grad_clip, or train.precision bf16 or fp32"
+            )
+        now = time.perf_counter()
+        values = {
+            "step": step,
+            "seconds": round(now - self._start, 3),
+            "images_per_second": round(self._count * self._batch_size / (now - self._since), 1),
+            "lr": lr,
+            "loss": sum(means.values()),
+            **means,
+            **{name: float(value) for name, value in self._latest.items()},
+        }
+        self._since, self._sums, self._count = now, {}, 0
+        return values
+
+
+def _size(model: LoadedModel) -> str:
+    return f"{model.name} ({model.parameters['total'] / 1e6:.2f} M)"
+
+
+def _set_up_torch(recipe: Recipe) -> None:
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    torch.set_flush_denormal(recipe.train.flush_denormal)
+    # In fp16 the scaler skips the first steps, as it should; torch then suspects the wrong order of calls.
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)

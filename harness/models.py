@@ -1,0 +1,200 @@
+"""Students and teachers: built, loaded and described through open_clip's factory."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from harness.config import ModelConfig
+from harness.errors import UserError
+
+# Lives as long as the process: open_clip re-reads the folder whenever another config is added.
+_CONFIGS = tempfile.TemporaryDirectory(prefix="clipkd-configs-")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A CLIP model with everything needed to feed it.
+
+    Args:
+        model: open_clip model whose forward returns a dict.
+        tokenizer: ``list[str]`` to token ids ``[B, context_length]``.
+        preprocess: open_clip's evaluation transform, PIL image to ``[3, image_size, image_size]``.
+        image_size: side of its input in pixels.
+        mean: of its normalisation, three channels in 0..1.
+        std: likewise.
+        config: its open_clip model config.
+        name: for people and file names.
+    """
+
+    model: nn.Module
+    tokenizer: Callable[[list[str]], Tensor]
+    preprocess: Callable[[Any], Tensor]
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    config: dict[str, Any]
+    name: str
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the embeddings."""
+        return self.config["embed_dim"]
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Number of parameters of the image tower, of the rest (text tower, scale), and in total."""
+        total = sum(p.numel() for p in self.model.parameters())
+        image = sum(p.numel() for p in self.model.visual.parameters())
+        return {"image": image, "text": total - image, "total": total}
+
+
+def load_model(spec: str, pretrained: str | None = None) -> LoadedModel:
+    """Load a model by what a user would write.
+
+    Args:
+        spec: an open_clip name, ``local-dir:PATH``, ``run:PATH`` (a clipkd run), ``shipped:NAME``, or a path to either.
+        pretrained: open_clip tag or checkpoint file; only beside an open_clip name.
+
+    Raises:
+        UserError: when it cannot be found or loaded, saying where it was looked for.
+    """
+    folder = _folder(spec)
+    if folder is not None:
+        return _create(
+            f"local-dir:{folder}", None, json.loads(_config_file(folder, spec).read_text())["model_cfg"], spec
+        )
+    config = open_clip.get_model_config(spec)
+    if config is None:
+        raise UserError(
+            f"model {spec!r} is neither a folder nor an open_clip model; write a path, run:PATH, local-dir:PATH, "
+            "shipped:NAME or a name from open_clip.list_models()"
+        )
+    return _create(spec, pretrained, config, spec)
+
+
+def create_model(config: ModelConfig) -> LoadedModel:
+    """The model of a recipe's ``student`` or ``teacher`` section, freshly initialised unless it names weights.
+
+    Raises:
+        UserError: as `load_model`.
+    """
+    if config.config is not None:
+        register_config(config.model, config.config)
+    return load_model(config.model, config.pretrained)
+
+
+def register_config(name: str, config: dict[str, Any]) -> None:
+    """Make an inline model config known to open_clip under ``name``; ``shipped:`` tokenizers become paths."""
+    config = copy.deepcopy(config)
+    tokenizer = config["text_cfg"].get("hf_tokenizer_name", "")
+    if tokenizer.startswith("shipped:"):
+        config["text_cfg"]["hf_tokenizer_name"] = str(shipped("tokenizers", tokenizer.removeprefix("shipped:")))
+    path = Path(_CONFIGS.name) / f"{name}.json"
+    path.write_text(json.dumps(config))
+    open_clip.add_model_config(path)
+
+
+def shipped(*parts: str) -> Path:
+    """The folder of an asset that comes with this package.
+
+    Raises:
+        UserError: listing what does come with it.
+    """
+    assets = Path(str(files("harness"))) / "assets"
+    path = assets.joinpath(*parts)
+    if path.is_dir():
+        return path
+    known = sorted(entry.name for entry in path.parent.iterdir() if entry.is_dir()) if path.parent.is_dir() else []
+    raise UserError(f"nothing called {parts[-1]!r} comes with this package; it has: {', '.join(known) or 'nothing'}")
+
+
+def _folder(spec: str) -> Path | None:
+    kind, _, rest = spec.partition(":")
+    if kind == "shipped":
+        return shipped("models", rest)
+    if kind not in ("run", "local-dir"):
+        path = Path(spec)
+        if not path.is_dir():
+            return None
+    else:
+        path = Path(rest)
+    if kind == "local-dir" or (path / "open_clip_config.json").is_file():
+        return path
+    if not (path / "export").is_dir():
+        raise UserError(f"{path} holds no finished run: its folder {path / 'export'} is missing; train it first")
+    return path / "export"
+
+
+def _config_file(folder: Path, spec: str) -> Path:
+    path = folder / "open_clip_config.json"
+    if not path.is_file():
+        raise UserError(f"model {spec!r}: {path} is missing; expected an open_clip folder such as RUN/export")
+    if not any(folder.glob("open_clip_*.safetensors")) and not any(folder.glob("open_clip_*.bin")):
+        raise UserError(f"model {spec!r}: {folder} has no weights; expected open_clip_model.safetensors in it")
+    return path
+
+
+def _create(name: str, pretrained: str | None, config: dict[str, Any], spec: str) -> LoadedModel:
+    try:
+        with _quiet(unless=pretrained is not None):
+            model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=pretrained, output_dict=True)
+        tokenizer = open_clip.get_tokenizer(name)
+    except (RuntimeError, ValueError, OSError, KeyError, TypeError, AssertionError) as error:
+        logging.getLogger(__name__).debug("open_clip could not make %s", name, exc_info=True)
+        reason = " ".join(str(error).split())[:600]
+        source = f"{spec!r} with weights {pretrained!r}" if pretrained else repr(spec)
+        raise UserError(f"open_clip could not make model {source}: {reason}") from error
+    view = open_clip.get_model_preprocess_cfg(model)
+    size = view["size"] if isinstance(view["size"], int) else max(view["size"])
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        preprocess=preprocess,
+        image_size=size,
+        mean=tuple(view["mean"]),
+        std=tuple(view["std"]),
+        config=config,
+        name=Path(spec).name if _folder(spec) is not None else spec,
+    )
+
+
+@contextmanager
+def _quiet(unless: bool) -> Iterator[None]:
+    # open_clip warns on the root logger about every model that starts from random weights, as a student should.
+    previous = logging.root.manager.disable
+    logging.disable(previous if unless else logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(previous)
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Put a teacher into eval mode for good: no gradients, no statistics."""
+    return model.eval().requires_grad_(False)
+
+
+def pick_device(choice: str) -> torch.device:
+    """The device a recipe asks for.
+
+    Raises:
+        UserError: when CUDA is asked for and there is none; nothing falls back in silence.
+    """
+    if choice == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device is cuda, but torch sees no CUDA device here; set train.device=cpu or auto")
+    return torch.device(choice)

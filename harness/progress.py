@@ -1,0 +1,107 @@
+"""What a person sees while a run goes on: a live display in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class Display(Protocol):
+    """Shows the progress of one run."""
+
+    def __enter__(self) -> Display: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+
+    def advance(self, step: int) -> None:
+        """Show that ``step`` steps are done."""
+
+    def report(self, values: dict[str, Any]) -> None:
+        """Show one line of metrics."""
+
+
+def make_display(name: str, steps: int, console: Console | None = None) -> Display:
+    """A live display when standard output is a terminal, else one plain line for each report."""
+    console = console or Console()
+    return LiveDisplay(name, steps, console) if console.is_terminal else PlainDisplay(name, steps, console)
+
+
+class LiveDisplay:
+    """A progress bar with the newest metrics beneath it."""
+
+    def __init__(self, name: str, steps: int, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+        )
+        self._task = self._bar.add_task(name, total=steps)
+        self._line = Text()
+        self._live = Live(Group(self._bar, self._line), console=console, refresh_per_second=4)
+
+    def __enter__(self) -> LiveDisplay:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def note(self, text: str) -> None:
+        """Print above the bar."""
+        self._live.console.print(text, highlight=False, markup=False)
+
+    def advance(self, step: int) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, completed=step)
+
+    def report(self, values: dict[str, Any]) -> None:
+        """Replace the line beneath the bar."""
+        self._line.plain = f"  {format_metrics(values)}"
+
+
+class PlainDisplay:
+    """One line for each report, for logs and pipes."""
+
+    def __init__(self, name: str, steps: int, console: Console) -> None:
+        self._name, self._steps, self._console = name, steps, console
+        self._start = time.perf_counter()
+
+    def __enter__(self) -> PlainDisplay:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def advance(self, step: int) -> None:
+        """Nothing: a log has no use for every step."""
+
+    def report(self, values: dict[str, Any]) -> None:
+        """Print the metrics with the time left."""
+        step = values["step"]
+        left = (time.perf_counter() - self._start) / step * (self._steps - step)
+        line = f"{self._name} {step}/{self._steps} eta {left:.0f}s {format_metrics(values)}"
+        self.note(line)
+
+
+def format_metrics(values: dict[str, Any]) -> str:
+    """The line of metrics in the order people read it: speed, loss, its terms, learning rate, scale."""
+    terms = {name: value for name, value in values.items() if name.endswith("_loss")}
+    parts = [f"{values['images_per_second']:.0f} images/s", f"loss {values['loss']:.4f}"]
+    if len(terms) > 1:
+        parts += [f"{name.removesuffix('_loss')} {value:.4f}" for name, value in terms.items()]
+    return ", ".join([*parts, f"lr {values['lr']:.2e}", f"scale {values['logit_scale']:.1f}"])

@@ -1,0 +1,99 @@
+"""The run folder: what is written beside a run so that it can be understood and repeated."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kdlosses
+from harness.config import Recipe, dump_recipe
+from harness.errors import UserError
+from harness.files import write_json, write_text
+
+DONE = "summary.json"
+_PACKAGES = ("torch", "torchvision", "open_clip_torch", "clip_benchmark", "webdataset", "timm", "numpy")
+
+
+def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.device) -> None:
+    """Make the run folder and write ``recipe.yaml`` and ``run.json`` into it.
+
+    What an interrupted run left there is replaced; a finished run is never overwritten.
+
+    Raises:
+        UserError: when ``out`` holds a finished run, or something that is no run.
+    """
+    if (out / DONE).exists():
+        raise UserError(f"{out} already holds a finished run; choose another --out or delete that folder first")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file, but the run needs a folder there; choose another --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / "recipe.yaml").exists():
+        raise UserError(f"{out} holds files that are no clipkd run; choose an empty or new folder as --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "recipe.yaml", dump_recipe(recipe))
+    for leftover in ("checkpoints", "export", "eval"):
+        shutil.rmtree(out / leftover, ignore_errors=True)
+    (out / "bad_samples.jsonl").unlink(missing_ok=True)
+    write_json(out / "run.json", {**environment(device), "command": command or command_line(), "seed": recipe.seed})
+
+
+def environment(device: torch.device | None = None) -> dict[str, Any]:
+    """Versions, git commit, machine and time: what a number needs beside it to mean something."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "python": platform.python_version(),
+            "kdlosses": kdlosses.__version__,
+            **{name: _version(name) for name in _PACKAGES},
+        },
+        "git_commit": git_commit(),
+        "device": describe_device(device or torch.device("cpu")),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def command_line() -> str:
+    """The command this process was started with, the program by name only."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def describe_device(device: torch.device) -> str:
+    """The device's name as its maker writes it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, ``-dirty`` when it differs; None outside a checkout."""
+    here = Path(__file__).parent
+    commit = _git(here, "rev-parse", "HEAD")
+    if not commit or not _git(here, "ls-files", Path(__file__).name):
+        return None
+    return commit + ("-dirty" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

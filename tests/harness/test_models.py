@@ -1,0 +1,90 @@
+"""Models are found by what a user would write, and not found in one sentence."""
+
+import json
+
+import pytest
+import torch
+
+from harness.config import ModelConfig
+from harness.errors import UserError
+from harness.export import export_model
+from harness.models import create_model, load_model
+from tests.harness import tiny
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return create_model(ModelConfig(model="test-models-tiny", config=tiny.STUDENT))
+
+
+@pytest.fixture
+def run(model, tmp_path):
+    export_model(model, tmp_path / "run" / "export")
+    return tmp_path / "run"
+
+
+def same_weights(a, b) -> bool:
+    theirs = b.model.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in a.model.state_dict().items())
+
+
+def test_an_inline_config_is_what_open_clip_builds(model):
+    assert (model.image_size, model.embed_dim, model.name) == (32, 16, "test-models-tiny")
+    assert model.tokenizer(["a cat"]).shape == (1, 12)
+    assert model.parameters["total"] == sum(p.numel() for p in model.model.parameters())
+
+
+@pytest.mark.parametrize("form", ["run:{}", "{}", "{}/export", "local-dir:{}/export"])
+def test_every_way_to_name_a_run_loads_it(model, run, form):
+    loaded = load_model(form.format(run))
+    assert same_weights(model, loaded)
+    assert (loaded.image_size, loaded.mean, loaded.std) == (model.image_size, model.mean, model.std)
+
+
+def test_building_twice_gives_the_seeds_weights():
+    config = ModelConfig(model="test-models-tiny", config=tiny.STUDENT)
+    torch.manual_seed(1)
+    first = create_model(config)
+    torch.manual_seed(1)
+    assert same_weights(first, create_model(config))
+    assert not same_weights(first, create_model(config))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("ViT-B-61", "neither a folder nor an open_clip model"),
+        ("run:nowhere", "nowhere holds no finished run"),
+        ("local-dir:nowhere", "open_clip_config.json is missing"),
+        ("shipped:nothing", "comes with this package"),
+    ],
+)
+def test_what_cannot_be_found_is_said(spec, message):
+    with pytest.raises(UserError, match=message):
+        load_model(spec)
+
+
+def test_a_folder_without_weights_is_no_random_model(run):
+    (run / "export" / "open_clip_model.safetensors").unlink()
+    with pytest.raises(UserError, match="has no weights"):
+        load_model(f"run:{run}")
+
+
+def test_weights_of_another_shape_are_refused(run):
+    path = run / "export" / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["embed_dim"] = 8
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match="size mismatch"):
+        load_model(f"run:{run}")
+
+
+def test_an_unknown_key_of_a_model_config_is_said():
+    with pytest.raises(UserError, match="unexpected keyword argument 'layerz'"):
+        create_model(ModelConfig(model="test-models-typo", config={**tiny.STUDENT, "vision_cfg": {"layerz": 2}}))
+
+
+def test_a_missing_checkpoint_is_said():
+    with pytest.raises(UserError, match="not a known tag or valid file path"):
+        load_model("RN50", pretrained="nowhere.pt")

@@ -1,0 +1,142 @@
+"""One training step's mathematics: each model gets the input it was made for, the teacher stays frozen, MFD masks."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import kdlosses
+from harness.data import Batch
+from harness.errors import UserError
+from harness.models import create_model
+from harness.task import DistillTask
+from tests.harness import tiny
+
+
+def make(weights: dict[str, float], student: dict = tiny.STUDENT, autocast: torch.dtype | None = None, **loss: object):
+    recipe = tiny.recipe(
+        student={"model": "test-task-student", "config": student},
+        teacher=tiny.DISTILL["teacher"],
+        loss={"weights": weights, **loss},
+    )
+    models = create_model(recipe.student), create_model(recipe.teacher)
+    task = DistillTask(*models, recipe.loss, autocast).train()
+    captions = ["a red apple", "two dogs", "the sea", "a house"]
+    tokens = {role: model.tokenizer(captions) for role, model in zip(("student", "teacher"), models, strict=True)}
+    batch = Batch(torch.zeros(4, 3, 48, 48, dtype=torch.uint8), tokens, captions, captions)
+    return task, models, batch, torch.rand(4, 3, 48, 48)
+
+
+def step(task: DistillTask, view: Tensor, batch: Batch, seed: int = 0):
+    return task(view, batch, torch.Generator().manual_seed(seed))
+
+
+class Spy(nn.Module):
+    """Wraps a model and remembers what it was fed."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, text: Tensor) -> dict[str, Tensor]:
+        self.image, self.text, self.grad = image, text, torch.is_grad_enabled()
+        return self.model(image, text)
+
+
+def test_each_model_gets_its_own_size_and_tokens_from_one_view():
+    task, models, batch, view = make({"contrastive": 1, "crd": 1})
+    task.student, task.teacher = Spy(task.student), Spy(task.teacher)
+    step(task, view, batch)
+    _, teacher = models
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (teacher.mean, teacher.std))
+    assert torch.allclose(task.teacher.image, (view - mean) / std, atol=1e-6)  # the view has the teacher's size
+    assert task.student.image.shape[-2:] == (32, 32)
+    assert (task.student.text.shape[1], task.teacher.text.shape[1]) == (12, 16)
+    assert (task.student.grad, task.teacher.grad) == (True, False)
+
+
+def test_losses_are_those_of_kdlosses_on_the_models_outputs():
+    weights = {"contrastive": 1, "crd": 2, "icl": 1}
+    task, (student, teacher), batch, view = make(weights)
+    losses, report = step(task, view, batch)
+    from harness.data import prepare
+
+    with torch.no_grad():
+        outputs = student.model(prepare(view, 32, student.mean, student.std), batch.tokens["student"])
+        taught = teacher.model(prepare(view, 48, teacher.mean, teacher.std), batch.tokens["teacher"])
+        expected = task.loss(**outputs, **{f"dist_{name}": value for name, value in taught.items()}, output_dict=True)
+    assert list(losses) == [f"{term}_loss" for term in weights]
+    for name, value in expected.items():
+        assert torch.allclose(losses[name], value)
+    assert torch.allclose(report["logit_scale"], outputs["logit_scale"])
+
+
+def test_the_teacher_is_frozen_and_the_loss_learns():
+    task, _, batch, view = make({"contrastive": 1, "fd": 10, "icl": 1})
+    losses, _ = step(task, view, batch)
+    sum(losses.values()).backward()
+    assert not task.teacher.training
+    assert not any(p.requires_grad or p.grad is not None for p in task.teacher.parameters())
+    names = [name for name, _ in task.trainable()]
+    assert not any(name.startswith("teacher.") for name in names)
+    for name in ("loss.visual_proj.weight", "loss.text_proj.bias", "loss.cross_logit_scale", "student.logit_scale"):
+        assert name in names
+        assert task.get_parameter(name).grad is not None
+
+
+@pytest.mark.parametrize("kind", ["tokens", "pixels"])
+def test_mfd_masks_the_students_image_only(kind):
+    task, (student, _), batch, view = make({"contrastive": 1, "fd": 1, "mfd": 1}, mask_kind=kind, mask_ratio=0.75)
+    first, _ = step(task, view, batch, seed=1)
+    assert not torch.allclose(first["mfd_loss"], first["fd_loss"])
+    again, _ = step(task, view, batch, seed=1)
+    other, _ = step(task, view, batch, seed=2)
+    assert torch.equal(first["mfd_loss"], again["mfd_loss"])
+    assert not torch.equal(first["mfd_loss"], other["mfd_loss"])
+    assert torch.equal(first["contrastive_loss"], other["contrastive_loss"])
+    assert isinstance(student.model.visual.patch_dropout, nn.Identity)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "pixels"])
+def test_mfd_at_ratio_zero_is_fd(kind):
+    task, _, batch, view = make({"fd": 1, "mfd": 1}, mask_kind=kind, mask_ratio=0)
+    losses, _ = step(task, view, batch)
+    assert torch.allclose(losses["mfd_loss"], losses["fd_loss"])
+
+
+def test_released_mfd_does_not_mask():
+    task, _, batch, view = make({"fd": 1, "mfd": 1}, variant="released")
+    losses, _ = step(task, view, batch)
+    assert torch.equal(losses["mfd_loss"], losses["fd_loss"])
+
+
+def test_tokens_of_a_resnet_cannot_be_dropped_but_its_pixels_can():
+    with pytest.raises(UserError, match=r"set loss\.mask_kind to pixels"):
+        make({"mfd": 1}, student=tiny.RESNET)
+    task, _, batch, view = make({"fd": 1, "mfd": 1}, student=tiny.RESNET, mask_kind="pixels")
+    losses, _ = step(task, view, batch)
+    assert not torch.allclose(losses["mfd_loss"], losses["fd_loss"])
+
+
+def test_autocast_is_for_the_models_and_losses_stay_float32():
+    task, _, batch, view = make({"contrastive": 1, "crd": 1}, autocast=torch.bfloat16)
+    losses, _ = step(task, view, batch)
+    assert all(value.dtype == torch.float32 for value in losses.values())
+    plain, _, _, _ = make({"contrastive": 1, "crd": 1})
+    plain.load_state_dict(task.state_dict())
+    exact, _ = step(plain, view, batch)
+    assert not torch.equal(exact["crd_loss"], losses["crd_loss"])  # bf16 really was in use
+    assert torch.allclose(exact["crd_loss"], losses["crd_loss"], atol=0.05)
+
+
+def test_a_loss_that_cannot_be_built_names_the_recipes_key_and_both_widths():
+    with pytest.raises(UserError, match=r"recipe key loss: .*student_dim=16, teacher_dim=24"):
+        make({"afd": 1}, variant="released")
+
+
+def test_every_loss_can_be_trained_by_the_task():
+    for variant in ("paper", "released"):
+        terms = [term for term in kdlosses.available_terms() if (term, variant) != ("afd", "released")]
+        task, _, batch, view = make(dict.fromkeys(terms, 1.0), variant=variant)
+        losses, _ = step(task, view, batch)
+        assert sorted(losses) == sorted(f"{term}_loss" for term in terms)
+        assert all(torch.isfinite(value) for value in losses.values())
