@@ -1,0 +1,13 @@
+"""The `clipkd` command."""
+
+import sys
+
+from harness.cli.guard import explained
+
+
+def main() -> None:
+    """Run the command line; the place where every error a user can mend becomes one sentence."""
+    with explained(sys.exit):
+        from harness.cli.app import app
+
+        app(prog_name="clipkd")

@@ -1,0 +1,43 @@
+"""The commands and their options; what they do is imported when they run, so that help is quick."""
+
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from harness.cli import data, evaluate, quickstart, recipes, train
+from harness.cli.guard import explained
+
+
+class Guarded(TyperGroup):
+    """Keeps typer's own handling of usage errors, and gives every other error its sentence."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        """Run a command."""
+        with explained(ctx.exit):
+            return super().invoke(ctx)
+
+
+app = typer.Typer(cls=Guarded, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.add_typer(data.app, name="data")
+app.add_typer(recipes.app, name="recipes")
+app.command("quickstart")(quickstart.quickstart)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import kdlosses
+
+        typer.echo(f"clipkd {kdlosses.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Distil CLIP models: train from a recipe, evaluate, build the embedded data set."""

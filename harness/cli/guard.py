@@ -1,0 +1,46 @@
+"""One place that turns what a user can mend into `error: <sentence>` on stderr and exit code 2."""
+
+import errno
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from harness.errors import UserError
+
+USAGE = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+OURS = ("harness", "kdlosses")
+
+
+@contextmanager
+def explained(leave: Callable[[int], NoReturn]) -> Iterator[None]:
+    """Print the sentence for an error that has one and `leave` with its exit code; any other error passes through."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        leave(INTERRUPTED)
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        leave(USAGE)
+
+
+def explain(error: Exception) -> str | None:
+    """The sentence for an error that a user can mend, None for a bug of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk{_file(error)}; free some space and run the same command again"
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+        return f"no permission to read or write{_file(error)}; choose another folder or change its permissions"
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in OURS:
+        return f"the Python package {error.name.split('.')[0]} is missing; run: pip install 'kdlosses[harness]'"
+    return None
+
+
+def _file(error: OSError) -> str:
+    return f" for {error.filename}" if error.filename else ""

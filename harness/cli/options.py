@@ -1,0 +1,22 @@
+"""Options that several commands share."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as optim.lr=2e-3. Can be repeated."),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data-root", help="What ${data_root} stands for in the recipe (default: its paths.data_root)."),
+]
+
+
+def command_line() -> str:
+    """The command as typed, for the run's record."""
+    return shlex.join(["clipkd", *sys.argv[1:]])

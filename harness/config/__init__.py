@@ -1,0 +1,30 @@
+"""Recipes: one typed, strict YAML file says everything about a run."""
+
+from harness.config.data import AugmentConfig, DataConfig
+from harness.config.errors import RecipeError
+from harness.config.evaluation import EvalConfig, EvalSet
+from harness.config.load import dump_recipe, load_recipe
+from harness.config.loss import LossConfig
+from harness.config.model import ModelConfig
+from harness.config.recipe import PathsConfig, Recipe
+from harness.config.shipped import recipe_names, recipes_dir
+from harness.config.training import OptimConfig, ScheduleConfig, TrainConfig
+
+__all__ = [
+    "AugmentConfig",
+    "DataConfig",
+    "EvalConfig",
+    "EvalSet",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PathsConfig",
+    "Recipe",
+    "RecipeError",
+    "ScheduleConfig",
+    "TrainConfig",
+    "dump_recipe",
+    "load_recipe",
+    "recipe_names",
+    "recipes_dir",
+]

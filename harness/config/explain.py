@@ -1,0 +1,89 @@
+"""Turn pydantic's and PyYAML's errors into one sentence with a place, a key, what was expected and what was found."""
+
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from harness.config.errors import RecipeError
+from harness.config.keys import description, dotted, nearest, siblings
+from harness.config.yamltext import Path, Tree
+
+EXPECTED = {
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "finite_number": "a finite number",
+    "string_too_short": "a text that is not empty",
+    "string_pattern_mismatch": "made of letters, digits, dots, dashes and underscores",
+    "too_short": "a list with at least one item",
+}
+
+
+def invalid(error: ValidationError, tree: Tree) -> RecipeError:
+    """The first problem, unknown keys before all others since a misspelt key is also a missing one."""
+    problems = error.errors(include_url=False)
+    problems.sort(key=lambda item: item["type"] != "extra_forbidden")
+    first = problems[0]
+    path: Path = first.get("ctx", {}).get("at") or tuple(part for part in first["loc"] if part != "[key]")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return RecipeError(f"{tree.mark(path)}: {_sentence(first, path)}{more}")
+
+
+def not_yaml(error: yaml.YAMLError, name: str, *, lines: bool = True) -> RecipeError:
+    """A document that PyYAML refuses; lines=False for one that is not a file."""
+    mark = getattr(error, "problem_mark", None)
+    place = f"{name}, line {mark.line + 1}" if mark and lines else name
+    # PyYAML says what it was doing and what it met in two parts; errors of its reader have neither.
+    parts = [getattr(error, "context", None), getattr(error, "problem", None)]
+    reason = ", ".join(filter(None, parts)) or " ".join(str(error).split())
+    return RecipeError(f"{place}: not valid YAML: {reason}")
+
+
+def _sentence(problem: dict[str, Any], path: Path) -> str:
+    key, kind = dotted(path) or "the recipe", problem["type"]
+    if kind == "extra_forbidden":
+        return _unknown(path)
+    if kind == "missing":
+        return f"{key} is missing ({description(path)})"
+    if kind == "rule":
+        return f"{key} {problem['msg']}"
+    expected = EXPECTED.get(kind) or _expected(problem, path)
+    return f"{key} must be {expected}, got {_got(problem['input'])}{_hint(problem)}"
+
+
+def _unknown(path: Path) -> str:
+    meant = nearest(path)
+    hint = f"did you mean {meant}?" if meant else _known(path)
+    return f"unknown key {dotted(path)}; {hint}"
+
+
+def _known(path: Path) -> str:
+    where = dotted(path[:-1]) or "a recipe"
+    return f"{where} has the keys {', '.join(siblings(path))}"
+
+
+def _expected(problem: dict[str, Any], path: Path) -> str:
+    if problem["type"] in ("model_type", "model_attributes_type", "dataclass_type"):
+        return f"a mapping with the keys {', '.join(siblings((*path, '')))}"
+    if problem["type"] == "literal_error":
+        return f"one of {problem['ctx']['expected']}"
+    text = problem["msg"].removeprefix("Input should be ").removeprefix("Input should ")
+    return text[0].lower() + text[1:]
+
+
+def _got(value: Any) -> str:
+    text = "nothing" if value is None else "an empty text" if value == "" else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _hint(problem: dict[str, Any]) -> str:
+    """The whole number that a float such as 1e5 stands for."""
+    value = problem["input"]
+    if problem["type"] == "int_type" and isinstance(value, float) and value.is_integer():
+        return f"; write {int(value)}"
+    return ""

@@ -1,0 +1,122 @@
+"""Read a recipe: file, inherited files, overrides, ${data_root}, and the schema, in this order."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from harness.config import explain, yamltext
+from harness.config.errors import RecipeError
+from harness.config.overrides import apply_override
+from harness.config.recipe import PathsConfig, Recipe
+from harness.config.shipped import find_recipe
+from harness.config.yamltext import Tree
+
+VARIABLE = re.compile(r"\$\{([^}]*)\}")
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = (), data_root: str | Path | None = None) -> Recipe:
+    """Load and check a recipe.
+
+    Args:
+        source: path of a YAML file, or the name of a shipped recipe such as "openmoji/clipkd".
+        overrides: texts "optim.lr=2e-3"; the value is read as YAML. Later ones win.
+        data_root: what ${data_root} stands for, instead of the recipe's paths.data_root.
+
+    Raises:
+        RecipeError: one sentence with the place, the key, what was expected and what was found.
+    """
+    tree = _read_with_parents(find_recipe(source), seen=())
+    for text in overrides:
+        apply_override(tree, text)
+    if data_root is not None:
+        apply_override(tree, f"paths.data_root={yamltext.dump(str(data_root))}", option="--data-root")
+    used = _substitute(tree)
+    if data_root is not None and not used:
+        raise RecipeError(f"--data-root has no effect: no path in {source} contains ${{data_root}}")
+    try:
+        return Recipe.model_validate(tree.values)
+    except ValidationError as error:
+        raise explain.invalid(error, tree) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that loads to an equal recipe."""
+    return yamltext.dump(recipe.model_dump(mode="json"))
+
+
+def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> Tree:
+    """Read a file on top of those it inherits from; its own keys win."""
+    if path.resolve() in seen:
+        chain = " -> ".join(_shown(item) for item in (*seen, path.resolve()))
+        raise RecipeError(f"{_shown(path)} inherits from itself: {chain}")
+    tree = _read(path)
+    parent = tree.values.pop("inherits", None)
+    if parent is None:
+        return tree
+    place = tree.mark(("inherits",))
+    if not isinstance(parent, str):
+        raise RecipeError(f"{place}: inherits must be the path or name of one recipe, got {parent!r}")
+    try:
+        file = find_recipe(parent, beside=path.parent)
+    except RecipeError as error:
+        raise RecipeError(f"{place}: inherits: {error}") from None
+    base = _read_with_parents(file, (*seen, path.resolve()))
+    return Tree(_merge(base.values, tree.values), base.marks | tree.marks)
+
+
+def _read(path: Path) -> Tree:
+    name = _shown(path)
+    try:
+        tree = yamltext.parse(path.read_bytes(), name)
+    except yaml.YAMLError as error:
+        raise explain.not_yaml(error, name) from None
+    except OSError as error:
+        raise RecipeError(f"{name} cannot be read: {error.strerror}") from None
+    if tree.values is None:
+        raise RecipeError(f"{name} is empty; a recipe needs at least name, data, student and train")
+    if not isinstance(tree.values, dict):
+        raise RecipeError(f"{name} must hold a mapping (key: value lines), got a {type(tree.values).__name__}")
+    return tree
+
+
+def _shown(path: Path) -> str:
+    """Relative to the working folder when inside it."""
+    absolute = path.resolve()
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+
+
+def _merge(base: Any, own: Any) -> Any:
+    """Deep-merge mappings; anything else of `own` replaces what `base` has."""
+    if not (isinstance(base, dict) and isinstance(own, dict)):
+        return own
+    return base | {key: _merge(base[key], value) if key in base else value for key, value in own.items()}
+
+
+def _substitute(tree: Tree) -> bool:
+    """Replace ${data_root} in every text outside `paths`; tells whether there was any."""
+    paths = tree.values.get("paths")
+    root = paths.get("data_root") if isinstance(paths, dict) else None
+    root = root if isinstance(root, str) else PathsConfig().data_root  # a wrong type is the schema's to refuse
+    found = False
+
+    def fill(value: Any, path: yamltext.Path) -> Any:
+        nonlocal found
+        if isinstance(value, dict):
+            return {key: fill(item, (*path, str(key))) for key, item in value.items()}
+        if isinstance(value, list):
+            return [fill(item, (*path, index)) for index, item in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        names = VARIABLE.findall(value)
+        found = found or bool(names)
+        unknown = next((name for name in names if name != "data_root"), None)
+        if unknown is not None:
+            raise RecipeError(f"{tree.mark(path)}: unknown variable ${{{unknown}}}; only ${{data_root}} can be used")
+        return value.replace("${data_root}", root)
+
+    tree.values = {key: value if key == "paths" else fill(value, (str(key),)) for key, value in tree.values.items()}
+    return found

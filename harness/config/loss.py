@@ -1,0 +1,77 @@
+"""Section `loss`: the terms, their weights, and the masking that MFD needs."""
+
+import difflib
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from harness.config.section import Section, problem
+
+# The released code divides GD's logits by the scale: with the paper's gradient the same weight counts about 1e8 times
+# more. Anything near it under variant: paper was copied from the released scripts.
+RELEASED_GD_WEIGHT = 1e6
+
+
+def known_term(term: str) -> str:
+    """Refuse a term that no loss has, naming the known ones."""
+    import kdlosses  # here, since it imports torch and `clipkd --help` must not
+
+    return _known("loss term", term, kdlosses.available_terms())
+
+
+def known_backend(backend: str) -> str:
+    """Refuse a backend that does not exist; whether it can run is a question for the machine that trains."""
+    import kdlosses
+
+    return _known("backend", backend, ["auto", *kdlosses.backends.available()])
+
+
+def _known(what: str, name: str, names: list[str]) -> str:
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise problem(f"names no {what}, got {name!r}; {hint}known: {', '.join(names)}")
+
+
+Term = Annotated[str, AfterValidator(known_term)]
+Backend = Annotated[str, AfterValidator(known_backend)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class LossConfig(Section):
+    """A weighted sum of kdlosses' terms."""
+
+    variant: Literal["paper", "released"] = Field(
+        "paper", description="paper = the formulas as published; released = as the authors' code computes them."
+    )
+    backend: Backend = Field("auto", description="Which kdlosses backend computes it; auto = the best one available.")
+    weights: dict[Term, Weight] = Field(
+        default_factory=lambda: {"contrastive": 1.0},
+        description="Weight of each term; 0 switches a term off. Every term but contrastive needs a teacher.",
+    )
+    mask_ratio: float = Field(
+        0.75, ge=0, lt=1, description="Share of the patches hidden from the student, in [0, 1). Only with the mfd term."
+    )
+    mask_kind: Literal["tokens", "pixels"] = Field(
+        "tokens",
+        description="tokens = drop a ViT student's patch tokens; pixels = blank image patches, for any student. "
+        "Only with the mfd term.",
+    )
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """The terms with a weight above zero."""
+        return tuple(term for term, weight in self.weights.items() if weight > 0)
+
+    @model_validator(mode="after")
+    def _weights_make_sense(self) -> "LossConfig":
+        if not self.active:
+            raise problem("needs at least one term with a weight above 0", at=("loss", "weights"))
+        if self.variant == "paper" and self.weights.get("gd", 0) >= RELEASED_GD_WEIGHT:
+            raise problem(
+                f"of {self.weights['gd']:g} belongs to variant: released, whose GD is about 1e8 times smaller; "
+                "set loss.variant: released or a far smaller weight",
+                at=("loss", "weights", "gd"),
+            )
+        return self

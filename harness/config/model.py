@@ -1,0 +1,40 @@
+"""Sections `student` and `teacher`: which models, and where their weights come from."""
+
+import re
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from harness.config.section import Section, Text, problem
+
+# These name a folder that brings its own architecture and weights.
+READY_MADE = ("local-dir:", "run:", "shipped:")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*$")
+REQUIRED = ("embed_dim", "vision_cfg", "text_cfg")
+
+
+class ModelConfig(Section):
+    """One CLIP model."""
+
+    model: Text = Field(
+        description="open_clip model name; or local-dir:PATH (an open_clip folder such as RUN/export), run:PATH (a "
+        "clipkd run), shipped:NAME (a model that comes with this package)."
+    )
+    pretrained: Text | None = Field(
+        None, description="open_clip tag or checkpoint file to start from; null = random weights."
+    )
+    config: dict[str, Any] | None = Field(
+        None, description="Inline open_clip model config (embed_dim, vision_cfg, text_cfg), registered under `model`."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ModelConfig":
+        if self.model.startswith(READY_MADE):
+            extra = [key for key in ("pretrained", "config") if getattr(self, key) is not None]
+            if extra:
+                raise problem(f"takes no `{extra[0]}` beside model: {self.model}, which brings its own")
+        elif self.config is not None and not NAME.match(self.model):
+            raise problem(f"needs a plain name as `model` to register its `config` under, got {self.model!r}")
+        elif self.config is not None and (missing := [key for key in REQUIRED if key not in self.config]):
+            raise problem(f"needs `{missing[0]}` in its `config`, as every open_clip model config does")
+        return self

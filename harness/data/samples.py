@@ -1,0 +1,39 @@
+"""Samples as they are read, and what is wrong with those that cannot be used."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal[
+    "missing_image", "empty_image", "corrupt_image",
+    "missing_caption", "empty_caption", "caption_not_utf8", "broken_shard",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """An undecoded pair: `image` is a file's bytes or its path, None if missing; `caption` likewise bytes or text."""
+
+    key: str
+    shard: str
+    image: bytes | Path | None
+    caption: bytes | str | None
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A sample that was skipped, and why; also one line of bad_samples.jsonl."""
+
+    key: str
+    shard: str
+    kind: Kind
+    reason: str
+
+
+class Unusable(Exception):
+    """Raised inside decoding; it never leaves harness.data.decode."""
+
+    def __init__(self, kind: Kind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind: Kind = kind
+        self.reason = reason

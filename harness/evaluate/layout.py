@@ -1,0 +1,98 @@
+"""What clip_benchmark's webdataset layout asks of a folder, checked before any model runs."""
+
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+
+from harness.config import EvalSet
+from harness.errors import UserError
+
+TYPES = {"zeroshot": "classification", "retrieval": "retrieval"}
+IMAGES = (".webp", ".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A folder that passed the checks: its number of shards, of images, and of classes (0 for retrieval)."""
+
+    shards: int
+    images: int
+    classes: int
+
+
+def inspect(item: EvalSet) -> Layout:
+    """Check the folder of an evaluation set.
+
+    Raises:
+        UserError: naming the file that is missing or wrong.
+    """
+    root = Path(item.path)
+    if not root.is_dir():
+        raise fault(item, "there is no such folder; build the set (OpenMoji: clipkd data openmoji) or correct its path")
+    _check_type(item, root)
+    classes = 0
+    if item.kind == "zeroshot":
+        classes = len(_lines(item, root / "classnames.txt"))
+        _check_templates(item, root / "zeroshot_classification_templates.txt")
+    shards = _shards(item, root / "test")
+    images = sum(_count_images(item, shard) for shard in shards)
+    if images == 0:
+        raise fault(item, f"no shard in {root / 'test'} holds an image ({', '.join(IMAGES)}); build the set anew")
+    return Layout(len(shards), images, classes)
+
+
+def fault(item: EvalSet, what: str) -> UserError:
+    """The error that says which set is at fault, where it is, and what is wrong with it."""
+    return UserError(f"evaluation set {item.name} in {item.path}: {what}")
+
+
+def _check_type(item: EvalSet, root: Path) -> None:
+    file = root / "dataset_type.txt"
+    # clip_benchmark takes a set without this file for classification.
+    found = file.read_text(encoding="utf-8").strip().lower() if file.is_file() else "classification"
+    if found != TYPES[item.kind]:
+        raise fault(item, f"{file.name} says {found}, kind: {item.kind} needs {TYPES[item.kind]}; correct kind or path")
+
+
+def _lines(item: EvalSet, file: Path) -> list[str]:
+    if not file.is_file():
+        raise fault(item, f"{file.name} is missing; clip_benchmark's webdataset layout needs it for kind: {item.kind}")
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    if not lines or "" in lines:
+        where = f"line {lines.index('') + 1} of {file.name}" if lines else file.name
+        raise fault(item, f"{where} is empty; write one entry a line")
+    return lines
+
+
+def _check_templates(item: EvalSet, file: Path) -> None:
+    for number, line in enumerate(_lines(item, file), start=1):
+        try:
+            fields = {field for _, field, _, _ in Formatter().parse(line) if field is not None}
+        except ValueError:
+            fields = set()
+        # Without {c} every class gets the same text and the accuracy is chance, in silence.
+        if fields != {"c"}:
+            raise fault(item, f"line {number} of {file.name} needs {{c}} where the class name goes, got {line!r}")
+
+
+def _shards(item: EvalSet, folder: Path) -> list[Path]:
+    file = folder / "nshards.txt"
+    text = file.read_text(encoding="utf-8").strip() if file.is_file() else None
+    if text is None:
+        raise fault(item, "test/nshards.txt is missing; expected clip_benchmark's webdataset layout")
+    if not text.isdecimal() or int(text) < 1:
+        raise fault(item, f"test/nshards.txt must hold the number of shards, at least 1, got {text!r}")
+    shards = [folder / f"{number}.tar" for number in range(int(text))]
+    missing = next((shard for shard in shards if not shard.is_file()), None)
+    if missing is not None:
+        raise fault(item, f"shard test/{missing.name} is missing, but nshards.txt promises {text}; build the set anew")
+    return shards
+
+
+def _count_images(item: EvalSet, shard: Path) -> int:
+    try:
+        with tarfile.open(shard) as tar:
+            return sum(member.isfile() and member.name.lower().endswith(IMAGES) for member in tar)
+    except (tarfile.TarError, OSError) as error:
+        raise fault(item, f"shard test/{shard.name} cannot be read as a tar file; build the set anew") from error
