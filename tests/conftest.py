@@ -1,0 +1,43 @@
+"""Seeds, the Hypothesis profiles and the golden files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+
+# Derandomised: the same examples on every machine and every run. `--hypothesis-profile=thorough` searches wider.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("ci", max_examples=12, derandomize=True, database=None, **_COMMON)
+settings.register_profile("thorough", max_examples=300, **_COMMON)
+settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """The folder of reference outputs, which lies beside the repository and not in it."""
+    if not GOLDEN.is_dir():
+        pytest.skip("the released code's reference outputs (../shared/golden beside the repository) are absent")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def read_golden(golden_dir: Path):
+    """Read `released_<name>.npz` as {key: float64 tensor}; text entries are left out."""
+
+    def read(name: str) -> dict[str, torch.Tensor]:
+        with np.load(golden_dir / f"released_{name}.npz") as arrays:
+            numeric = {key: arrays[key] for key in arrays.files if arrays[key].dtype.kind == "f"}
+        return {key: torch.from_numpy(np.asarray(value)) for key, value in numeric.items()}
+
+    return read

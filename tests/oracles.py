@@ -1,0 +1,168 @@
+"""One slow, naive oracle per term and variant, straight from the formulas of the specification.
+
+Loops over single pairs, torch scalars, autograd for every gradient. Nothing here may import kdlosses: an oracle that
+shares code with what it judges agrees with its mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """What a loss sees: raw student and teacher rows, both scales, the loss's own parameters and the variant."""
+
+    image: Tensor
+    text: Tensor
+    scale: Tensor
+    teacher_image: Tensor
+    teacher_text: Tensor
+    teacher_scale: Tensor
+    params: Mapping[str, Tensor]
+    variant: str
+    masked_image: Tensor | None = None
+
+    @property
+    def released(self) -> bool:
+        return self.variant == "released"
+
+    def scale_of(self, name: str) -> Tensor:
+        """A learnable temperature: the paper exponentiates it (at most 100), the released code uses it as it is."""
+        parameter = self.params[name]
+        return parameter if self.released else parameter.exp().clamp(max=100.0)
+
+    def projected(self, rows: Tensor, name: str) -> Tensor:
+        """P(x) where the widths differ, x itself where they agree; then unit length."""
+        if f"{name}.weight" not in self.params:
+            return unit(rows)
+        return unit(linear(rows, self.params[f"{name}.weight"], self.params[f"{name}.bias"]))
+
+
+def unit(rows: Tensor) -> Tensor:
+    return torch.stack([row / (row * row).sum().sqrt() for row in rows])
+
+
+def linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.stack([torch.stack([(w * row).sum() + b for w, b in zip(weight, bias, strict=True)]) for row in rows])
+
+
+def log_softmax_rows(queries: Tensor, keys: Tensor, scale: Tensor) -> list[Tensor]:
+    """log p_ij of softmax_j(scale * <q_i, k_j>), a row at a time."""
+    rows = []
+    for query in queries:
+        logits = torch.stack([scale * (query * key).sum() for key in keys])
+        top = logits.max().detach()
+        rows.append(logits - top - (logits - top).exp().sum().log())
+    return rows
+
+
+def cross_entropy(queries: Tensor, keys: Tensor, scale: Tensor) -> Tensor:
+    rows = log_softmax_rows(queries, keys, scale)
+    return sum(-row[i] for i, row in enumerate(rows)) / len(rows)
+
+
+def divergence(teacher: tuple[Tensor, Tensor, Tensor], student: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """KL(teacher || student) of two relations (queries, keys, scale), mean over rows."""
+    pairs = list(zip(log_softmax_rows(*teacher), log_softmax_rows(*student), strict=True))
+    return sum((p.exp() * (p - q)).sum() for p, q in pairs) / len(pairs)
+
+
+def mse(left: Tensor, right: Tensor) -> Tensor:
+    total = sum((a - b) ** 2 for x, y in zip(left, right, strict=True) for a, b in zip(x, y, strict=True))
+    return total / (left.shape[0] * left.shape[1])
+
+
+def both_ways(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    return (cross_entropy(image, text, scale) + cross_entropy(text, image, scale)) / 2
+
+
+def contrastive(w: World) -> Tensor:
+    return both_ways(unit(w.image), unit(w.text), w.scale)
+
+
+def crd(w: World) -> Tensor:
+    image, text, teacher_image, teacher_text = map(unit, (w.image, w.text, w.teacher_image, w.teacher_text))
+    rows = divergence((teacher_image, teacher_text, w.teacher_scale), (image, text, w.scale))
+    columns = divergence((teacher_text, teacher_image, w.teacher_scale), (text, image, w.scale))
+    return (rows + columns) / 2
+
+
+def fd(w: World) -> Tensor:
+    image = mse(w.projected(w.image, "visual_proj"), unit(w.teacher_image))
+    return image + mse(w.projected(w.text, "text_proj"), unit(w.teacher_text))
+
+
+def mfd(w: World) -> Tensor:
+    """The released code overwrites the masked embedding with the unmasked one: its MFD is FD."""
+    if w.masked_image is None or w.released:
+        return fd(w)
+    image = mse(w.projected(w.masked_image, "visual_proj"), unit(w.teacher_image))
+    return image + mse(w.projected(w.text, "text_proj"), unit(w.teacher_text))
+
+
+def gd(w: World) -> Tensor:
+    gradients = _released_gradients if w.released else _paper_gradients
+    image, text = w.projected(w.image, "visual_proj"), w.projected(w.text, "text_proj")
+    teacher_image = unit(w.teacher_image).detach().requires_grad_()
+    teacher_text = unit(w.teacher_text).detach().requires_grad_()
+    if not image.requires_grad:
+        image, text = image.requires_grad_(), text.requires_grad_()
+    student = gradients(image, text, w.scale)
+    teacher = [g.detach() for g in gradients(teacher_image, teacher_text, w.teacher_scale)]
+    return sum(mse(a, b) for a, b in zip(student, teacher, strict=True))
+
+
+def _paper_gradients(image: Tensor, text: Tensor, scale: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(both_ways(image, text, scale), [image, text], create_graph=True))
+
+
+def _released_gradients(image: Tensor, text: Tensor, scale: Tensor) -> list[Tensor]:
+    """Each direction's CE to its queries and to its keys, no half, the scale dividing where it should multiply."""
+    forward = torch.autograd.grad(cross_entropy(image, text, 1 / scale), [image, text], create_graph=True)
+    backward = torch.autograd.grad(cross_entropy(text, image, 1 / scale), [text, image], create_graph=True)
+    return [*forward, *backward]
+
+
+def icl(w: World) -> Tensor:
+    scale = w.scale_of("cross_logit_scale")
+    image = cross_entropy(w.projected(w.image, "visual_proj"), unit(w.teacher_text), scale)
+    return (image + cross_entropy(w.projected(w.text, "text_proj"), unit(w.teacher_image), scale)) / 2
+
+
+def afd(w: World) -> Tensor:
+    def fuse(student: Tensor, teacher: Tensor, name: str) -> Tensor:
+        rows = torch.stack([torch.cat(pair) for pair in zip(unit(student), unit(teacher), strict=True)])
+        return unit(linear(rows, w.params[f"{name}.weight"], w.params[f"{name}.bias"]))
+
+    image = fuse(w.image, w.teacher_image, "visual_fusion_proj")
+    text = fuse(w.text, w.teacher_text, "text_fusion_proj")
+    return both_ways(image, text, w.scale_of("fusion_logit_scale"))
+
+
+def cross_kd(w: World) -> Tensor:
+    teacher_image, teacher_text, scale = unit(w.teacher_image), unit(w.teacher_text), w.scale_of("cross_logit_scale")
+    image, text = w.projected(w.image, "visual_proj"), w.projected(w.text, "text_proj")
+    rows = divergence((teacher_image, teacher_text, w.teacher_scale), (image, teacher_text, scale))
+    columns = divergence((teacher_text, teacher_image, w.teacher_scale), (text, teacher_image, scale))
+    return (rows + columns) / 2
+
+
+ORACLES: dict[str, Callable[[World], Tensor]] = {
+    "contrastive": contrastive,
+    "crd": crd,
+    "fd": fd,
+    "mfd": mfd,
+    "gd": gd,
+    "icl": icl,
+    "afd": afd,
+    "cross_kd": cross_kd,
+}
+
+
+def clip_kd(w: World, weights: Mapping[str, float]) -> Tensor:
+    return sum(weight * ORACLES[name](w) for name, weight in weights.items())

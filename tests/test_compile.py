@@ -1,0 +1,57 @@
+"""torch.compile takes every loss whole, forward and backward, and changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+import kdlosses
+from tests.problems import Problem
+from tests.running import Outcome, assert_same, build, run
+
+MIXED = Problem(student_dim=4, teacher_dim=6)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> None:
+    torch._dynamo.reset()
+
+
+def run_compiled(loss: torch.nn.Module, inputs: dict[str, torch.Tensor], backend: str) -> Outcome:
+    """As `run`, for the compiled module: its parameters are those of `loss`, under other names."""
+    compiled = torch.compile(loss, fullgraph=True, backend=backend)
+    outcome = run(compiled, inputs)
+    return Outcome(outcome.value, {key.replace("_orig_mod.", ""): grad for key, grad in outcome.grads.items()})
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize("name", kdlosses.available_losses())
+def test_one_graph_with_the_same_values_and_gradients(name, variant):
+    problem = MIXED if (name, variant) != ("afd", "released") else Problem()
+    loss, inputs = build(name, problem, variant=variant), problem.inputs()
+    assert_same(run_compiled(loss, inputs, "aot_eager"), run(loss, inputs))
+
+
+def test_half_inputs_under_autocast():
+    loss, inputs = build("clip_kd", MIXED, dtype=torch.float32), MIXED.inputs(torch.bfloat16)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = compiled(**inputs)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, loss(**inputs), rtol=1e-6, atol=0)
+
+
+def test_a_smaller_last_batch_is_one_graph_too():
+    loss, last = build("clip_kd", MIXED), MIXED.with_(batch=3).inputs()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    compiled(**MIXED.inputs())
+    torch.testing.assert_close(compiled(**last), loss(**last))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="inductor needs a C++ compiler")
+def test_inductor():
+    loss, inputs = build("gd", MIXED, dtype=torch.float32), MIXED.inputs(torch.float32)
+    assert_same(run_compiled(loss, inputs, "inductor"), run(loss, inputs), torch.float32)

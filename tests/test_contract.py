@@ -1,0 +1,124 @@
+"""What every registered loss promises at its border: keywords, output, dtypes and shapes."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from hypothesis import given
+
+import kdlosses
+from tests import strategies
+from tests.oracles import ORACLES
+from tests.problems import STUDENT, TEACHER, Problem
+from tests.running import assert_same, assert_teacher_untouched, build, run, run_oracle
+from tests.tolerance import assert_close
+
+NAMES = kdlosses.available_losses()
+MIXED = Problem(student_dim=4, teacher_dim=6)
+
+
+@pytest.fixture(params=NAMES)
+def name(request) -> str:
+    return request.param
+
+
+def test_every_loss_has_an_oracle():
+    """A new loss without an independent oracle fails here: add one to tests/oracles.py."""
+    assert set(NAMES) == {*ORACLES, "clip_kd"}
+    assert set(kdlosses.available_terms()) == set(ORACLES)
+
+
+def test_keywords_are_open_clips_in_its_order(name):
+    parameters = inspect.signature(build(name, Problem()).forward).parameters
+    expected = [*STUDENT, *TEACHER, "output_dict", "logit_bias", "dist_logit_bias"]
+    positional = [key for key, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert positional == expected
+    assert parameters["output_dict"].default is False
+    assert parameters["logit_bias"].default is parameters["dist_logit_bias"].default is None
+
+
+def test_constructor_takes_keywords_alone(name):
+    parameters = inspect.signature(type(build(name, Problem()))).parameters.values()
+    keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert keywords == {"variant": "paper", "student_dim": None, "teacher_dim": None, "backend": "auto", "check": False}
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_positional_and_keyword_calls_agree(name, variant):
+    loss, inputs = build(name, Problem(), variant=variant), Problem().inputs()
+    assert torch.equal(loss(*(inputs[key] for key in (*STUDENT, *TEACHER))), loss(**inputs))
+
+
+def test_output_dict_holds_named_terms_that_sum_to_the_scalar(name):
+    loss, inputs = build(name, MIXED), MIXED.inputs()
+    terms = loss(**inputs, output_dict=True)
+    expected = ["contrastive", "crd", "fd", "icl"] if name == "clip_kd" else [name]
+    assert list(terms) == [f"{term}_loss" for term in expected]
+    assert all(term.shape == () for term in terms.values())
+    assert_close(sum(terms.values()), loss(**inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_result_is_a_float32_scalar_and_float64_for_float64(name, dtype):
+    value = build(name, MIXED, dtype=torch.float32)(**MIXED.inputs(dtype))
+    assert value.shape == ()
+    assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@given(problem=strategies.problems(max_batch=5))
+def test_teacher_gets_no_gradient(problem):
+    for name in NAMES:
+        assert_teacher_untouched(run(build(name, problem), problem.inputs()))
+
+
+@pytest.mark.parametrize("dims", [Problem(), MIXED], ids=["same", "mixed"])
+def test_clip_kd_equals_the_oracles(dims):
+    loss = build("clip_kd", dims)
+    params = {key: p.detach() for key, p in loss.named_parameters()}
+    assert_same(run(loss, dims.inputs()), run_oracle("clip_kd", dims.inputs(), params, "paper"))
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_scale_as_number_scalar_or_one_element_tensor(name, variant):
+    loss, inputs = build(name, Problem(), variant=variant), Problem().inputs()
+    numbers = inputs | {key: inputs[key].item() for key in ("logit_scale", "dist_logit_scale")}
+    rows = inputs | {key: inputs[key].reshape(1) for key in ("logit_scale", "dist_logit_scale")}
+    assert torch.equal(loss(**numbers), loss(**inputs))
+    scalar, row = run(loss, inputs), run(loss, rows)
+    assert torch.equal(scalar.value, row.value)
+    if scalar.grads["logit_scale"] is not None:
+        assert row.grads["logit_scale"].shape == (1,)
+        assert torch.equal(scalar.grads["logit_scale"], row.grads["logit_scale"][0])
+
+
+def test_the_terms_that_read_the_students_scale_give_it_a_gradient(name):
+    gradient = run(build(name, Problem()), Problem().inputs()).grads["logit_scale"]
+    assert (gradient is not None) == (name in {"contrastive", "crd", "gd", "clip_kd"})
+
+
+def test_bias_is_accepted_and_changes_nothing(name):
+    loss, inputs = build(name, Problem()), Problem().inputs()
+    biased = loss(**inputs, logit_bias=torch.tensor(-10.0), dist_logit_bias=torch.tensor([3.0]))
+    assert torch.equal(biased, loss(**inputs))
+
+
+def test_no_grad_forward_gives_the_same_value(name):
+    loss, inputs = build(name, MIXED), MIXED.inputs()
+    inputs["image_features"].requires_grad_()
+    with torch.no_grad():
+        value = loss(**inputs)
+    assert not value.requires_grad
+    assert torch.equal(value, loss(**inputs).detach())
+
+
+def test_inputs_are_not_modified(name):
+    inputs, before = MIXED.inputs(), MIXED.inputs()
+    build(name, MIXED)(**inputs)
+    assert all(torch.equal(inputs[key], before[key]) for key in inputs)
+
+
+def test_backend_dense_is_what_auto_gives_on_a_cpu(name):
+    inputs = MIXED.inputs()
+    assert torch.equal(build(name, MIXED, backend="dense")(**inputs), build(name, MIXED)(**inputs))

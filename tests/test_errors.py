@@ -1,0 +1,184 @@
+"""Every mistake a caller can make is one ValueError that names what is wrong and what was expected."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import kdlosses
+from tests.problems import STUDENT, TEACHER, Problem
+from tests.running import build
+
+NAMES = kdlosses.available_losses()
+NEED_TEACHER = [name for name in NAMES if name != "contrastive"]
+SPACE_SHARING = ["fd", "mfd", "gd", "icl", "cross_kd", "clip_kd"]  # those with P where the widths differ
+MIXED = Problem(student_dim=13, teacher_dim=29)
+each_loss = pytest.mark.parametrize("name", NAMES)
+
+
+def naming(*words: object) -> str:
+    """A pattern for messages that hold all these words, in any order."""
+    return "".join(rf"(?=[\s\S]*(?<!\w){word}(?!\w))" for word in words)
+
+
+@pytest.mark.parametrize("name", SPACE_SHARING)
+def test_missing_widths_are_told(name):
+    with pytest.raises(ValueError, match=naming(13, 29)):
+        kdlosses.build(name)(**MIXED.inputs())
+
+
+def test_afd_needs_widths_from_the_start():
+    with pytest.raises(ValueError, match=naming("student_dim", "teacher_dim")):
+        kdlosses.AFDLoss()
+
+
+@pytest.mark.parametrize("name", [*SPACE_SHARING, "afd"])
+@pytest.mark.parametrize("dims", [{"student_dim": 13}, {"teacher_dim": 29}], ids=["student", "teacher"])
+def test_one_width_alone_is_refused(name, dims):
+    with pytest.raises(ValueError, match=naming("student_dim", "teacher_dim", *dims.values())):
+        kdlosses.build(name, **dims)
+
+
+@each_loss
+@pytest.mark.parametrize(("student", "teacher"), [(17, 29), (13, 31)], ids=["student", "teacher"])
+def test_wrong_widths_are_told(name, student, teacher):
+    loss, inputs = build(name, MIXED), MIXED.with_(student_dim=student, teacher_dim=teacher).inputs()
+    with pytest.raises(ValueError, match=naming(13, 29, student, teacher)):
+        loss(**inputs)
+
+
+@pytest.mark.parametrize("width", [0, -3, 2.0, True, "8"])
+def test_a_width_is_a_positive_integer(width):
+    with pytest.raises(ValueError, match="student_dim"):
+        kdlosses.FDLoss(student_dim=width, teacher_dim=4)
+
+
+def test_released_afd_refuses_mixed_widths():
+    with pytest.raises(ValueError, match=naming(13, 29)):
+        kdlosses.AFDLoss(variant="released", **MIXED.dims)
+
+
+@each_loss
+@pytest.mark.parametrize("key", ["image_features", "text_features", "dist_image_features", "dist_text_features"])
+def test_batch_sizes_must_match(name, key):
+    inputs = MIXED.inputs()
+    with pytest.raises(ValueError, match=naming(key, 3, 5) if key != "image_features" else naming(key, 3)):
+        build(name, MIXED)(**inputs | {key: inputs[key][:3]})
+
+
+@each_loss
+@pytest.mark.parametrize("key", ["text_features", "dist_text_features"])
+def test_the_two_towers_of_a_model_share_a_width(name, key):
+    inputs = MIXED.inputs()
+    width = inputs[key].shape[1]
+    with pytest.raises(ValueError, match=naming(key, width, width - 1)):
+        build(name, MIXED)(**inputs | {key: inputs[key][:, 1:]})
+
+
+@each_loss
+@pytest.mark.parametrize("key", ["image_features", "text_features", "dist_image_features", "dist_text_features"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda x: x[0], id="rank-1"),
+        pytest.param(lambda x: x.unsqueeze(0), id="rank-3"),
+        pytest.param(lambda x: x[:0], id="empty"),
+        pytest.param(lambda x: x.long(), id="integer"),
+        pytest.param(lambda x: x.tolist(), id="list"),
+    ],
+)
+def test_features_are_floating_point_rows(name, key, spoil):
+    inputs = MIXED.inputs()
+    with pytest.raises(ValueError, match=key):
+        build(name, MIXED)(**inputs | {key: spoil(inputs[key])})
+
+
+@each_loss
+@pytest.mark.parametrize("key", ["logit_scale", "dist_logit_scale"])
+@pytest.mark.parametrize("scale", [torch.ones(2), torch.ones(1, 1), torch.tensor(3), "20", True], ids=str)
+def test_a_scale_is_a_number_or_one_element(name, key, scale):
+    with pytest.raises(ValueError, match=key):
+        build(name, MIXED)(**MIXED.inputs() | {key: scale})
+
+
+@each_loss
+def test_the_students_scale_is_not_optional(name):
+    with pytest.raises(ValueError, match="logit_scale"):
+        build(name, MIXED)(**MIXED.inputs() | {"logit_scale": None})
+
+
+@pytest.mark.parametrize("name", NEED_TEACHER)
+@pytest.mark.parametrize("missing", ["dist_image_features", "dist_text_features"])
+def test_missing_teacher_features_are_named(name, missing):
+    inputs = {key: value for key, value in MIXED.inputs().items() if key != missing}
+    with pytest.raises(ValueError, match=missing):
+        build(name, MIXED)(**inputs)
+
+
+@each_loss
+def test_the_teachers_scale_is_asked_of_those_that_read_it(name):
+    inputs = {key: value for key, value in MIXED.inputs().items() if key != "dist_logit_scale"}
+    if name in {"crd", "gd", "cross_kd", "clip_kd"}:
+        with pytest.raises(ValueError, match="dist_logit_scale"):
+            build(name, MIXED)(**inputs)
+    else:
+        assert torch.equal(build(name, MIXED)(**inputs), build(name, MIXED)(**MIXED.inputs()))
+
+
+@each_loss
+@pytest.mark.parametrize("key", [*STUDENT, *TEACHER])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_non_finite_inputs_raise_when_asked(name, key, bad):
+    inputs = MIXED.inputs()
+    inputs[key].view(-1)[0] = bad
+    with pytest.raises(ValueError, match=rf"^{key} .*non-finite"):
+        build(name, MIXED, check=True)(**inputs)
+    build(name, MIXED)(**inputs)  # and never otherwise: the look costs a host sync
+
+
+@each_loss
+def test_check_passes_clean_inputs(name):
+    loss = build(name, MIXED, check=True)
+    assert torch.equal(loss(**MIXED.inputs()), build(name, MIXED)(**MIXED.inputs()))
+
+
+@each_loss
+def test_unknown_variant_lists_the_known(name):
+    with pytest.raises(ValueError, match=naming("papper", "paper", "released")):
+        kdlosses.build(name, variant="papper", **MIXED.dims)
+
+
+@each_loss
+def test_unknown_backend_lists_the_known(name):
+    with pytest.raises(ValueError, match=naming("tritton", "auto", "dense")):
+        kdlosses.build(name, backend="tritton", **MIXED.dims)
+
+
+def test_unknown_loss_lists_the_known():
+    with pytest.raises(ValueError, match=naming("crdd", *NAMES)):
+        kdlosses.build("crdd")
+
+
+def test_unknown_term_lists_the_known():
+    with pytest.raises(ValueError, match=naming("ckd", *kdlosses.available_terms())):
+        kdlosses.CLIPKDLoss({"contrastive": 1.0, "ckd": 1.0})
+    with pytest.raises(ValueError, match="clip_kd"):
+        kdlosses.CLIPKDLoss({"clip_kd": 1.0})
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), "1", None, True], ids=str)
+def test_a_weight_is_a_finite_number_not_below_zero(weight):
+    with pytest.raises(ValueError, match=naming("crd")):
+        kdlosses.CLIPKDLoss({"contrastive": 1.0, "crd": weight})
+
+
+@pytest.mark.parametrize("weights", [{}, {"crd": 0.0}])
+def test_no_term_at_all_is_refused(weights):
+    with pytest.raises(ValueError, match="weight"):
+        kdlosses.CLIPKDLoss(weights)
+
+
+def test_the_released_gd_weight_is_refused_in_the_paper_variant():
+    with pytest.raises(ValueError, match=naming("gd", "released")):
+        kdlosses.CLIPKDLoss({"contrastive": 1.0, "gd": 1e8})
+    kdlosses.CLIPKDLoss({"contrastive": 1.0, "gd": 1e8}, variant="released")

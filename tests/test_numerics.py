@@ -1,0 +1,133 @@
+"""Dtypes, autocast, extreme scales and small batches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+
+import kdlosses
+from tests import strategies
+from tests.problems import Problem, student_is_teacher
+from tests.running import Outcome, assert_same, build, run, run_oracle
+from tests.tolerance import assert_close
+
+NAMES = kdlosses.available_losses()
+HALVES = [torch.float16, torch.bfloat16]
+each_loss = pytest.mark.parametrize("name", NAMES)
+
+
+def finite(outcome: Outcome) -> bool:
+    tensors = [outcome.value, *(grad for grad in outcome.grads.values() if grad is not None)]
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+
+@each_loss
+@pytest.mark.parametrize("variant", ["paper", "released"])
+@given(problem=strategies.problems(same_width=True, max_batch=6))
+def test_float32_stays_near_the_float64_oracle(name, variant, problem):
+    problem = problem.with_(scale=min(problem.scale, 50.0), teacher_scale=min(problem.teacher_scale, 50.0))
+    loss, inputs = build(name, problem, variant=variant, dtype=torch.float32), problem.inputs(torch.float32)
+    params = {key: p.detach() for key, p in loss.named_parameters()}
+    expected = run_oracle(name, inputs, params, variant)
+    assert_close(run(loss, inputs).value, expected.value)
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_finite_at_scale_100_with_duplicated_rows(name, dtype, variant):
+    problem = Problem(batch=8, scale=100.0, teacher_scale=100.0, duplicates=True)
+    loss = build(name, problem, variant=variant, dtype=dtype)
+    assert finite(run(loss, problem.inputs(dtype)))
+    assert finite(run(loss, student_is_teacher(problem.inputs(dtype))))
+
+
+@each_loss
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_finite_where_the_teacher_is_certain_and_the_student_certainly_wrong(name, variant):
+    """Probabilities underflow on both sides: log-softmax must be taken before, not after, the exponential."""
+    problem = Problem(batch=6, student_dim=6, scale=100.0, teacher_scale=100.0)
+    eye = torch.eye(6)
+    rows = {"image_features": eye, "text_features": eye.roll(1, 0), "dist_image_features": eye}
+    inputs = problem.inputs(torch.float32) | rows | {"dist_text_features": eye.roll(3, 0)}
+    assert finite(run(build(name, problem, variant=variant, dtype=torch.float32), inputs))
+
+
+@each_loss
+def test_one_pair(name):
+    """A softmax over one column is certain: the relational terms vanish, the others stay finite."""
+    problem = Problem(batch=1, student_dim=4, teacher_dim=6)
+    outcome = run(build(name, problem), problem.inputs())
+    assert finite(outcome)
+    if name not in {"fd", "mfd", "clip_kd"}:
+        assert_close(outcome.value, 0.0)
+    assert outcome.grads["image_features"] is not None
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_inputs_are_computed_in_float32(name, dtype):
+    """bf16 is spaced 0.5 apart near 100: the value must be that of the widened inputs, to float32 rounding."""
+    problem = Problem(batch=8, scale=100.0, teacher_scale=96.0)
+    loss, half = build(name, problem, dtype=torch.float32), problem.inputs(dtype)
+    low, high = run(loss, half), run(loss, {key: value.float() for key, value in half.items()})
+    assert torch.equal(low.value, high.value)
+    for key, gradient in low.grads.items():
+        if gradient is not None and not key.startswith("param."):
+            assert gradient.dtype == dtype
+            assert_close(gradient, high.grads[key], dtype, key)
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_loss_moved_to_half_still_computes_in_float32(name, dtype):
+    problem = Problem(student_dim=4, teacher_dim=6)
+    half, inputs = build(name, problem, dtype=dtype), problem.inputs(torch.float32)
+    wide = build(name, problem, dtype=dtype).float()
+    assert torch.equal(half(**inputs), wide(**inputs))
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", HALVES)
+def test_autocast_changes_nothing(name, dtype):
+    problem = Problem(student_dim=4, teacher_dim=6, scale=100.0)
+    loss, inputs = build(name, problem, dtype=torch.float32), problem.inputs(torch.float32)
+    outside = run(loss, inputs)
+    inside = run(loss, inputs, forward_in=torch.autocast("cpu", dtype=dtype))
+    assert torch.equal(inside.value, outside.value)
+    for key, gradient in outside.grads.items():
+        assert (gradient is None) == (inside.grads[key] is None)
+        assert gradient is None or torch.equal(gradient, inside.grads[key]), key
+
+
+@each_loss
+@given(student=strategies.FLOAT_DTYPES, teacher=strategies.FLOAT_DTYPES)
+def test_student_and_teacher_may_differ_in_dtype(name, student, teacher):
+    problem = Problem(student_dim=4, teacher_dim=6)
+    ours, theirs = problem.inputs(student), problem.inputs(teacher)
+    inputs = {key: (theirs if key.startswith("dist_") else ours)[key] for key in ours}
+    loss = build(name, problem, dtype=torch.float32)
+    outcome = run(loss, inputs)
+    assert outcome.grads["image_features"].dtype == student
+    assert_close(outcome.value, run(loss, {k: v.double() for k, v in inputs.items()}).value, torch.float32)
+
+
+@each_loss
+def test_gradients_accumulate_over_calls(name):
+    """Nothing is cached between calls: two backward passes add up."""
+    problem = Problem(student_dim=4, teacher_dim=6)
+    loss, inputs = build(name, problem), problem.inputs()
+    image = inputs.pop("image_features").requires_grad_()
+    loss(image, **inputs).backward()
+    once = image.grad.clone()
+    loss(image, **inputs).backward()
+    assert_close(image.grad, 2 * once)
+
+
+@each_loss
+def test_equal_runs_are_bitwise_equal(name):
+    problem = Problem(student_dim=4, teacher_dim=6)
+    first, second = (run(build(name, problem), problem.inputs()) for _ in range(2))
+    assert torch.equal(first.value, second.value)
+    assert_same(first, second)

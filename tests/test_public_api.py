@@ -1,0 +1,133 @@
+"""The public surface, frozen: a change here is a change for every user and belongs in the changelog."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import kdlosses
+from kdlosses import masking
+from tests.problems import Problem
+from tests.running import build
+
+PUBLIC = [
+    "AFDLoss",
+    "CLIPKDLoss",
+    "CLIPLoss",
+    "CRDLoss",
+    "CrossKDLoss",
+    "FDLoss",
+    "GDLoss",
+    "ICLLoss",
+    "MFDLoss",
+    "ParameterReport",
+    "__version__",
+    "available_losses",
+    "available_terms",
+    "backends",
+    "build",
+    "default_weights",
+    "masking",
+    "parameter_report",
+]
+CLASSES = {
+    "afd": kdlosses.AFDLoss,
+    "clip_kd": kdlosses.CLIPKDLoss,
+    "contrastive": kdlosses.CLIPLoss,
+    "crd": kdlosses.CRDLoss,
+    "cross_kd": kdlosses.CrossKDLoss,
+    "fd": kdlosses.FDLoss,
+    "gd": kdlosses.GDLoss,
+    "icl": kdlosses.ICLLoss,
+    "mfd": kdlosses.MFDLoss,
+}
+LIST_MODULES = """
+import sys
+import {module}
+print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
+"""
+
+
+def imported_by(module: str) -> set[str]:
+    code = LIST_MODULES.format(module=module)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_public_names():
+    assert sorted(kdlosses.__all__) == PUBLIC
+    assert all(hasattr(kdlosses, name) for name in PUBLIC)
+
+
+@pytest.mark.parametrize(
+    "name", ["TokenDropout", "mask_pixels", "random_patch_mask", "supports_token_dropping", "token_dropping"]
+)
+def test_masking_names(name):
+    assert callable(getattr(masking, name))
+
+
+def test_losses_by_name():
+    assert kdlosses.available_losses() == list(CLASSES)
+    for name, expected in CLASSES.items():
+        assert type(kdlosses.build(name, **Problem().dims)) is expected
+
+
+def test_every_public_class_and_function_says_what_it_does():
+    documented = [getattr(kdlosses, name) for name in PUBLIC if name != "__version__"]
+    assert all((thing.__doc__ or "").strip() for thing in documented)
+
+
+def test_the_bias_is_explained_where_it_is_accepted():
+    assert "cannot change a softmax" in " ".join(kdlosses.CRDLoss.forward.__doc__.split())
+
+
+def test_import_pulls_in_torch_and_nothing_else():
+    extra = imported_by("kdlosses") - imported_by("torch") - set(sys.stdlib_module_names)
+    assert extra == {"kdlosses"}
+
+
+def test_import_adds_few_modules():
+    code = "import torch, sys; n = len(sys.modules); import kdlosses; print(len(sys.modules) - n)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 60
+
+
+def test_backends_are_listed_with_the_reason_why_not():
+    assert kdlosses.backends.available()["dense"] is None
+
+
+class TestParameterReport:
+    def test_a_loss_without_parameters(self):
+        report = kdlosses.parameter_report(kdlosses.CRDLoss())
+        assert (report.has_parameters, report.names, report.missing) == (False, (), ())
+        assert "CRDLoss has no parameters" in report.message
+
+    def test_without_an_optimizer_everything_is_missing(self):
+        report = kdlosses.parameter_report(kdlosses.ICLLoss())
+        assert report.has_parameters
+        assert report.names == report.missing == ("cross_logit_scale",)
+        assert "cross_logit_scale" in str(report)
+
+    def test_an_optimizer_that_holds_a_part(self):
+        loss = build("icl", Problem(student_dim=4, teacher_dim=6))
+        report = kdlosses.parameter_report(loss, torch.optim.AdamW([loss.cross_logit_scale]))
+        assert report.missing == tuple(name for name, _ in loss.named_parameters() if "proj" in name)
+        assert len(report.missing) == 4
+        assert all(name in report.message for name in report.missing)
+        assert "add_param_group" in report.message
+
+    def test_an_optimizer_that_holds_everything_in_several_groups(self):
+        loss, model = build("icl", Problem(student_dim=4, teacher_dim=6)), torch.nn.Linear(2, 2)
+        optimizer = torch.optim.AdamW(model.parameters())
+        assert len(kdlosses.parameter_report(loss, optimizer).missing) == 5
+        optimizer.add_param_group({"params": loss.parameters(), "weight_decay": 0.0})
+        report = kdlosses.parameter_report(loss, optimizer)
+        assert report.missing == ()
+        assert "holds them all" in report.message
+
+    def test_frozen_parameters_need_no_optimizer(self):
+        loss = kdlosses.ICLLoss().requires_grad_(False)
+        assert not kdlosses.parameter_report(loss).has_parameters
