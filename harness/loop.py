@@ -16,6 +16,7 @@ from harness.config import Recipe, dump_recipe
 from harness.data import Batch, BatchAugment, build_loader
 from harness.errors import UserError
 from harness.evaluate import evaluate
+from harness.evaluate.layout import inspect
 from harness.export import export_model
 from harness.files import write_json
 from harness.metrics import MetricsWriter
@@ -44,6 +45,9 @@ def train(recipe: Recipe, out: Path, *, command: str | None = None) -> dict[str,
         UserError: for anything the user can mend.
     """
     device = pick_device(recipe.train.device)
+    for item in recipe.eval.sets:
+        if item.synthetic is None:
+            inspect(item)  # now, not after hours of training
     _set_up_torch(recipe)
     prepare_run(recipe, out, command, device)
     trainer = Trainer(recipe, out, device)

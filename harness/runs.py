@@ -37,7 +37,10 @@ def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.de
         raise UserError(f"{out} is a file, but the run needs a folder there; choose another --out")
     if out.is_dir() and any(out.iterdir()) and not (out / "recipe.yaml").exists():
         raise UserError(f"{out} holds files that are no clipkd run; choose an empty or new folder as --out")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the run folder {out} cannot be made: {error.strerror}; choose another --out") from error
     write_text(out / "recipe.yaml", dump_recipe(recipe))
     for leftover in ("checkpoints", "export", "eval"):
         shutil.rmtree(out / leftover, ignore_errors=True)

@@ -10,7 +10,6 @@ a model is loaded as `local-dir:`.
 
 import json
 from collections.abc import Iterable
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
@@ -61,11 +60,6 @@ def write_tokenizer(corpus: Iterable[str], out: Path) -> int:
 def openmoji_corpus() -> list[str]:
     """Return the texts that the shipped tokenizer is cut to: every OpenMoji annotation, and words of usual prompts."""
     return [icon.annotation for icon in read_icons()] + list(_PROMPTS)
-
-
-def shipped_folder(name: str) -> Path:
-    """Return the folder of a tokenizer that ships with the harness."""
-    return Path(str(files("harness").joinpath("assets", "tokenizers", name)))
 
 
 def _used_merges(clip: SimpleTokenizer, corpus: Iterable[str]) -> list[Merge]:
@@ -127,5 +121,5 @@ def _assemble(clip: SimpleTokenizer, merges: list[Merge]) -> Tokenizer:
 
 
 if __name__ == "__main__":
-    folder = shipped_folder("openmoji")
+    folder = Path(__file__).parent / "assets" / "tokenizers" / "openmoji"
     print(f"wrote {folder} with {write_tokenizer(openmoji_corpus(), folder)} entries")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from harness.cli import data, evaluate, quickstart, recipes, train
+from harness.cli import data, evaluate, export, quickstart, recipes, train
 from harness.cli.guard import explained
 
 
@@ -21,6 +21,7 @@ class Guarded(TyperGroup):
 app = typer.Typer(cls=Guarded, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("export")(export.export)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.command("quickstart")(quickstart.quickstart)

@@ -7,10 +7,6 @@ from pydantic import AfterValidator, Field, model_validator
 
 from harness.config.section import Section, problem
 
-# The released code divides GD's logits by the scale: with the paper's gradient the same weight counts about 1e8 times
-# more. Anything near it under variant: paper was copied from the released scripts.
-RELEASED_GD_WEIGHT = 1e6
-
 
 def known_term(term: str) -> str:
     """Refuse a term that no loss has, naming the known ones."""
@@ -66,12 +62,10 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _weights_make_sense(self) -> "LossConfig":
-        if not self.active:
-            raise problem("needs at least one term with a weight above 0", at=("loss", "weights"))
-        if self.variant == "paper" and self.weights.get("gd", 0) >= RELEASED_GD_WEIGHT:
-            raise problem(
-                f"of {self.weights['gd']:g} belongs to variant: released, whose GD is about 1e8 times smaller; "
-                "set loss.variant: released or a far smaller weight",
-                at=("loss", "weights", "gd"),
-            )
+        from kdlosses.weights import check_weights
+
+        try:
+            check_weights(self.weights, self.variant)
+        except ValueError as error:
+            raise problem(f"cannot be used: {error}", at=("loss", "weights")) from error
         return self

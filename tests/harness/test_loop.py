@@ -143,6 +143,19 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_run_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made: Not a directory"):
+        train(tiny.recipe(), tmp_path / "file" / "run")
+
+
+def test_missing_evaluation_sets_are_found_before_training(tmp_path):
+    sets = {"sets": [{"name": "val", "kind": "retrieval", "path": str(tmp_path / "nowhere")}]}
+    with pytest.raises(UserError, match="there is no such folder"):
+        train(tiny.recipe(eval=sets), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_cuda_is_not_silently_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="torch sees no CUDA device"):

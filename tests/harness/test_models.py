@@ -80,6 +80,15 @@ def test_weights_of_another_shape_are_refused(run):
         load_model(f"run:{run}")
 
 
+def test_a_models_own_normalisation_is_kept(run):
+    path = run / "export" / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["preprocess_cfg"] |= {"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3]}
+    path.write_text(json.dumps(config))
+    loaded = load_model(f"run:{run}")
+    assert (loaded.mean, loaded.std) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+
+
 def test_an_unknown_key_of_a_model_config_is_said():
     with pytest.raises(UserError, match="unexpected keyword argument 'layerz'"):
         create_model(ModelConfig(model="test-models-typo", config={**tiny.STUDENT, "vision_cfg": {"layerz": 2}}))

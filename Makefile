@@ -1,0 +1,51 @@
+# make quickstart   distil a small CLIP on real images and print the table
+# make test         the whole test suite
+# make lint         ruff: rules and formatting
+# make env          the environment alone
+# make clean        remove the environment and what tools cached; data/ and runs/ stay
+#
+# PYTHON=python3.12 chooses the interpreter of a new environment, ARGS="..." adds arguments to clipkd or pytest.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test lint env clean
+
+quickstart: $(VENV)/.harness
+	@$(BIN)/clipkd quickstart $(ARGS)
+
+# One thread a worker: two test processes that each want every core slow each other down.
+test: $(VENV)/.test
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(VENV)/.test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+env: $(VENV)/.test
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(VENV)/.unfinished marks an installation under way. Where it is found at the start, the last one was killed and may have
+# left half a package that pip takes for a whole one: begin anew. The stamps come last.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "error: '$(PYTHON)' must be Python 3.10 or newer; name another with make PYTHON=python3.12" >&2; exit 1; }
+	@if [ -e $(VENV)/.unfinished ] || ! $(BIN)/python -c '' 2>/dev/null; then rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && touch $(VENV)/.unfinished
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(1)]'
+	@rm $(VENV)/.unfinished
+endef
+
+$(VENV)/.harness: pyproject.toml setup.py
+	$(call install,harness)
+	@touch $@
+
+$(VENV)/.test: pyproject.toml setup.py
+	$(call install,test)
+	@touch $(VENV)/.harness $@

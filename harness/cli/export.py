@@ -1,0 +1,22 @@
+"""clipkd export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A run folder, an open_clip folder, shipped:NAME, or an open_clip name.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; an earlier export there is replaced.")],
+    half: Annotated[bool, typer.Option(help="Store matrices in float16: half the size.")] = False,
+    pretrained: Annotated[str | None, typer.Option(help="Weights of an open_clip model: a tag or a file.")] = None,
+) -> None:
+    """Write a model as a folder that stock open_clip loads with local-dir:FOLDER."""
+    from harness.export import export_model
+    from harness.models import load_model
+
+    export_model(load_model(model, pretrained), out, half=half)
+    typer.echo(f"open_clip.create_model_and_transforms('local-dir:{out}') loads it")

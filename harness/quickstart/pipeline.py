@@ -1,0 +1,102 @@
+"""The quickstart from data to picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.config import Recipe
+from harness.data.openmoji import ATTRIBUTION, build
+from harness.errors import UserError
+from harness.files import write_json, write_text
+from harness.models import LoadedModel, load_model, pick_device
+from harness.quickstart.stages import Stages, fingerprint_file, fingerprint_model, say
+from harness.quickstart.students import Setting, make_student, measure, recipe_of
+from harness.report import Model, Run, markdown, plot, print_tables, summarize
+from harness.runs import command_line, environment
+
+LABELS = {"teacher": "teacher", "baseline": "baseline", "clipkd": "CLIP-KD"}
+TITLE = "OpenMoji: a small CLIP without and with CLIP-KD"
+
+
+def run(out: Path, data: Path, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
+    """Build the data, measure the teacher, train and measure both students for each seed, and report.
+
+    What is finished already, from the same inputs, is not done again; a kill at any moment needs no clean-up.
+
+    Args:
+        out: the folder of everything that is written but the data.
+        data: the folder of the data set, built on first use.
+        seeds: one training of each student for each; over several the tables hold means and ranges.
+
+    Returns:
+        What `out/summary.json` holds.
+
+    Raises:
+        UserError: for anything the user can mend.
+    """
+    out, data = Path(out), Path(data)
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise UserError(f"seeds must be different whole numbers, at least one; got {list(seeds)}")
+    recipes = {(name, seed): recipe_of(name, data, seed) for seed in seeds for name in ("baseline", "clipkd")}
+    stages = Stages(out)
+    say(f"data: {data}, built on first use; {ATTRIBUTION}")
+    build(data)
+    setting = Setting(out, stages, fingerprint_file(data / "dataset.json"))
+    models, curves = _models(setting, recipes)
+    return _report(out, data, models, curves, recipes)
+
+
+def _models(setting: Setting, recipes: dict[tuple[str, int], Recipe]) -> tuple[list[Model], dict[str, Any]]:
+    """Every model measured, and the loss curves of the first seed's students."""
+    distilled = next(recipe for recipe in recipes.values() if recipe.teacher)
+    teacher = load_model(distilled.teacher.model, distilled.teacher.pretrained)
+    weights = fingerprint_model(teacher.model)
+    models = [_teacher_model(setting, teacher, distilled)]
+    curves: dict[str, Any] = {}
+    made = {
+        (name, seed): make_student(setting, name, recipe, weights if recipe.teacher else "")
+        for (name, seed), recipe in recipes.items()
+    }
+    for name in dict.fromkeys(name for name, _ in made):
+        mine = [result for (other, _), result in made.items() if other == name]
+        models.append(Model(name, LABELS[name], mine[0][1], tuple(result[0] for result in mine)))
+        curves[LABELS[name]] = mine[0][2]
+    return models, curves
+
+
+def _teacher_model(setting: Setting, teacher: LoadedModel, recipe: Recipe) -> Model:
+    metrics = measure(setting, "teacher", teacher, recipe)
+    return Model("teacher", LABELS["teacher"], teacher.parameters, (Run(metrics),), is_teacher=True)
+
+
+def _report(
+    out: Path, data: Path, models: list[Model], curves: dict[str, Any], recipes: dict[tuple[str, int], Recipe]
+) -> dict[str, Any]:
+    """Always written anew: it takes a second, and every file is replaced in one go."""
+    device = pick_device(next(iter(recipes.values())).train.device)
+    seeds = list(dict.fromkeys(seed for _, seed in recipes))
+    about = {"command": command_line(), "seeds": seeds, **environment(device)}
+    summary = summarize(models, about)
+    plot(curves, models, out / "quickstart.png", TITLE)
+    write_text(out / "table.md", f"{markdown(models)}\n{_provenance(about)}\n")
+    write_json(out / "summary.json", summary)
+    print_tables(models)
+    for what, where in {
+        "figure": "quickstart.png",
+        "numbers": "summary.json",
+        "table": "table.md",
+        "CLIP-KD student, an open_clip folder": f"seed-{seeds[0]}/clipkd/export",
+    }.items():
+        say(f"{what}: {out / where}")
+    say(f"data: {data}")
+    return summary
+
+
+def _provenance(about: dict[str, Any]) -> str:
+    """One line that says how the table was made."""
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items() if number)
+    commit = about["git_commit"] or "no checkout"
+    return (
+        f"Percent; bold = best student. `{about['command']}`, seeds {about['seeds']}, {about['device']}, "
+        f"{about['date'][:10]}, commit {commit}; {versions}."
+    )

@@ -1,0 +1,83 @@
+"""The quickstart's stages for one model: train it, measure it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kdlosses
+from harness.config import EvalConfig, Recipe, dump_recipe, load_recipe
+from harness.errors import UserError
+from harness.evaluate import evaluate
+from harness.loop import train
+from harness.metrics import read_metrics
+from harness.models import LoadedModel, load_model, pick_device
+from harness.quickstart.stages import Stages, fingerprint_model
+from harness.report import Run
+from harness.runs import git_commit
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all stages share: where they are kept, what the data is, and what software computes."""
+
+    out: Path
+    stages: Stages
+    data: str  # fingerprint
+
+    def inputs(self, **own: Any) -> dict[str, Any]:
+        """A stage's inputs: the shared ones and its own."""
+        return {"data": self.data, "kdlosses": kdlosses.__version__, "torch": torch.__version__, **own}
+
+
+def recipe_of(name: str, data: Path, seed: int) -> Recipe:
+    """The shipped OpenMoji recipe for a seed and a data folder."""
+    if data.name != "openmoji":
+        raise UserError(f"--data {data} must be a folder called openmoji, which is where the recipes look; rename it")
+    return load_recipe(f"openmoji/{name}", [f"seed={seed}"], data_root=data.parent)
+
+
+def train_student(setting: Setting, name: str, recipe: Recipe, teacher: str) -> tuple[dict[str, Any], Path]:
+    """Train without the evaluation at the end: `measure` does it for all models alike, from their exports.
+
+    Args:
+        setting: shared.
+        name: of the student.
+        recipe: with its seed.
+        teacher: fingerprint of the teacher's weights, or "" where it has none.
+
+    Returns:
+        seconds, images_per_second, parameters and git_commit of the training; and the run folder.
+    """
+    folder = setting.out / f"seed-{recipe.seed}" / name
+    bare = recipe.model_copy(update={"eval": EvalConfig()})
+
+    def action() -> dict[str, Any]:
+        summary = train(bare, folder)
+        kept = {key: summary[key] for key in ("seconds", "images_per_second", "parameters")}
+        return {**kept, "git_commit": git_commit()}
+
+    inputs = setting.inputs(recipe=dump_recipe(bare), teacher=teacher)
+    return setting.stages.make(f"train-{name}-seed-{recipe.seed}", inputs, folder, action), folder
+
+
+def measure(setting: Setting, name: str, loaded: LoadedModel, recipe: Recipe) -> dict[str, dict[str, float]]:
+    """Metrics of a model on the recipe's sets; its clip_benchmark files go to `eval/<name>/`."""
+    sets = recipe.eval.sets
+    folder = setting.out / "eval" / name
+    inputs = setting.inputs(model=fingerprint_model(loaded.model), sets=[item.model_dump() for item in sets])
+    device = pick_device(recipe.train.device)
+
+    def action() -> dict[str, Any]:
+        return evaluate(loaded, sets, batch_size=recipe.eval.batch_size, device=device, out=folder)
+
+    return setting.stages.make(f"evaluate-{name}", inputs, folder, action)
+
+
+def make_student(setting: Setting, name: str, recipe: Recipe, teacher: str) -> tuple[Run, dict[str, int], list[Any]]:
+    """Train and measure; returns the run, the parameter counts and the lines of metrics.jsonl."""
+    trained, folder = train_student(setting, name, recipe, teacher)
+    metrics = measure(setting, f"{name}-seed-{recipe.seed}", load_model(f"run:{folder}"), recipe)
+    parameters = trained.pop("parameters")
+    return Run(metrics, recipe.seed, **trained), parameters, read_metrics(folder / "metrics.jsonl")

@@ -1,0 +1,36 @@
+"""summary.json: everything measured, with what is needed to measure it again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from harness.report.result import Model, columns
+
+
+def summarize(models: Sequence[Model], about: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a summary file, in JSON types.
+
+    Args:
+        models: what was compared.
+        about: command, seeds, versions, git commit, device.
+
+    Returns:
+        `about`, and under `models` for each its parameters, its metrics by set in percent (mean over the runs, with
+        `range` [least, greatest]), and every run with its seed, metrics, seconds and images_per_second.
+    """
+    return {**about, "unit": "percent", "models": {model.name: _model(model) for model in models}}
+
+
+def _model(model: Model) -> dict[str, Any]:
+    metrics: dict[str, dict[str, float]] = {}
+    ranges: dict[str, dict[str, list[float]]] = {}
+    for name, metric in columns([model]):
+        spread = model.spread((name, metric))
+        metrics.setdefault(name, {})[metric] = spread.mean
+        ranges.setdefault(name, {})[metric] = [spread.low, spread.high]
+    return {
+        "parameters": dict(model.parameters),
+        "metrics": metrics,
+        "range": ranges,
+        "runs": [asdict(run) for run in model.runs],
+    }

@@ -1,0 +1,244 @@
+"""The command line as a user meets it: exit codes, sentences, and quick help."""
+
+import errno
+import json
+import subprocess
+import sys
+import types
+
+import pytest
+
+from harness.cli import main
+from harness.cli.guard import explain
+from harness.errors import UserError
+
+
+@pytest.fixture
+def clipkd(monkeypatch, capsys):
+    """Run the command in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["clipkd", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        printed = capsys.readouterr()
+        return caught.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Put a module with the given functions in place of a heavy one."""
+
+    def put(name: str, **functions: object) -> None:
+        module = types.ModuleType(name)
+        vars(module).update(functions)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    return put
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from harness.cli import main; sys.argv = ['clipkd', '--help']\n"
+        "try: main()\n"
+        "except SystemExit as done: assert not done.code\n"
+        "heavy = {'torch', 'open_clip', 'numpy', 'pydantic', 'kdlosses'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: clipkd" in done.stdout
+
+
+def test_python_m_harness_is_the_same_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "train", "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage: clipkd train" in done.stdout
+
+
+def test_version(clipkd):
+    import kdlosses
+
+    assert clipkd("--version") == (0, f"clipkd {kdlosses.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("tarin",), ("train",), ("train", "smoke", "--sett", "a=b"), ("eval", "x", "--device", "tpu")]
+)
+def test_wrong_usage_exits_with_2(clipkd, arguments):
+    code, out, err = clipkd(*arguments)
+    assert (code, out) == (2, "")
+    assert "Usage: clipkd" in err
+
+
+def test_a_recipe_error_is_one_sentence_on_stderr(clipkd):
+    code, out, err = clipkd("train", "smoke", "--set", "optim.lr=fast")
+    assert (code, out) == (2, "")
+    assert err == "error: --set optim.lr=fast: optim.lr must be a number, got 'fast'\n"
+
+
+def test_train_passes_recipe_folder_and_command_on(clipkd, stand_in, tmp_path):
+    calls = []
+
+    def train(recipe, out, *, command):
+        calls.append((recipe.optim.lr, out, command))
+        return {"metrics": {"val": {"top1": 50.04}}}
+
+    stand_in("harness.loop", train=train)
+    code, out, _ = clipkd("train", "smoke", "--set", "optim.lr=2e-3", "--out", str(tmp_path / "a b"))
+    assert code == 0
+    assert calls == [(2e-3, tmp_path / "a b", f"clipkd train smoke --set optim.lr=2e-3 --out '{tmp_path}/a b'")]
+    assert "top1" in out
+    assert "50.0" in out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (UserError("shard x.tar is missing"), 2, "error: shard x.tar is missing\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a"), 2, "error: no space left on the disk for runs/a;"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "runs/a"),
+            2,
+            "error: no permission to read or write for runs/a",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "/a"), 2, "error: no permission to read or write for /a"),
+        (ModuleNotFoundError("No module named 'webdataset'", name="webdataset"), 2, "pip install 'kdlosses[harness]'"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_that_a_user_can_mend(clipkd, stand_in, tmp_path, error, code, says):
+    def train(*_, **__):
+        raise error
+
+    stand_in("harness.loop", train=train)
+    got, _, err = clipkd("train", "smoke", "--out", str(tmp_path))
+    assert got == code
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_a_bug_is_a_traceback(monkeypatch, stand_in, tmp_path):
+    def train(*_, **__):
+        raise ZeroDivisionError("ours")
+
+    stand_in("harness.loop", train=train)
+    monkeypatch.setattr(sys, "argv", ["clipkd", "train", "smoke", "--out", str(tmp_path)])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(errno.ENOENT, "x"), ModuleNotFoundError(name="harness.nope"), ValueError("x")]
+)
+def test_bugs_have_no_sentence(error):
+    assert explain(error) is None
+
+
+def test_recipes_list_and_show_and_keys(clipkd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "openmoji/clipkd" in clipkd("recipes", "list")[1]
+    code, out, _ = clipkd("recipes", "show", "openmoji/clipkd", "--data-root", "there")
+    assert code == 0
+    assert "- there/openmoji/train-student" in out
+    assert "data.crop_scale" in clipkd("recipes", "keys")[1]
+
+
+def test_shown_recipe_can_be_saved_and_shown_again(clipkd, tmp_path):
+    shown = clipkd("recipes", "show", "smoke")[1]
+    (tmp_path / "copy.yaml").write_text(shown)
+    assert clipkd("recipes", "show", str(tmp_path / "copy.yaml"))[1] == shown
+
+
+def test_data_openmoji(clipkd, stand_in, tmp_path):
+    def build(out, size):
+        return {"openmoji": "17.0.0", "size": size, "license": "CC BY-SA 4.0", "counts": {out.name: 7}}
+
+    stand_in("harness.data.openmoji", build=build)
+    code, out, _ = clipkd("data", "openmoji", "--out", str(tmp_path / "o"), "--size", "32")
+    assert (code, out) == (0, f"{tmp_path}/o: OpenMoji 17.0.0, 32 pixels. CC BY-SA 4.0\n  o: 7 images\n")
+
+
+def test_quickstart_passes_seeds_on(clipkd, stand_in, tmp_path):
+    calls = []
+    stand_in("harness.quickstart", run=lambda *arguments: calls.append(arguments))
+    assert clipkd("quickstart", "--out", str(tmp_path), "--data-root", "d", "--seed", "1", "--seed", "2")[0] == 0
+    assert clipkd("quickstart")[0] == 0
+    assert [(str(data), seeds) for _, data, seeds in calls] == [("d/openmoji", [1, 2]), ("data/openmoji", [0])]
+
+
+def test_export_passes_everything_on(clipkd, stand_in, tmp_path):
+    calls = []
+    stand_in("harness.models", load_model=lambda *spec: spec)
+    stand_in("harness.export", export_model=lambda *model, half: calls.append((*model, half)))
+    assert clipkd("export", "runs/x", "--out", str(tmp_path / "e"), "--half")[0] == 0
+    assert clipkd("export", "ViT-B-16", "--pretrained", "openai", "--out", str(tmp_path / "e"))[0] == 0
+    assert calls == [(("runs/x", None), tmp_path / "e", True), (("ViT-B-16", "openai"), tmp_path / "e", False)]
+
+
+@pytest.fixture
+def evaluated(stand_in):
+    """Stand-ins for the model and clip_benchmark; holds what was asked for."""
+    asked = {}
+
+    def evaluate(loaded, sets, **options):
+        asked.update(loaded=loaded, sets=sets, **options)
+        return {item.name: {"top1": 25.0} for item in sets}
+
+    stand_in("harness.evaluate", evaluate=evaluate)
+    stand_in("harness.models", load_model=lambda *spec: spec, pick_device=lambda choice: choice)
+    return asked
+
+
+def test_eval_reads_a_sets_kind_from_its_folder(clipkd, evaluated, tmp_path):
+    flickr, cifar = tmp_path / "flickr", tmp_path / "cifar"
+    for folder in (flickr, cifar):
+        folder.mkdir()
+    (flickr / "dataset_type.txt").write_text("retrieval\n")
+    (cifar / "classnames.txt").write_text("cat\n")
+    code, out, _ = clipkd(
+        "eval", "ViT-B-32", "--set-path", str(flickr), "--set-path", str(cifar), "--out", str(tmp_path)
+    )
+    assert code == 0
+    assert [(item.name, item.kind) for item in evaluated["sets"]] == [("flickr", "retrieval"), ("cifar", "zeroshot")]
+    assert (evaluated["loaded"], evaluated["out"]) == (("ViT-B-32", None), tmp_path)
+    assert "25.0" in out
+
+
+def test_eval_of_a_run_takes_the_sets_of_its_recipe(clipkd, evaluated, tmp_path):
+    assert "lists no eval.sets" in evaluate_run(clipkd, tmp_path, [])[2]
+    sets = [{"name": "held-out", "kind": "zeroshot", "path": "x"}]
+    assert evaluate_run(clipkd, tmp_path, sets)[0] == 0
+    assert [item.name for item in evaluated["sets"]] == ["held-out"]
+
+
+def evaluate_run(clipkd, run, sets):
+    (run / "recipe.yaml").write_text(clipkd("recipes", "show", "smoke", "--set", f"eval.sets={json.dumps(sets)}")[1])
+    return clipkd("eval", f"run:{run}")
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (None, "no such folder"),
+        ({}, "not in clip_benchmark's webdataset layout"),
+        ({"dataset_type.txt": "multilabel"}, "supported are classification and retrieval"),
+    ],
+)
+def test_eval_refuses_what_is_no_set(clipkd, tmp_path, files, says):
+    folder = tmp_path / "set"
+    if files is not None:
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    code, _, err = clipkd("eval", "ViT-B-32", "--set-path", str(folder))
+    assert code == 2
+    assert says in err
+
+
+def test_eval_without_sets_says_how_to_name_one(clipkd):
+    assert "--set-path DIR" in clipkd("eval", "ViT-B-32")[2]

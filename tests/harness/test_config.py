@@ -1,0 +1,359 @@
+"""Recipes: what is read, what is refused, and in which words."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.config import Recipe, RecipeError, dump_recipe, load_recipe
+from harness.config.keys import all_keys
+
+BASE = """\
+name: test
+data:
+  train: synthetic:64
+student:
+  model: ViT-B-32
+optim:
+  lr: 1e-3
+train:
+  batch_size: 8
+  steps: 4
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """Write BASE (or another text) as recipe.yaml in the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str | bytes = BASE, name: str = "recipe.yaml") -> str:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return name
+
+    return write
+
+
+def refused(source: str, *overrides: str, **options: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(source, overrides, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("1e8", 1e8),
+        ("1E+2", 100.0),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("3", 3.0),
+        ("1_000", 1000.0),
+        ("1.5e-3", 1.5e-3),
+    ],
+)
+def test_floats_are_read_as_yaml_1_2_reads_them(recipe, written, value):
+    assert load_recipe(recipe(BASE.replace("1e-3", written))).optim.lr == value
+    assert load_recipe(recipe(), [f"optim.lr={written}"]).optim.lr == value
+
+
+@pytest.mark.parametrize(("written", "value"), [("010", 10), ("10", 10), ("1_0", 10)])
+def test_integers_are_decimal(recipe, written, value):
+    assert load_recipe(recipe(), [f"seed={written}"]).seed == value
+
+
+@pytest.mark.parametrize("text", ["no", "2024-01-01", "1:30", "0x10", "1e", "'1e-3'"])
+def test_other_plain_scalars_are_text(recipe, text):
+    assert load_recipe(recipe(), [f"description={text}"]).description == text.strip("'")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("optim.lr=fast", "optim.lr must be a number, got 'fast'"),
+        ("optim.lr='1e-3'", "optim.lr must be a number, got '1e-3'"),
+        ("optim.lr=0", "optim.lr must be greater than 0, got 0"),
+        ("optim.lr=.nan", "optim.lr must be a finite number"),
+        ("optim.lr=true", "optim.lr must be a number, got True"),
+        ("optim.lr=", "optim.lr must be a number, got nothing"),
+        ("train.steps=3.5", "train.steps must be a whole number, got 3.5"),
+        ("train.steps=1e5", "train.steps must be a whole number, got 100000.0; write 100000"),
+        ("train.steps=true", "train.steps must be a whole number"),
+        ("train.channels_last=yes", "train.channels_last must be true or false, got 'yes'"),
+        ("train.precision=fp8", "must be one of 'fp32', 'bf16' or 'fp16', got 'fp8'"),
+        ("name=a/b", "name must be made of letters"),
+        ("name=3", "name must be text, got 3"),
+        ("seed=-1", "seed must be greater than or equal to 0"),
+        ("data.train=[]", "data.train must be a list with at least one item"),
+        ("data.train=[a, 3]", "data.train[1] must be text, got 3"),
+        ("data.crop_scale=[0.9]", "data.crop_scale must be a list of two numbers, got [0.9]"),
+        ("data.crop_scale=[a, b]", "data.crop_scale[0] must be a number, got 'a'"),
+        ("data.crop_scale=[0.9, 0.5]", "low <= high"),
+        ("data.crop_scale=[0.9, 1.1]", "data.crop_scale must lie in (0, 1]"),
+        ("data.augment.scale=[0, 1]", "data.augment.scale must be above 0"),
+        ("optim.betas=[0.9, 1]", "optim.betas[1] must be less than 1"),
+        ("teacher=big", "teacher must be a mapping with the keys model, pretrained, config, got 'big'"),
+        ("student={}", "student.model is missing (open_clip model name"),
+        ("student.config={embed_dim: 8}", "student needs `vision_cfg` in its `config`"),
+        ("student={model: 'run:x', pretrained: y}", "student takes no `pretrained` beside model: run:x"),
+        ("loss.mask_ratio=1", "loss.mask_ratio must be less than 1"),
+        ("loss.mask_ratio=-0.1", "loss.mask_ratio must be greater than or equal to 0"),
+        ("loss.weights.crd=-1", "loss.weights.crd must be greater than or equal to 0"),
+        ("loss.weights={contrastive: 0}", "loss.weights cannot be used: weights must give at least one term"),
+        ("loss.weights.clip_kd=1", "loss.weights.clip_kd names no loss term"),
+        ("loss.backend=cuda", "loss.backend names no backend, got 'cuda'"),
+        ("schedule.warmup_steps=5", "schedule.warmup_steps must not exceed train.steps (4)"),
+        ("schedule.min_lr=1", "schedule.min_lr must not exceed optim.lr"),
+        ("eval.sets=[{name: a, kind: recall, path: b}]", "eval.sets[0].kind must be one of"),
+        ("eval.sets=[{name: a, kind: retrieval}]", "eval.sets[0].path is missing"),
+        ("eval.sets=[{name: a, kind: retrieval, path: 'synthetic:x'}]", "whole number above 0 in path: synthetic:N"),
+        ("eval.sets.0.name=b", "eval.sets must be a list"),
+    ],
+)
+def test_wrong_values_are_refused_with_key_expectation_and_value(recipe, override, says):
+    message = refused(recipe(), override)
+    assert says in message
+
+
+def test_an_override_is_named_as_the_place(recipe):
+    assert refused(recipe(), "optim.lr=fast").startswith("--set optim.lr=fast: ")
+    assert refused(recipe(), "optim={lr: fast}").startswith("--set optim={lr: fast}: optim.lr ")
+
+
+def test_a_file_and_line_are_named_as_the_place(recipe):
+    assert refused(recipe(BASE.replace("1e-3", "fast"))).startswith("recipe.yaml, line 7: optim.lr ")
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("train.stepz=3", "train.steps"),
+        ("train.lr=3", "optim.lr"),
+        ("lr=3", "optim.lr"),
+        ("optimizer.lr=3", "optim"),
+        ("train.warmup_step=3", "schedule.warmup_steps"),
+        ("loss.weight.crd=1", "loss.weights"),
+        ("eval.sets=[{name: a, kind: retrieval, paht: b}]", "eval.sets[0].path"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest(recipe, override, meant):
+    message = refused(recipe(), override)
+    assert "unknown key" in message
+    assert f"did you mean {meant}?" in message
+
+
+def test_an_unknown_key_unlike_any_is_answered_with_the_known_ones(recipe):
+    assert "unknown key train.zzz; train has the keys batch_size, steps, epochs" in refused(recipe(), "train.zzz=1")
+
+
+def test_an_unknown_key_is_reported_before_the_key_it_leaves_missing(recipe):
+    message = refused(recipe(BASE.replace("batch_size", "batchsize")))
+    assert message.startswith("recipe.yaml, line 9: unknown key train.batchsize; did you mean train.batch_size?")
+
+
+def test_an_unknown_loss_term_is_answered_with_the_known_ones(recipe):
+    message = refused(recipe(), "loss.weights.crdd=1")
+    assert "did you mean crd?" in message
+    assert "afd, contrastive, crd, cross_kd, fd, gd, icl, mfd" in message
+
+
+@pytest.mark.parametrize("length", ["train.epochs=1", "train.steps=null"])
+def test_exactly_one_of_steps_and_epochs(recipe, length):
+    assert "needs exactly one of steps and epochs" in refused(recipe(), length)
+
+
+def test_epochs_alone(recipe):
+    assert load_recipe(recipe(), ["train.steps=null", "train.epochs=2"]).train.epochs == 2
+
+
+def test_a_distillation_term_needs_a_teacher(recipe):
+    assert "loss.weights.fd needs a teacher" in refused(recipe(), "loss.weights.fd=1")
+    assert load_recipe(recipe(), ["loss.weights.fd=1", "teacher.model=ViT-B-16"]).loss.active == ("contrastive", "fd")
+    assert load_recipe(recipe(), ["loss.weights.fd=0"]).teacher is None
+
+
+def test_an_override_of_one_weight_keeps_the_default_ones(recipe):
+    assert load_recipe(recipe(), ["loss.weights.fd=0"]).loss.weights == {"contrastive": 1, "fd": 0}
+
+
+def test_the_released_gd_weight_needs_the_released_variant(recipe):
+    gd = ["teacher.model=ViT-B-16", "loss.weights.gd=1e8"]
+    assert 'loss.weights cannot be used: a gd weight of 1e+08 belongs to variant="released"' in refused(recipe(), *gd)
+    assert load_recipe(recipe(), [*gd, "loss.variant=released"]).loss.weights["gd"] == 1e8
+
+
+def test_two_eval_sets_of_one_name_are_refused(recipe):
+    item = "{name: a, kind: retrieval, path: b}"
+    assert "two sets named a" in refused(recipe(), f"eval.sets=[{item}, {item}]")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "recipe.yaml is empty"),
+        ("# only a comment\n", "recipe.yaml is empty"),
+        ("- a\n- b\n", "must hold a mapping (key: value lines), got a list"),
+        ("just words", "must hold a mapping (key: value lines), got a str"),
+        (
+            BASE + "name: again\n",
+            "line 11: not valid YAML: the key name is written twice (first in recipe.yaml, line 1)",
+        ),
+        (BASE.replace("  lr: 1e-3", "\tlr: 1e-3"), "line 7: not valid YAML"),
+        (BASE.replace("lr: 1e-3", "lr: [1"), "not valid YAML: while parsing a flow sequence"),
+        (BASE + "teacher: *student\n", "line 11: not valid YAML: aliases (*name) are not supported"),
+        ("a: &a {b: *a}\n", "aliases (*name) are not supported"),
+        (BASE + "x: !!python/object:os.system {}\n", "line 11: not valid YAML: could not determine a constructor"),
+        (BASE + "---\nname: two\n", "expected a single document"),
+        (BASE + "1: 2\n", "line 11: not valid YAML: keys must be plain text"),
+        (BASE + "? [a]\n: 2\n", "line 11: not valid YAML: keys must be plain text"),
+        (b"\xff\xfe\xfa", "not valid YAML"),
+        ("a: \x00", "not valid YAML"),
+        ("optim:\n", "(and"),
+    ],
+)
+def test_files_that_hold_no_recipe(recipe, text, says):
+    assert says in refused(recipe(text))
+
+
+def test_a_missing_file_lists_near_names(recipe):
+    recipe(name="mine.yaml")
+    assert "did you mean mine.yaml?" in refused("mien.yaml")
+    assert "did you mean smoke?" in refused("smoek")
+    assert "did you mean openmoji/clipkd?" in refused("clipkd")
+    assert "shipped recipes: openmoji/baseline" in refused("nothing/like/it")
+
+
+def test_a_folder_is_no_recipe(recipe):
+    recipe(name="run/recipe.yaml")
+    assert "run is a folder; a recipe is a YAML file, such as run/recipe.yaml" in refused("run")
+
+
+def test_inherited_mappings_are_merged_and_lists_replaced(recipe):
+    recipe(BASE.replace("synthetic:64", "[a, b]") + "loss: {weights: {contrastive: 2}}\n", "base.yaml")
+    child = recipe("inherits: base.yaml\nname: child\ndata: {train: [c]}\nloss: {weights: {fd: 0}}\n")
+    loaded = load_recipe(child)
+    assert (loaded.name, loaded.data.train, loaded.train.steps) == ("child", ("c",), 4)
+    assert loaded.loss.weights == {"contrastive": 2, "fd": 0}
+
+
+def test_null_undoes_an_inherited_section(recipe):
+    recipe(BASE + "teacher: {model: ViT-B-16}\n", "base.yaml")
+    assert load_recipe(recipe("inherits: base.yaml\nteacher: null\n")).teacher is None
+
+
+def test_inherits_is_relative_to_its_file_or_a_shipped_name(recipe):
+    recipe(name="deep/base.yaml")
+    assert load_recipe(recipe("inherits: base.yaml\n", "deep/child.yaml")).name == "test"
+    assert load_recipe(recipe("inherits: smoke\nname: mine\n")).name == "mine"
+
+
+def test_an_error_in_an_inherited_file_names_that_file(recipe):
+    recipe(BASE.replace("1e-3", "fast"), "base.yaml")
+    assert refused(recipe("inherits: base.yaml\n")).startswith("base.yaml, line 7: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("inherits: recipe.yaml", "recipe.yaml inherits from itself: recipe.yaml -> recipe.yaml"),
+        ("inherits: nope.yaml", "recipe.yaml, line 1: inherits: no recipe nope.yaml"),
+        ("inherits: [a]", "recipe.yaml, line 1: inherits must be the path or name of one recipe"),
+        ("inherit: smoke", "did you mean inherits?"),
+    ],
+)
+def test_inheritance_that_cannot_work(recipe, line, says):
+    assert says in refused(recipe(line + "\n"))
+
+
+def test_a_cycle_of_two_is_found(recipe):
+    recipe("inherits: recipe.yaml\n", "other.yaml")
+    assert "recipe.yaml -> other.yaml -> recipe.yaml" in refused(recipe("inherits: other.yaml\n"))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("optim.lr", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("optim..lr=3", "expected key=value"),
+        ("inherits=smoke", "inherits can only be set in a recipe file"),
+        ("optim.lr=[1", "--set optim.lr=[1: not valid YAML"),
+        ("name.x=1", "name has no keys inside"),
+    ],
+)
+def test_overrides_that_cannot_work(recipe, override, says):
+    assert says in refused(recipe(), override)
+
+
+def test_the_last_override_wins_and_values_are_yaml(recipe):
+    loaded = load_recipe(
+        recipe(), ["optim.lr=1", "optim.lr=2e-4", "optim.betas=[0.8, 0.9]", "data.root=a=b", "seed= 7"]
+    )
+    assert (loaded.optim.lr, loaded.optim.betas, loaded.data.root, loaded.seed) == (2e-4, (0.8, 0.9), "a=b", 7)
+
+
+def test_data_root_is_filled_in(recipe):
+    source = recipe(BASE.replace("synthetic:64", "${data_root}/a.csv"))
+    assert load_recipe(source).data.train == ("data/a.csv",)
+    assert load_recipe(source, ["paths.data_root=there"]).data.train == ("there/a.csv",)
+    assert load_recipe(source, ["paths.data_root=there"], data_root="1e3").data.train == ("1e3/a.csv",)
+
+
+def test_data_root_without_a_use_and_unknown_variables_are_refused(recipe):
+    assert "--data-root has no effect" in refused(recipe(), data_root="there")
+    assert "unknown variable ${dataroot}" in refused(recipe(), "data.train=${dataroot}/a.csv")
+
+
+def test_a_wrong_data_root_is_the_schemas_to_refuse(recipe):
+    assert "paths.data_root must be text" in refused(recipe(), "paths.data_root=3", "data.train=${data_root}/x")
+
+
+@given(
+    text=st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=20),
+    lr=st.floats(1e-30, 1e30),
+    weights=st.dictionaries(st.sampled_from(["contrastive", "crd", "fd"]), st.floats(1e-9, 1e9), min_size=1),
+    pair=st.none() | st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+)
+def test_a_dumped_recipe_loads_to_an_equal_one(tmp_path_factory, text, lr, weights, pair):
+    values = {
+        "name": "x",
+        "description": text.replace("$", ""),
+        "data": {"train": ["1e-3", "no", "null", "a: b"], "root": text.replace("$", "")},
+        "student": {
+            "model": "true",
+            "config": {"embed_dim": 1, "vision_cfg": {}, "text_cfg": {"a": [1, 2.5, None, "1e5"]}},
+        },
+        "teacher": {"model": "ViT-B-16"},
+        "loss": {"weights": weights},
+        "optim": {"lr": lr, "betas": pair},
+        "train": {"batch_size": 1, "steps": 1},
+    }
+    recipe = Recipe.model_validate(values)
+    file = tmp_path_factory.mktemp("dump") / "recipe.yaml"
+    file.write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(file) == recipe
+
+
+def test_every_key_is_described():
+    keys = list(all_keys())
+    assert len(keys) > 50
+    assert not [key.name for key in keys if not key.field.description]
+
+
+def test_recipes_are_frozen(recipe):
+    loaded = load_recipe(recipe())
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.optim.lr = 1
+
+
+def test_a_file_outside_the_working_folder_is_named_in_full(recipe, monkeypatch, tmp_path):
+    file = tmp_path / recipe(BASE.replace("1e-3", "fast"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert re.match(rf"{re.escape(str(Path(file).resolve()))}, line 7: ", refused(str(file)))

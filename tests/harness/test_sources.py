@@ -1,0 +1,235 @@
+"""Where pairs come from: shards, CSV files, synthetic ones; and what is said when they are not there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from harness.config import DataConfig
+from harness.data.decode import decode
+from harness.data.samples import BadSample, RawSample
+from harness.data.shards import ShardSource
+from harness.data.sources import describe, open_source
+from harness.errors import UserError
+from tests.harness.pairs import pair, picture, write_csv, write_shards, write_tar
+
+
+def opened(*train, **options):
+    return open_source(DataConfig(train=tuple(map(str, train)), **options), image_size=8, seed=0)
+
+
+def read(source) -> list[RawSample]:
+    """Every sample of a source; no shard may be broken."""
+    if isinstance(source, ShardSource):
+        broken: list[BadSample] = []
+        samples = list(source.read(range(len(source.shards)), broken.append))
+        assert broken == []
+        return samples
+    return [source[index] for index in range(len(source))]
+
+
+def captions(source) -> list[str]:
+    decoded = [decode(raw) for raw in read(source)]
+    return [item.kind if isinstance(item, BadSample) else item[1] for item in decoded]
+
+
+def refused(*train, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        opened(*train, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+NUMBERS = [f"number {number}" for number in range(6)]
+
+
+@pytest.mark.parametrize("pattern", ["", "{00000..00002}.tar", "*.tar", "0000[0-2].tar", "{00000,00001,00002}.tar"])
+def test_shards_are_named_by_folder_range_or_glob(tmp_path, pattern):
+    write_shards(tmp_path, count=6, per_shard=2)
+    assert captions(opened(tmp_path / pattern)) == NUMBERS
+
+
+def test_a_list_of_shards(tmp_path):
+    write_shards(tmp_path, count=6, per_shard=2)
+    assert captions(opened(tmp_path / "00002.tar", tmp_path / "00000.tar")) == [*NUMBERS[4:], *NUMBERS[:2]]
+
+
+@pytest.mark.parametrize("kind", ["jpg", "jpeg", "png", "webp", "PNG"])
+def test_image_kinds(tmp_path, kind):
+    content = picture(9, kind="jpeg" if kind == "jpg" else kind.lower())
+    write_tar(tmp_path / "0.tar", [("a", {kind: content, "txt": b"x"})])
+    image, caption = decode(read(opened(tmp_path))[0])
+    assert image.shape == (3, 8, 8) and image.dtype == torch.uint8 and caption == "x"
+    assert image[0].float().mean() == pytest.approx(9, abs=3)
+
+
+def test_captions_in_json_and_text_first(tmp_path):
+    fields = json.dumps({"caption": "from json", "url": "u"}).encode()
+    both = {"png": picture(1), "json": fields, "txt": b"from txt"}
+    write_tar(tmp_path / "0.tar", [("a", {"png": picture(0), "json": fields}), ("b", both)])
+    assert captions(opened(tmp_path)) == ["from json", "from txt"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [(b"{", "missing_caption"), (b"[]", "missing_caption"), (b'{"caption": 3}', "missing_caption"),
+     (b"{}", "missing_caption"), (b'{"caption": "\xff"}', "caption_not_utf8"), (b'{"caption": ""}', "empty_caption")],
+)  # fmt: skip
+def test_broken_json_costs_one_sample(tmp_path, fields, kind):
+    write_tar(tmp_path / "0.tar", [("a", {"png": picture(0), "json": fields}), pair(5)])
+    assert captions(opened(tmp_path)) == [kind, "number 5"]
+
+
+def test_keys_keep_their_folder_and_shard(tmp_path):
+    shard = write_tar(tmp_path / "0.tar", [("sub/a", {"png": picture(0), "txt": b"x"})])
+    assert [(raw.key, raw.shard) for raw in read(opened(tmp_path))] == [("sub/a", str(shard))]
+
+
+# Cut inside the second sample's image, and inside its header, which tarfile takes for the end.
+@pytest.mark.parametrize(("length", "words"), [(2570, "ReadError: "), (2100, "the file ends inside a block")])
+def test_a_truncated_shard_is_reported_once_and_the_next_is_read(tmp_path, length, words):
+    write_shards(tmp_path, count=6, per_shard=3)
+    whole = (tmp_path / "00000.tar").read_bytes()
+    (tmp_path / "00000.tar").write_bytes(whole[:length])
+    broken: list[BadSample] = []
+    found = list(opened(tmp_path).read([0, 1], broken.append))
+    assert [raw.caption for raw in found if raw.caption] == [b"number 0", *(f"number {n}".encode() for n in (3, 4, 5))]
+    assert [(bad.kind, bad.shard) for bad in broken] == [("broken_shard", str(tmp_path / "00000.tar"))]
+    assert broken[0].reason.startswith(words)
+
+
+def test_a_file_that_is_no_tar_is_reported(tmp_path):
+    (tmp_path / "0.tar").write_text("not a tar")
+    broken: list[BadSample] = []
+    source = opened(tmp_path)
+    assert list(source.read([0], broken.append)) == []
+    assert [bad.kind for bad in broken] == ["broken_shard"]
+    assert source.count(5) == 0
+
+
+def test_counting_stops_when_there_are_enough(tmp_path):
+    write_shards(tmp_path, count=6, per_shard=2)
+    assert opened(tmp_path).count(100) == 6
+    (tmp_path / "00002.tar").write_text("never read")
+    assert opened(tmp_path).count(3) == 3
+
+
+def test_a_missing_shard_names_the_nearest(tmp_path):
+    write_shards(tmp_path, count=6, per_shard=2)
+    message = refused(tmp_path / "{00000..00003}.tar")
+    assert f"no shard of {tmp_path}/{{00000..00003}}.tar at {tmp_path}/00003.tar" in message
+    assert "nearest there: 00002.tar" in message
+
+
+def test_a_missing_folder_names_the_deepest_that_exists(tmp_path):
+    message = refused(tmp_path / "data" / "train" / "0.tar")
+    assert f"the folder {tmp_path}/data/train does not exist, {tmp_path} does" in message
+
+
+def test_a_mistyped_folder_names_its_neighbor(tmp_path):
+    (tmp_path / "train-student").mkdir()
+    assert "nearest there: train-student" in refused(tmp_path / "train-studnet")
+
+
+@pytest.mark.parametrize(("pattern", "words"), [("", "no .tar file in the folder"), ("*.tar", "no file matches")])
+def test_no_shards_at_all(tmp_path, pattern, words):
+    assert words in refused(tmp_path / pattern)
+
+
+def test_an_unbalanced_brace(tmp_path):
+    assert "unbalanced brace" in refused(tmp_path / "{00000..00003.tar")
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";", "|"])
+def test_the_separator_of_a_csv_is_found(tmp_path, separator):
+    assert captions(opened(write_csv(tmp_path, 6, separator))) == NUMBERS
+
+
+@pytest.mark.parametrize("given", ["#", "auto"])
+def test_any_separator_can_be_given(tmp_path, given):
+    path = write_csv(tmp_path, 6, "#")
+    if given == "auto":
+        assert "has no column filepath and title, its columns are filepath#title" in refused(path)
+    else:
+        assert captions(opened(path, csv_separator=given)) == NUMBERS
+
+
+def test_a_tab_can_be_typed_in_a_shell(tmp_path):
+    assert captions(opened(write_csv(tmp_path, 6), csv_separator=r"\t")) == NUMBERS
+
+
+def test_a_long_separator_is_refused(tmp_path):
+    assert "must be one character" in refused(write_csv(tmp_path, 2), csv_separator="::")
+
+
+def test_columns_can_be_renamed(tmp_path):
+    path = write_csv(tmp_path, 6, ",", header=("img", "text"))
+    assert captions(opened(path, csv_image_key="img", csv_caption_key="text")) == NUMBERS
+
+
+def test_a_missing_column_lists_those_there_are(tmp_path):
+    message = refused(write_csv(tmp_path, 2, ",", header=("filepath", "caption")))
+    assert "has no column title, its columns are filepath, caption" in message
+    assert "data.csv_caption_key" in message
+
+
+def test_an_empty_csv(tmp_path):
+    (tmp_path / "pairs.csv").touch()
+    assert "its columns are none, it is empty" in refused(tmp_path / "pairs.csv")
+
+
+def test_a_missing_csv(tmp_path):
+    write_csv(tmp_path, 1)
+    message = refused(tmp_path / "pears.csv")
+    assert f"no CSV file at {tmp_path}/pears.csv (nearest there: pairs.csv" in message
+
+
+def test_images_from_another_root(tmp_path):
+    path = write_csv(tmp_path / "here", 6)
+    (tmp_path / "list.csv").write_bytes(path.read_bytes())
+    assert captions(opened(tmp_path / "list.csv", root=str(tmp_path / "here"))) == NUMBERS
+    assert set(captions(opened(tmp_path / "list.csv"))) == {"missing_image"}
+    assert "data.root: no folder at" in refused(tmp_path / "list.csv", root=str(tmp_path / "there"))
+
+
+def test_two_csv_files_each_with_its_own_folder(tmp_path):
+    first, second = write_csv(tmp_path / "a", 6), write_csv(tmp_path / "b", 2, ",")
+    assert captions(opened(first, second)) == [*NUMBERS, *NUMBERS[:2]]
+
+
+def test_quotes_byte_order_mark_and_short_rows(tmp_path):
+    write_csv(tmp_path, 2)
+    rows = ["\ufefffilepath,title", 'images/0.png,"a, b"', "images/1.png", ",no image", "images/1.png,"]
+    (tmp_path / "pairs.csv").write_text("\n".join(rows), encoding="utf-8")
+    assert captions(opened(tmp_path / "pairs.csv")) == ["a, b", "missing_caption", "missing_image", "empty_caption"]
+
+
+def test_undecodable_bytes_in_a_csv_cost_one_sample(tmp_path):
+    write_csv(tmp_path, 2)
+    (tmp_path / "pairs.csv").write_bytes(b"filepath,title\nimages/0.png,caf\xe9\nimages/1.png,caf\xc3\xa9\n")
+    assert captions(opened(tmp_path / "pairs.csv")) == ["caption_not_utf8", "café"]
+
+
+def test_synthetic_pairs_are_seeded():
+    cfg = DataConfig(train=("synthetic:5",))
+    first, again, other = (open_source(cfg, image_size=8, seed=seed) for seed in (0, 0, 1))
+    assert len(first) == 5
+    assert read(first) == read(again) != read(other)
+    image, caption = decode(first[0])
+    assert image.shape == (3, 8, 8) and len(caption.split()) == 4
+
+
+@pytest.mark.parametrize("entry", ["synthetic:", "synthetic:0", "synthetic:-1", "synthetic:many", "synthetic:1.5"])
+def test_a_wrong_synthetic_count(entry):
+    assert "should be synthetic:N" in refused(entry)
+
+
+def test_kinds_do_not_mix(tmp_path):
+    assert "mixes CSV files and synthetic pairs" in refused(tmp_path / "a.csv", "synthetic:5")
+
+
+def test_a_long_list_is_cut_in_the_description():
+    assert describe(["a", "b", "c"]) == "a, b, c"
+    assert describe(["a", "b", "c", "d"]) == "a, b, c and 1 more"

@@ -1,0 +1,84 @@
+"""The README's example runs as written, and every loss stands where open_clip's stood."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from torch import Tensor, nn
+
+import kdlosses
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+class Clip(nn.Module):
+    """The least that a model in the example does: images and texts in, open_clip's three outputs out."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.image, self.text = nn.Linear(8, width), nn.Linear(8, width)
+        self.logit_scale = nn.Parameter(torch.tensor(2.66))
+
+    def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.image(images), self.text(texts), self.logit_scale.exp()
+
+
+def example() -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    return code
+
+
+def test_the_readmes_example_trains_the_student_and_the_loss():
+    student, teacher = Clip(512), Clip(768)
+    batches = [(torch.randn(6, 8), torch.randn(6, 8)) for _ in range(3)]
+    before = student.image.weight.detach().clone()
+    names = {"student": student, "teacher": teacher, "batches": batches}
+    exec(compile(example(), "README.md", "exec"), names)
+    assert not torch.equal(before, student.image.weight)
+    assert names["losses"].keys() == {"contrastive_loss", "crd_loss", "fd_loss", "icl_loss"}
+    assert kdlosses.parameter_report(names["loss"], names["optimizer"]).ok
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(p.grad is not None for p in names["loss"].parameters())
+
+
+def test_the_loop_is_ten_lines():
+    lines = [line for line in example().split("for images")[1].splitlines() if line.strip()]
+    assert len(lines) <= 10
+
+
+@pytest.mark.parametrize("name", kdlosses.available_losses())
+def test_every_loss_replaces_open_clips_in_the_loop(name):
+    torch.manual_seed(0)
+    student, teacher = Clip(16), Clip(24)
+    loss = kdlosses.build(name, student_dim=16, teacher_dim=24)
+    optimizer = torch.optim.AdamW([*student.parameters(), *loss.parameters()], lr=1e-2)
+    images, texts = torch.randn(6, 8), torch.randn(6, 8)
+    values = []
+    for _ in range(15):
+        with torch.no_grad():
+            taught = teacher(images, texts)
+        value = loss(*student(images, texts), *taught)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < values[0]
+
+
+def test_clip_loss_is_open_clips():
+    torch.manual_seed(0)
+    outputs = Clip(16)(torch.randn(5, 8), torch.randn(5, 8))
+    unit = [nn.functional.normalize(features, dim=1) for features in outputs[:2]]
+    expected = open_clip.ClipLoss()(*unit, outputs[2])
+    assert torch.allclose(kdlosses.CLIPLoss()(*outputs), expected)
+
+
+def test_the_table_of_losses_is_complete():
+    named = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", README, flags=re.M)
+    assert sorted(name for name, _ in named) == kdlosses.available_losses()
+    for name, cls in named:
+        assert type(kdlosses.build(name, student_dim=4, teacher_dim=4)).__name__ == cls
