@@ -22,6 +22,7 @@ from harness.files import write_json
 from harness.metrics import MetricsWriter
 from harness.models import LoadedModel, create_model, pick_device
 from harness.optim import build_optimizer, build_schedule
+from harness.probe import probe
 from harness.progress import make_display
 from harness.runs import DONE, prepare_run
 from harness.task import DistillTask
@@ -79,6 +80,8 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.student = create_model(recipe.student)
         self.teacher = create_model(recipe.teacher) if recipe.teacher else None
+        for role, model in self._models().items():
+            probe(model, role)
         autocast = _AUTOCAST[recipe.train.precision]
         self.task = DistillTask(self.student, self.teacher, recipe.loss, autocast).to(device)
         if recipe.train.channels_last:
@@ -87,8 +90,8 @@ class Trainer:
             recipe.data,
             batch_size=recipe.train.batch_size,
             seed=recipe.seed,
-            image_size=recipe.data.image_size or self._largest_input(),
-            tokenizers=self._tokenizers(),
+            image_size=recipe.data.image_size or max(model.image_size for model in self._models().values()),
+            tokenizers={role: model.tokenizer for role, model in self._models().items()},
             bad_samples=out / "bad_samples.jsonl",
         )
         self.steps = recipe.train.steps or self._steps_of_epochs(recipe.train.epochs)
@@ -128,7 +131,7 @@ class Trainer:
 
     def describe(self) -> str:
         """One line on what is about to run."""
-        models = [f"student {_size(self.student)}"] + ([f"teacher {_size(self.teacher)}"] if self.teacher else [])
+        models = [f"{role} {_size(model)}" for role, model in self._models().items()]
         terms = " + ".join(f"{weight:g} {term}" for term, weight in self.task.loss.weights.items())
         batch = self.recipe.train.batch_size
         return (
@@ -183,12 +186,8 @@ class Trainer:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.loader.bad.counts.most_common())
         return f"{self.recipe.name}: skipped broken samples ({kinds}), listed in {self.loader.bad.path}"
 
-    def _largest_input(self) -> int:
-        return max(model.image_size for model in (self.student, self.teacher) if model)
-
-    def _tokenizers(self) -> dict[str, Any]:
-        models: dict[str, LoadedModel | None] = {"student": self.student, "teacher": self.teacher}
-        return {role: model.tokenizer for role, model in models.items() if model}
+    def _models(self) -> dict[str, LoadedModel]:
+        return {"student": self.student} | ({"teacher": self.teacher} if self.teacher else {})
 
     def _steps_of_epochs(self, epochs: int) -> int:
         if self.loader.num_samples is None:

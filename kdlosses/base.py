@@ -113,7 +113,7 @@ class DistillLoss(nn.Module):
         Returns:
             A 0-d tensor, float32 (float64 if any features are), in nats for the softmax terms; or, with
             ``output_dict``, ``{"<term>_loss": weighted 0-d tensor}`` whose values sum to it. All arithmetic is in
-            that dtype, also under autocast.
+            that dtype, also under autocast; call ``backward`` outside autocast, as torch asks, or it rounds gradients.
 
         Raises:
             ValueError: for a wrong shape, dtype, device, row count or width, or a missing teacher argument.

@@ -9,6 +9,7 @@ from harness.config import ModelConfig
 from harness.errors import UserError
 from harness.export import export_model
 from harness.models import create_model, load_model
+from harness.probe import probe
 from tests.harness import tiny
 
 
@@ -92,6 +93,27 @@ def test_a_models_own_normalisation_is_kept(run):
 def test_an_unknown_key_of_a_model_config_is_said():
     with pytest.raises(UserError, match="unexpected keyword argument 'layerz'"):
         create_model(ModelConfig(model="test-models-typo", config={**tiny.STUDENT, "vision_cfg": {"layerz": 2}}))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "reason"),
+    [
+        ("vision_cfg", "patch_size", 64, "Kernel size"),
+        ("text_cfg", "context_length", 0, "context length"),
+        ("text_cfg", "vocab_size", 100, "index out of range"),
+    ],
+)
+def test_a_config_that_contradicts_itself_is_found_before_any_data(section, key, value, reason):
+    config = {**tiny.STUDENT, section: {**tiny.STUDENT[section], key: value}}
+    loaded = create_model(ModelConfig(model="test-models-contradiction", config=config))
+    with pytest.raises(UserError, match=f"student test-models-contradiction cannot embed .*{reason}"):
+        probe(loaded, "student")
+
+
+def test_a_sound_model_passes_and_keeps_its_mode(model):
+    model.model.train()
+    probe(model, "student")
+    assert model.model.training
 
 
 def test_a_missing_checkpoint_is_said():
