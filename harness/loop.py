@@ -19,7 +19,7 @@ from harness.evaluate import evaluate
 from harness.evaluate.layout import inspect
 from harness.export import export_model
 from harness.files import write_json
-from harness.metrics import MetricsWriter
+from harness.metrics import Interval, MetricsWriter
 from harness.models import LoadedModel, create_model, pick_device
 from harness.optim import build_optimizer, build_schedule
 from harness.probe import probe
@@ -105,7 +105,7 @@ class Trainer:
 
     def run(self) -> float:
         """Take every step; returns the seconds they took."""
-        log = Log(self.recipe.train.batch_size)
+        interval = Interval(self.recipe.train.batch_size)
         writer = MetricsWriter(self.out / "metrics.jsonl")
         batches = iter(self.loader)
         self.task.train()
@@ -115,10 +115,11 @@ class Trainer:
                 display.note(self.describe())
                 for step in range(1, self.steps + 1):
                     lr = self.schedule.get_last_lr()[0]
-                    log.add(*self.train_step(next(batches)))
+                    interval.add(*self.train_step(next(batches)))
                     display.advance(step)
-                    if self._due(step, self.recipe.train.log_every):
-                        values = log.flush(step, lr)
+                    # Before a checkpoint too: flush refuses what is not finite, so none is ever saved.
+                    if self._due(step, self.recipe.train.log_every) or self._due(step, self.recipe.train.save_every):
+                        values = interval.flush(step, lr)
                         writer.write(values)
                         display.report(values)
                     if self._due(step, self.recipe.train.save_every):
@@ -196,50 +197,6 @@ class Trainer:
                 "give train.steps instead (samples x epochs / batch_size)"
             )
         return max(1, epochs * self.loader.num_samples // self.recipe.train.batch_size)
-
-
-class Log:
-    """Means of the losses since the last report, kept on the device so that no step waits for it."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._start = self._since = time.perf_counter()
-        self._sums: dict[str, Tensor] = {}
-        self._latest: dict[str, Tensor] = {}
-        self._count = 0
-
-    def add(self, losses: dict[str, Tensor], report: dict[str, Tensor]) -> None:
-        """Take one step's values."""
-        for name, value in losses.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-        self._latest = report
-        self._count += 1
-
-    def flush(self, step: int, lr: float) -> dict[str, Any]:
-        """The values to report, read from the device in one go; starts a new interval.
-
-        Raises:
-            UserError: when a loss has become NaN or infinite, naming the term.
-        """
-        means = {name: float(value) / self._count for name, value in self._sums.items()}
-        bad = [name for name, value in means.items() if not math.isfinite(value)]
-        if bad:
-            raise UserError(
-                f"{', '.join(bad)} became NaN or infinite in steps {step - self._count + 1} to {step}; "
-                "try a lower optim.lr, a longer schedule.warmup_steps, optim.grad_clip, or train.precision bf16 or fp32"
-            )
-        now = time.perf_counter()
-        values = {
-            "step": step,
-            "seconds": round(now - self._start, 3),
-            "images_per_second": round(self._count * self._batch_size / (now - self._since), 1),
-            "lr": lr,
-            "loss": sum(means.values()),
-            **means,
-            **{name: float(value) for name, value in self._latest.items()},
-        }
-        self._since, self._sums, self._count = now, {}, 0
-        return values
 
 
 def _size(model: LoadedModel) -> str:

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from harness.config import ModelConfig
 from harness.errors import UserError
+from harness.model_folders import find_folder, folder_name, read_config, shipped
 
 # Lives as long as the process: open_clip re-reads the folder whenever another config is added.
 _CONFIGS = tempfile.TemporaryDirectory(prefix="clipkd-configs-")
@@ -71,11 +71,9 @@ def load_model(spec: str, pretrained: str | None = None) -> LoadedModel:
     Raises:
         UserError: when it cannot be found or loaded, saying where it was looked for.
     """
-    folder = _folder(spec)
+    folder = find_folder(spec)
     if folder is not None:
-        return _create(
-            f"local-dir:{folder}", None, json.loads(_config_file(folder, spec).read_text())["model_cfg"], spec
-        )
+        return _create(f"local-dir:{folder}", None, read_config(folder, spec), folder_name(folder))
     config = open_clip.get_model_config(spec)
     if config is None:
         raise UserError(
@@ -91,9 +89,10 @@ def create_model(config: ModelConfig) -> LoadedModel:
     Raises:
         UserError: as `load_model`.
     """
-    if config.config is not None:
-        register_config(config.model, config.config)
-    return load_model(config.model, config.pretrained)
+    if config.config is None:
+        return load_model(config.model, config.pretrained)
+    register_config(config.model, config.config)
+    return _create(config.model, config.pretrained, open_clip.get_model_config(config.model), config.model)
 
 
 def register_config(name: str, config: dict[str, Any]) -> None:
@@ -107,56 +106,17 @@ def register_config(name: str, config: dict[str, Any]) -> None:
     open_clip.add_model_config(path)
 
 
-def shipped(*parts: str) -> Path:
-    """The folder of an asset that comes with this package.
-
-    Raises:
-        UserError: listing what does come with it.
-    """
-    assets = Path(str(files("harness"))) / "assets"
-    path = assets.joinpath(*parts)
-    if path.is_dir():
-        return path
-    known = sorted(entry.name for entry in path.parent.iterdir() if entry.is_dir()) if path.parent.is_dir() else []
-    raise UserError(f"nothing called {parts[-1]!r} comes with this package; it has: {', '.join(known) or 'nothing'}")
-
-
-def _folder(spec: str) -> Path | None:
-    kind, _, rest = spec.partition(":")
-    if kind == "shipped":
-        return shipped("models", rest)
-    if kind not in ("run", "local-dir"):
-        path = Path(spec)
-        if not path.is_dir():
-            return None
-    else:
-        path = Path(rest)
-    if kind == "local-dir" or (path / "open_clip_config.json").is_file():
-        return path
-    if not (path / "export").is_dir():
-        raise UserError(f"{path} holds no finished run: its folder {path / 'export'} is missing; train it first")
-    return path / "export"
-
-
-def _config_file(folder: Path, spec: str) -> Path:
-    path = folder / "open_clip_config.json"
-    if not path.is_file():
-        raise UserError(f"model {spec!r}: {path} is missing; expected an open_clip folder such as RUN/export")
-    if not any(folder.glob("open_clip_*.safetensors")) and not any(folder.glob("open_clip_*.bin")):
-        raise UserError(f"model {spec!r}: {folder} has no weights; expected open_clip_model.safetensors in it")
-    return path
-
-
-def _create(name: str, pretrained: str | None, config: dict[str, Any], spec: str) -> LoadedModel:
+def _create(source: str, pretrained: str | None, config: dict[str, Any], name: str) -> LoadedModel:
     try:
         with _quiet(unless=pretrained is not None):
-            model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=pretrained, output_dict=True)
-        tokenizer = open_clip.get_tokenizer(name)
+            parts = open_clip.create_model_and_transforms(source, pretrained=pretrained, output_dict=True)
+        tokenizer = open_clip.get_tokenizer(source)
     except (RuntimeError, ValueError, OSError, KeyError, TypeError, AssertionError) as error:
-        logging.getLogger(__name__).debug("open_clip could not make %s", name, exc_info=True)
+        logging.getLogger(__name__).debug("open_clip could not make %s", source, exc_info=True)
         reason = " ".join(str(error).split())[:600]
-        source = f"{spec!r} with weights {pretrained!r}" if pretrained else repr(spec)
-        raise UserError(f"open_clip could not make model {source}: {reason}") from error
+        weights = f" with weights {pretrained!r}" if pretrained else ""
+        raise UserError(f"open_clip could not make model {source!r}{weights}: {reason}") from error
+    model, _, preprocess = parts
     view = open_clip.get_model_preprocess_cfg(model)
     size = view["size"] if isinstance(view["size"], int) else max(view["size"])
     return LoadedModel(
@@ -167,7 +127,7 @@ def _create(name: str, pretrained: str | None, config: dict[str, Any], spec: str
         mean=tuple(view["mean"]),
         std=tuple(view["std"]),
         config=config,
-        name=Path(spec).name if _folder(spec) is not None else spec,
+        name=name,
     )
 
 

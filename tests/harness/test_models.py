@@ -41,6 +41,13 @@ def test_every_way_to_name_a_run_loads_it(model, run, form):
     loaded = load_model(form.format(run))
     assert same_weights(model, loaded)
     assert (loaded.image_size, loaded.mean, loaded.std) == (model.image_size, model.mean, model.std)
+    assert loaded.name == "run"
+
+
+def test_a_folder_with_an_inline_models_name_does_not_get_in_its_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test-models-tiny").mkdir()
+    assert create_model(ModelConfig(model="test-models-tiny", config=tiny.STUDENT)).embed_dim == 16
 
 
 def test_building_twice_gives_the_seeds_weights():

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from harness.data.openmoji import sets
 from harness.data.openmoji.table import read_icons
-from harness.models import shipped
+from harness.model_folders import shipped
 from harness.tokenizers import END, PAD, START, openmoji_corpus, write_tokenizer
 
 SHIPPED = shipped("tokenizers", "openmoji")

@@ -1,0 +1,66 @@
+"""Where models lie: run folders, open_clip folders, and what comes with this package."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+
+
+def shipped(*parts: str) -> Path:
+    """The folder of an asset that comes with this package.
+
+    Raises:
+        UserError: listing what does come with it.
+    """
+    assets = Path(str(files("harness"))) / "assets"
+    path = assets.joinpath(*parts)
+    if path.is_dir():
+        return path
+    known = sorted(entry.name for entry in path.parent.iterdir() if entry.is_dir()) if path.parent.is_dir() else []
+    raise UserError(f"nothing called {parts[-1]!r} comes with this package; it has: {', '.join(known) or 'nothing'}")
+
+
+def find_folder(spec: str) -> Path | None:
+    """The open_clip folder that ``spec`` means, or None where it is no folder but an open_clip name.
+
+    Raises:
+        UserError: for a run that has no export.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "shipped":
+        return shipped("models", rest)
+    if kind not in ("run", "local-dir"):
+        path = Path(spec)
+        if not path.is_dir():
+            return None
+    else:
+        path = Path(rest)
+    if kind == "local-dir" or (path / "open_clip_config.json").is_file():
+        return path
+    if not (path / "export").is_dir():
+        raise UserError(f"{path} holds no finished run: its folder {path / 'export'} is missing; train it first")
+    return path / "export"
+
+
+def folder_name(folder: Path) -> str:
+    """What to call the model in an open_clip folder: its run's name for a run's export."""
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "export" else folder.name
+
+
+def read_config(folder: Path, spec: str) -> dict[str, Any]:
+    """The open_clip model config of a folder that has weights too.
+
+    Raises:
+        UserError: naming the file that is missing.
+    """
+    path = folder / "open_clip_config.json"
+    if not path.is_file():
+        raise UserError(f"model {spec!r}: {path} is missing; expected an open_clip folder such as RUN/export")
+    if not any(folder.glob("open_clip_*.safetensors")) and not any(folder.glob("open_clip_*.bin")):
+        raise UserError(f"model {spec!r}: {folder} has no weights; expected open_clip_model.safetensors in it")
+    return json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
