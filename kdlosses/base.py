@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -11,17 +10,13 @@ from torch import Tensor, nn
 
 from kdlosses import backends
 from kdlosses.checks import check_variant, check_width
+from kdlosses.fit import check_call, check_dims
 from kdlosses.inputs import Inputs, read_inputs
 from kdlosses.layers import add_layers, make_views
 from kdlosses.registry import term_class
 from kdlosses.requests import Term
 from kdlosses.views import Views
 from kdlosses.weights import check_weights
-
-_MFD_UNMASKED = (
-    "mfd is combined with other terms and masked_image_features is missing, so mfd reads image_features: unless those "
-    "come from masked images, this is FD. Pass masked_image_features (see kdlosses.masking)."
-)
 
 
 class DistillLoss(nn.Module):
@@ -79,7 +74,7 @@ class DistillLoss(nn.Module):
         self.variant, self.backend, self.check = variant, backend, check
         self.student_dim, self.teacher_dim = student_dim, teacher_dim
         self._needs = frozenset().union(*(term_class(term).needs for term in self.weights))
-        self._check_dims()
+        check_dims(type(self).__name__, self._needs, variant, student_dim, teacher_dim)
         add_layers(self, self._needs, student_dim, teacher_dim)
 
     def forward(
@@ -128,7 +123,7 @@ class DistillLoss(nn.Module):
             masked_image_features,
             self.check,
         )
-        self._check_call(inputs)
+        check_call(self, self._needs, inputs)
         # bf16 is spaced 0.5 apart near a logit of 100, so autocast must not touch the similarities.
         with torch.autocast(inputs.image.device.type, enabled=False):
             losses = self._weighted_terms(inputs)
@@ -145,54 +140,6 @@ class DistillLoss(nn.Module):
             losses[f"{name}_loss"] = weight * term.finish(answers[start:stop])
             start = stop
         return losses
-
-    def _check_dims(self) -> None:
-        dims = f"student_dim={self.student_dim}, teacher_dim={self.teacher_dim}"
-        missing = self.student_dim is None or self.teacher_dim is None
-        if "fusion" in self._needs and missing:
-            raise ValueError(f"{type(self).__name__} fuses both embeddings and needs both widths, got {dims}")
-        if "aligned" in self._needs and (self.student_dim is None) != (self.teacher_dim is None):
-            raise ValueError(f"{type(self).__name__} needs both widths or neither, got {dims}")
-        if "fusion" in self._needs and self.variant == "released" and self.student_dim != self.teacher_dim:
-            raise ValueError(
-                f'variant="released" cannot run afd with {dims}: the released layer has the wrong shape there; '
-                'use equal widths or variant="paper"'
-            )
-
-    def _check_call(self, inputs: Inputs) -> None:
-        self._check_teacher(inputs)
-        student = inputs.image.shape[1]
-        teacher = None if inputs.teacher_image is None else inputs.teacher_image.shape[1]
-        called = f"student width {student}" + ("" if teacher is None else f" and teacher width {teacher}")
-        wrong_student = self.student_dim not in (None, student)
-        wrong_teacher = teacher is not None and self.teacher_dim not in (None, teacher)
-        if wrong_student or wrong_teacher:
-            raise ValueError(
-                f"{type(self).__name__} was built with student_dim={self.student_dim}, teacher_dim={self.teacher_dim} "
-                f"but was called with {called}"
-            )
-        if "aligned" in self._needs and self.student_dim is None and student != teacher:
-            raise ValueError(
-                f"{type(self).__name__} was called with {called}, which differ, so it needs a projection: "
-                f"construct it with student_dim={student}, teacher_dim={teacher}"
-            )
-        if inputs.masked_image is None and "masked" in self._needs and len(self.weights) > 1:
-            self._warn_unmasked()
-
-    def _check_teacher(self, inputs: Inputs) -> None:
-        given = {
-            "dist_image_features": inputs.teacher_image,
-            "dist_text_features": inputs.teacher_text,
-            "dist_logit_scale": inputs.teacher_scale,
-        }
-        wanted = list(given)[: 3 if "teacher_scale" in self._needs else 2 if "teacher" in self._needs else 0]
-        missing = [name for name in wanted if given[name] is None]
-        if missing:
-            raise ValueError(f"{type(self).__name__} needs the teacher's outputs; missing: {', '.join(missing)}")
-
-    def _warn_unmasked(self) -> None:
-        if self.variant == "paper" and not torch.compiler.is_compiling():
-            warnings.warn(_MFD_UNMASKED, stacklevel=4)
 
     def extra_repr(self) -> str:
         """The terms and settings, for ``print(loss)``."""

@@ -1,0 +1,75 @@
+"""Whether a loss fits its models: the widths it was built for, and the arguments its terms read."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+
+from kdlosses.inputs import Inputs
+
+if TYPE_CHECKING:
+    from kdlosses.base import DistillLoss
+
+_MFD_UNMASKED = (
+    "mfd is combined with other terms and masked_image_features is missing, so mfd reads image_features: unless those "
+    "come from masked images, this is FD. Pass masked_image_features (see kdlosses.masking)."
+)
+
+
+def check_dims(
+    loss: str, needs: frozenset[str], variant: str, student_dim: int | None, teacher_dim: int | None
+) -> None:
+    """Raise ValueError, naming both widths, unless the layers that ``needs`` names can be built."""
+    dims = f"student_dim={student_dim}, teacher_dim={teacher_dim}"
+    missing = [student_dim, teacher_dim].count(None)
+    if "fusion" in needs and missing:
+        raise ValueError(f"{loss} fuses both embeddings and needs both widths, got {dims}")
+    if "aligned" in needs and missing == 1:
+        raise ValueError(f"{loss} needs both widths or neither, got {dims}")
+    if "fusion" in needs and variant == "released" and student_dim != teacher_dim:
+        raise ValueError(
+            f'variant="released" cannot run afd with {dims}: the released layer has the wrong shape there; '
+            'use equal widths or variant="paper"'
+        )
+
+
+def check_call(loss: DistillLoss, needs: frozenset[str], inputs: Inputs) -> None:
+    """Raise ValueError unless the teacher's outputs that ``needs`` names are there and all widths fit."""
+    name = type(loss).__name__
+    _check_teacher(name, needs, inputs)
+    student = inputs.image.shape[1]
+    teacher = None if inputs.teacher_image is None else inputs.teacher_image.shape[1]
+    called = f"student width {student}" + ("" if teacher is None else f" and teacher width {teacher}")
+    wrong_teacher = teacher is not None and loss.teacher_dim not in (None, teacher)
+    if loss.student_dim not in (None, student) or wrong_teacher:
+        raise ValueError(
+            f"{name} was built with student_dim={loss.student_dim}, teacher_dim={loss.teacher_dim} "
+            f"but was called with {called}"
+        )
+    if "aligned" in needs and loss.student_dim is None and student != teacher:
+        raise ValueError(
+            f"{name} was called with {called}, which differ, so it needs a projection: "
+            f"construct it with student_dim={student}, teacher_dim={teacher}"
+        )
+    _warn_unmasked(loss, needs, inputs)
+
+
+def _check_teacher(name: str, needs: frozenset[str], inputs: Inputs) -> None:
+    given = {
+        "dist_image_features": inputs.teacher_image,
+        "dist_text_features": inputs.teacher_text,
+        "dist_logit_scale": inputs.teacher_scale,
+    }
+    wanted = list(given)[: 3 if "teacher_scale" in needs else 2 if "teacher" in needs else 0]
+    missing = [argument for argument in wanted if given[argument] is None]
+    if missing:
+        raise ValueError(f"{name} needs the teacher's outputs; missing: {', '.join(missing)}")
+
+
+def _warn_unmasked(loss: DistillLoss, needs: frozenset[str], inputs: Inputs) -> None:
+    # Alone, mfd's image_features are the masked image's; beside other terms they are more likely the whole one's.
+    alone = inputs.masked_image is not None or "masked" not in needs or len(loss.weights) == 1
+    if not alone and loss.variant == "paper" and not torch.compiler.is_compiling():
+        warnings.warn(_MFD_UNMASKED, stacklevel=6)
