@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import kdlosses
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 class Clip(nn.Module):
@@ -75,6 +76,16 @@ def test_clip_loss_is_open_clips():
     unit = [nn.functional.normalize(features, dim=1) for features in outputs[:2]]
     expected = open_clip.ClipLoss()(*unit, outputs[2])
     assert torch.allclose(kdlosses.CLIPLoss()(*outputs), expected)
+
+
+def test_the_quickstarts_table_is_the_committed_result():
+    (path, shown) = re.search(r"<!-- (\S+table\.md) -->\n(.*?)\n<!-- end -->", README, flags=re.S).groups()
+    assert shown == (ROOT / path).read_text(encoding="utf-8").strip()
+
+
+def test_links_lead_to_files():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links and all((ROOT / link).exists() for link in links)
 
 
 def test_the_table_of_losses_is_complete():
