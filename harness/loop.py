@@ -173,12 +173,8 @@ class Trainer:
 
     @torch.no_grad()
     def _clamp_scales(self) -> None:
-        # Clamping the loss's scales only where they are used would leave one that overshoots without a gradient.
-        # The released variant's are no logarithms and the released code lets them run free.
-        for name, parameter in self.task.trainable():
-            released = name.startswith("loss.") and self.recipe.loss.variant == "released"
-            if name.endswith("logit_scale") and not released:
-                parameter.clamp_(0, MAX_LOGIT_SCALE)
+        self.task.student.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        self.task.loss.clamp_scales()
 
     def _due(self, step: int, every: int | None) -> bool:
         return step == self.steps or (every is not None and step % every == 0)

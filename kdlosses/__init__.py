@@ -1,6 +1,7 @@
 """Losses for distilling CLIP models: every paradigm of CLIP-KD as a standalone module that needs torch alone."""
 
 from kdlosses import backends, masking
+from kdlosses.base import DistillLoss
 from kdlosses.losses.afd import AFDLoss
 from kdlosses.losses.clip import CLIPLoss
 from kdlosses.losses.clip_kd import CLIPKDLoss
@@ -22,6 +23,7 @@ __all__ = [
     "CLIPLoss",
     "CRDLoss",
     "CrossKDLoss",
+    "DistillLoss",
     "FDLoss",
     "GDLoss",
     "ICLLoss",

@@ -12,7 +12,7 @@ from kdlosses import backends
 from kdlosses.checks import check_variant, check_width
 from kdlosses.fit import check_call, check_dims
 from kdlosses.inputs import Inputs, read_inputs
-from kdlosses.layers import add_layers, make_views
+from kdlosses.layers import MAX_LOGIT_SCALE, add_layers, make_views
 from kdlosses.registry import term_class
 from kdlosses.requests import Term
 from kdlosses.views import Views
@@ -22,14 +22,16 @@ from kdlosses.weights import check_weights
 class DistillLoss(nn.Module):
     """Base of all losses: validates, normalises, projects, and returns a scalar or a dict of weighted terms.
 
-    A subclass that is one term sets ``name``, ``needs`` and ``default_weight`` and defines ``term``.
+    A subclass that is one term sets ``name``, ``needs`` and ``default_weight`` and defines ``term``. ``needs`` says
+    what the term reads of `Views`, in the words of ``kdlosses.views.NEEDS``.
 
     Args:
         variant: ``"paper"`` for the published formulas, ``"released"`` for what the released code computes.
         student_dim: student embedding width Ds; needed where a projection or fusion layer is.
         teacher_dim: teacher embedding width Dt; needed with ``student_dim``.
         backend: ``"auto"`` or a name of ``kdlosses.backends.available()``; an explicit choice never falls back.
-        check: raise ValueError on non-finite features or scales; costs a host sync a call, so off by default.
+        check: raise ValueError on non-finite features or scales; costs a host sync a call, and a graph break under
+            ``torch.compile``, so off by default.
 
     Raises:
         ValueError: for an unknown variant or backend, or missing widths where the loss has layers of its own.
@@ -109,6 +111,7 @@ class DistillLoss(nn.Module):
             A 0-d tensor, float32 (float64 if any features are), in nats for the softmax terms; or, with
             ``output_dict``, ``{"<term>_loss": weighted 0-d tensor}`` whose values sum to it. All arithmetic is in
             that dtype, also under autocast; call ``backward`` outside autocast, as torch asks, or it rounds gradients.
+            Matrix products follow torch's float32 precision: where a trainer allows TF32, logits near 100 lose digits.
 
         Raises:
             ValueError: for a wrong shape, dtype, device, row count or width, or a missing teacher argument.
@@ -128,6 +131,19 @@ class DistillLoss(nn.Module):
         with torch.autocast(inputs.image.device.type, enabled=False):
             losses = self._weighted_terms(inputs)
         return losses if output_dict else sum(losses.values())
+
+    @torch.no_grad()
+    def clamp_scales(self) -> None:
+        """Bring the learnable scales back to at most ln 100; call it after ``optimizer.step()``.
+
+        Beyond that they are clamped where they are used and get no gradient, so one that overshoots would stay there.
+        The released variant's scales are no logarithms and run free, as in its code.
+        """
+        if self.variant == "paper":
+            for name, parameter in self.named_parameters():
+                if name.endswith("logit_scale"):
+                    # A hair below: in float32 ln 100 itself rounds up, to beyond the clamp.
+                    parameter.clamp_(max=MAX_LOGIT_SCALE - 1e-6)
 
     def _weighted_terms(self, inputs: Inputs) -> dict[str, Tensor]:
         views = make_views(self, self._needs, self.variant, inputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ def check_width(name: str, value: object) -> None:
 
 def check_weight(term: str, value: object) -> None:
     """Raise ValueError unless ``value`` is a finite number that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
         raise ValueError(f"weight of {term!r} must be a finite number >= 0, got {value!r}")
 
 
@@ -83,7 +84,7 @@ def as_scale(name: str, value: object, like: Tensor, dtype: torch.dtype) -> Tens
                 f"got {value.dtype} of shape {list(value.shape)}"
             )
         return value.reshape(()).to(device=like.device, dtype=dtype)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float, Real)) and not isinstance(value, bool):
         return torch.full((), float(value), device=like.device, dtype=dtype)
     raise ValueError(f"{name} must be a number or a tensor of shape [] or [1], got {type(value).__name__}")
 

@@ -129,7 +129,9 @@ def supports_token_dropping(visual: nn.Module) -> bool:
 def _token_dropping_place(visual: nn.Module) -> tuple[nn.Module, str]:
     for owner in (visual, getattr(visual, "trunk", None)):
         for attribute in ("patch_dropout", "patch_drop"):
-            if isinstance(getattr(owner, attribute, None), nn.Module):
+            module = getattr(owner, attribute, None)
+            # timm's EVA also wants the indices of the kept tokens, for its rotary positions.
+            if isinstance(module, nn.Module) and not type(module).__name__.endswith("WithIndices"):
                 return owner, attribute
     raise ValueError(
         f"{type(visual).__name__} has neither patch_dropout (open_clip) nor patch_drop (timm): "

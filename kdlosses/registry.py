@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from kdlosses.checks import check_known
+from kdlosses.views import NEEDS
 
 if TYPE_CHECKING:
     from kdlosses.base import DistillLoss
@@ -17,6 +18,10 @@ def register(loss: _Loss) -> _Loss:
     """Class decorator: make ``loss`` known under its ``name``."""
     if loss.name in _LOSSES:
         raise ValueError(f"a loss named {loss.name!r} is registered already: {_LOSSES[loss.name].__qualname__}")
+    if not loss.needs <= NEEDS:
+        raise ValueError(
+            f"{loss.__qualname__}.needs has {sorted(loss.needs - NEEDS)}; known: {', '.join(sorted(NEEDS))}"
+        )
     _LOSSES[loss.name] = loss
     return loss
 

@@ -32,7 +32,9 @@ class Relation:
 
     def transposed(self) -> Relation:
         """The same similarities read from the keys' side."""
-        return Relation(self.keys, self.queries, self.scale, -self.offset, source=self)
+        # Sharded rows see all keys, but the keys' side would see these rows alone: there, make a relation a direction.
+        assert self.offset == 0 and len(self.queries) == len(self.keys), "only a square relation has a transpose"
+        return Relation(self.keys, self.queries, self.scale, source=self)
 
 
 @dataclass(eq=False)

@@ -35,8 +35,8 @@ class CrossEntropyGrad:
     """``([N, D], [M, D])``: the gradients of the relation's mean cross-entropy, differentiable once more.
 
     With R = softmax of the rows minus the positives' indicator: ``scale / N * R @ keys`` (with respect to the queries)
-    and ``scale / N * R.T @ queries`` (with respect to the keys). In closed form, so that no backend needs a double
-    backward.
+    and ``scale / N * R.T @ queries`` (with respect to the keys), N being this relation's own rows. In closed form, so
+    that no backend needs a double backward.
     """
 
     relation: Relation

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from kdlosses.relation import Pairs, Relation
 
+# What a term may list in its ``needs``. "teacher_scale" adds the teacher's scale; "masked" and "cross_scale" build on
+# "aligned", and all but that one on "teacher".
+NEEDS = frozenset({"teacher", "teacher_scale", "aligned", "masked", "cross_scale", "fusion"})
+
 
 @dataclass(eq=False)
 class Views:

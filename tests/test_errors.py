@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 import kdlosses
+from kdlosses.registry import register
 from tests.problems import STUDENT, TEACHER, Problem
 from tests.running import build
 
@@ -182,3 +184,24 @@ def test_the_released_gd_weight_is_refused_in_the_paper_variant():
     with pytest.raises(ValueError, match=naming("gd", "released")):
         kdlosses.CLIPKDLoss({"contrastive": 1.0, "gd": 1e8})
     kdlosses.CLIPKDLoss({"contrastive": 1.0, "gd": 1e8}, variant="released")
+    kdlosses.CLIPKDLoss({"contrastive": 1.0, "gd": 1e5 * 32**2})  # what the paper's grows to at 32,768 pairs
+
+
+@pytest.mark.parametrize("weights", [["crd"], "crd", {"crd", "fd"}])
+def test_weights_that_are_no_mapping_are_said(weights):
+    with pytest.raises(ValueError, match="weights must map terms to numbers"):
+        kdlosses.CLIPKDLoss(weights)
+
+
+def test_numbers_of_numpy_are_numbers():
+    loss = kdlosses.CLIPKDLoss({"contrastive": np.float32(2)})
+    inputs = Problem().inputs()
+    value = loss(inputs["image_features"], inputs["text_features"], np.float32(10))
+    assert torch.equal(value, loss(inputs["image_features"], inputs["text_features"], 10.0))
+
+
+def test_a_loss_with_an_unknown_need_cannot_be_registered():
+    loss = type("TypoLoss", (kdlosses.DistillLoss,), {"name": "typo", "needs": frozenset({"techer"})})
+    with pytest.raises(ValueError, match=r"TypoLoss.needs has \['techer'\]"):
+        register(loss)
+    assert "typo" not in kdlosses.available_losses()

@@ -34,6 +34,22 @@ def test_float32_stays_near_the_float64_oracle(name, variant, problem):
 
 
 @each_loss
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_float32_gradients_stay_near_float64s_at_scale_100(name, variant):
+    """On a batch of a size that is used, with the teacher far from the student; relative, as one length each."""
+    problem = Problem(batch=256, student_dim=32, teacher_dim=32, scale=100.0, teacher_scale=100.0)
+    exact, rough = (
+        run(build(name, problem, variant=variant, dtype=dtype), problem.inputs(dtype))
+        for dtype in (torch.float64, torch.float32)
+    )
+    assert rough.value.item() == pytest.approx(exact.value.item(), rel=2e-6)
+    for key, expected in exact.grads.items():
+        if expected is not None:
+            error = (rough.grads[key].double() - expected).norm() / expected.norm().clamp_min(1e-30)
+            assert error.item() < 2e-5, key
+
+
+@each_loss
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_finite_at_scale_100_with_duplicated_rows(name, dtype, variant):

@@ -19,6 +19,7 @@ PUBLIC = [
     "CLIPLoss",
     "CRDLoss",
     "CrossKDLoss",
+    "DistillLoss",
     "FDLoss",
     "GDLoss",
     "ICLLoss",

@@ -110,3 +110,12 @@ def test_other_towers_are_refused_with_the_way_out(visual):
     assert not supports_token_dropping(tower)
     with pytest.raises(ValueError, match=r"Conv2d .*mask_pixels"), token_dropping(tower, 0.5):
         pass
+
+
+def test_a_tower_whose_dropout_returns_indices_is_refused():
+    class PatchDropoutWithIndices(torch.nn.Identity):
+        """Named as timm's, which gives a pair."""
+
+    tower = torch.nn.Module()
+    tower.patch_drop = PatchDropoutWithIndices()
+    assert not supports_token_dropping(tower)

@@ -15,7 +15,8 @@ class AFDLoss(DistillLoss):
     ``L = 1/2 [ CE(c'' f_v f_s^T, diag) + CE(c'' f_s f_v^T, diag) ]`` with
     ``f_v = norm(visual_fusion_proj [v_S ; v_T])`` and ``f_s = norm(text_fusion_proj [s_S ; s_T])``, linear layers
     Ds + Dt -> Ds with bias on unit rows; each CE is a mean over the B rows, in nats. ``c'' = exp(fusion_logit_scale)``
-    is learnable, starts at 1/0.07 and is clamped to 100 when used (its gradient is zero beyond the clamp).
+    is learnable, starts at 1/0.07 and is clamped to 100 when used (its gradient is zero beyond the clamp: call
+    `clamp_scales` after each optimizer step).
 
     ``variant="released"`` multiplies by ``fusion_logit_scale`` itself (2.659 at the start, no clamp) and, as the
     released code has a shape error there, refuses different widths.

@@ -15,7 +15,8 @@ class CLIPLoss(DistillLoss):
     ``L = 1/2 [ CE(c v s^T, diag) + CE(c s v^T, diag) ]`` with unit rows ``v`` (images), ``s`` (texts) and
     ``c = logit_scale``; each CE is a mean over the B rows, in nats. Identical in both variants.
 
-    Drops in for ``open_clip.ClipLoss``; only the first three arguments are read. Constructor and call: `DistillLoss`.
+    Drops in for ``open_clip.ClipLoss``, called by keyword or with three arguments; a teacher's arguments are checked
+    and not used. Constructor and call: `DistillLoss`.
 
     Gradient: student features and ``logit_scale``. No parameters.
     Source: CLIP-KD (arXiv 2307.12732), the task loss.

@@ -24,7 +24,7 @@ class GDLoss(DistillLoss):
 
     ``L = mse(G_v^S, G_v^T) + mse(G_s^S, G_s^T)``, each mse a mean over B * Dt. ``G_v`` and ``G_s`` are the gradients of
     the CLIP loss (mean over the batch, both directions) with respect to the unit image and text embeddings, each side
-    at its own logit scale, the student's after P. They are computed in closed form: a matrix product each, where the
+    at its own logit scale, the student's after P. They are computed in closed form by matrix products, where the
     released code builds a B x D x B tensor. Zero where the student equals the teacher.
 
     ``variant="released"`` divides the logits and the gradients by the scale it should multiply by, and compares the

@@ -14,7 +14,8 @@ class ICLLoss(DistillLoss):
 
     ``L = 1/2 [ CE(c' P(v_S) s_T^T, diag) + CE(c' P(s_S) v_T^T, diag) ]``, each CE a mean over the B rows, in nats.
     ``c' = exp(cross_logit_scale)`` is learnable, starts at 1/0.07 and is clamped to 100 when used (its gradient is zero
-    beyond the clamp). P is ``visual_proj`` / ``text_proj``, applied before normalising, only where the widths differ.
+    beyond the clamp: call `clamp_scales` after each optimizer step). P is ``visual_proj`` / ``text_proj``, applied
+    before normalising, only where the widths differ.
 
     ``variant="released"`` multiplies by ``cross_logit_scale`` itself: it starts at 2.659 and is not clamped.
 

@@ -36,6 +36,16 @@ def test_paper_scale_never_exceeds_100_and_its_gradient_is_that_of_the_value(nam
     assert above.grads[f"param.{parameter}"] == 0
 
 
+@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize(("name", "parameter"), TEMPERATURES)
+def test_clamp_scales_brings_one_that_overshot_back_to_learning(name, parameter, variant):
+    loss = kdlosses.build(name, variant=variant, **Problem().dims)
+    torch.nn.init.constant_(getattr(loss, parameter), 9.0)
+    loss.clamp_scales()
+    assert getattr(loss, parameter).item() == pytest.approx(math.log(100) if variant == "paper" else 9.0)
+    assert run(loss, Problem().inputs(torch.float32)).grads[f"param.{parameter}"] != 0
+
+
 @pytest.mark.parametrize(("name", "parameter"), TEMPERATURES)
 def test_paper_scale_just_below_the_bound_still_learns(name, parameter):
     assert outcome_at(name, parameter, math.log(99.0), "paper").grads[f"param.{parameter}"].abs() > 1e-6

@@ -31,27 +31,21 @@ class _Tables:
     """The logits and row-wise log-softmax of each relation met during one call."""
 
     def __init__(self) -> None:
-        self._logits: list[tuple[Relation, Tensor]] = []
-        self._log_probs: list[tuple[Relation, Tensor]] = []
+        self._logits: dict[Relation, Tensor] = {}
+        self._log_probs: dict[Relation, Tensor] = {}
 
     def logits(self, relation: Relation) -> Tensor:
         if relation.source is not None:
             return self.logits(relation.source).T
-        for known, table in self._logits:
-            if known is relation:
-                return table
-        # The scale goes onto the N x D queries: one N x M multiplication and its saved operand less.
-        table = (relation.scale * relation.queries) @ relation.keys.T
-        self._logits.append((relation, table))
-        return table
+        if relation not in self._logits:
+            # The scale goes onto the N x D queries: one N x M multiplication and its saved operand less.
+            self._logits[relation] = (relation.scale * relation.queries) @ relation.keys.T
+        return self._logits[relation]
 
     def log_probs(self, relation: Relation) -> Tensor:
-        for known, table in self._log_probs:
-            if known is relation:
-                return table
-        table = F.log_softmax(self.logits(relation), dim=1)
-        self._log_probs.append((relation, table))
-        return table
+        if relation not in self._log_probs:
+            self._log_probs[relation] = F.log_softmax(self.logits(relation), dim=1)
+        return self._log_probs[relation]
 
 
 def _cross_entropy(request: CrossEntropy, tables: _Tables) -> Tensor:
@@ -66,9 +60,10 @@ def _kl(request: KL, tables: _Tables) -> Tensor:
 def _cross_entropy_grad(request: CrossEntropyGrad, tables: _Tables) -> tuple[Tensor, Tensor]:
     relation = request.relation
     log_probs = tables.log_probs(relation)
-    # expm1 keeps the digits of p - 1 where a confident row has p close to 1.
-    at_positives = _positives(log_probs, relation).expm1()
-    residual = torch.diagonal_scatter(log_probs.exp(), at_positives, offset=relation.offset)
+    probs = log_probs.exp()
+    others = torch.diagonal_scatter(probs, torch.zeros_like(_positives(probs, relation)), offset=relation.offset)
+    # p - 1 at the positive as minus the sum of the others, which keeps its digits where a confident row has p near 1.
+    residual = torch.diagonal_scatter(others, -others.sum(dim=1), offset=relation.offset)
     factor = relation.scale / relation.queries.shape[0]
     return factor * (residual @ relation.keys), factor * (residual.T @ relation.queries)
 
