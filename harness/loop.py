@@ -55,9 +55,7 @@ def train(recipe: Recipe, out: Path, *, command: str | None = None) -> dict[str,
     seconds = trainer.run()
     student = trainer.student
     export_model(student, out / "export", metadata={"recipe": recipe.name, "steps": trainer.steps})
-    metrics = evaluate(
-        student, list(recipe.eval.sets), batch_size=recipe.eval.batch_size, device=device, out=out / "eval"
-    )
+    metrics = _evaluate(student, recipe, out, device)
     summary = {
         "name": recipe.name,
         "model": student.name,
@@ -70,6 +68,15 @@ def train(recipe: Recipe, out: Path, *, command: str | None = None) -> dict[str,
     }
     write_json(out / DONE, summary)
     return summary
+
+
+def _evaluate(student: LoadedModel, recipe: Recipe, out: Path, device: torch.device) -> dict[str, dict[str, float]]:
+    try:
+        sets = list(recipe.eval.sets)
+        return evaluate(student, sets, batch_size=recipe.eval.batch_size, device=device, out=out / "eval")
+    except UserError as error:
+        way_on = f"the trained model is safe in {out / 'export'}: mend the set and run `clipkd eval {out}`"
+        raise UserError(f"{error}; {way_on}") from error
 
 
 class Trainer:
@@ -95,6 +102,11 @@ class Trainer:
             bad_samples=out / "bad_samples.jsonl",
         )
         self.steps = recipe.train.steps or self._steps_of_epochs(recipe.train.epochs)
+        if recipe.schedule.warmup_steps > self.steps:
+            raise UserError(
+                f"schedule.warmup_steps is {recipe.schedule.warmup_steps}, but train.epochs makes {self.steps} steps: "
+                "the learning rate would never reach its peak; lower it or train longer"
+            )
         self.augment = BatchAugment(recipe.data.augment)
         self.generator = torch.Generator(device).manual_seed(recipe.seed)
         named = self.task.trainable()
@@ -105,7 +117,7 @@ class Trainer:
 
     def run(self) -> float:
         """Take every step; returns the seconds they took."""
-        interval = Interval(self.recipe.train.batch_size)
+        interval = Interval(self.recipe.train.batch_size, skips_bad_steps=self.scaler.is_enabled())
         writer = MetricsWriter(self.out / "metrics.jsonl")
         batches = iter(self.loader)
         self.task.train()
@@ -133,6 +145,10 @@ class Trainer:
     def describe(self) -> str:
         """One line on what is about to run."""
         models = [f"{role} {_size(model)}" for role, model in self._models().items()]
+        if self.teacher and self.teacher.is_random:
+            models.append("whose weights are RANDOM")
+        if self.teacher and self.task.teacher is None:
+            models.append("which no term uses")
         terms = " + ".join(f"{weight:g} {term}" for term, weight in self.task.loss.weights.items())
         batch = self.recipe.train.batch_size
         return (

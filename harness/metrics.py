@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from torch import Tensor
 
 from harness.errors import UserError
@@ -42,10 +43,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class Interval:
-    """Means of the losses since the last report, kept on the device so that no step waits for it."""
+    """Means of the losses since the last report, kept on the device so that no step waits for it.
 
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
+    Args:
+        batch_size: pairs in a step.
+        skips_bad_steps: whether steps with a gradient that is not finite are skipped, as fp16's scaler does.
+    """
+
+    def __init__(self, batch_size: int, skips_bad_steps: bool = False) -> None:
+        self._batch_size, self._skips_bad_steps = batch_size, skips_bad_steps
         self._start = self._since = time.perf_counter()
         self._sums: dict[str, Tensor] = {}
         self._latest: dict[str, Tensor] = {}
@@ -62,10 +68,16 @@ class Interval:
         """The values to report, read from the device in one go; starts a new interval.
 
         Raises:
-            UserError: when a loss has become NaN or infinite, naming the term.
+            UserError: when a loss or the gradient has become NaN or infinite, naming it.
         """
-        means = {name: float(value) / self._count for name, value in self._sums.items()}
+        total = len(self._sums)
+        read = torch.stack([v.float() for v in [*self._sums.values(), *self._latest.values()]]).tolist()
+        means = {name: value / self._count for name, value in zip(self._sums, read[:total], strict=True)}
+        latest = dict(zip(self._latest, read[total:], strict=True))
         bad = [name for name, value in means.items() if not math.isfinite(value)]
+        # The newest gradient has spoiled the weights already; an older one would show in the losses.
+        if not self._skips_bad_steps and not math.isfinite(latest.get("grad_norm", 0.0)):
+            bad.append("grad_norm")
         if bad:
             raise UserError(
                 f"{', '.join(bad)} became NaN or infinite in steps {step - self._count + 1} to {step}; "
@@ -79,7 +91,8 @@ class Interval:
             "lr": lr,
             "loss": sum(means.values()),
             **means,
-            **{name: float(value) for name, value in self._latest.items()},
+            # JSON has no NaN; a gradient norm may be one where fp16's scaler skips the step.
+            **{name: value if math.isfinite(value) else None for name, value in latest.items()},
         }
         self._since, self._sums, self._count = now, {}, 0
         return values

@@ -9,6 +9,8 @@ from typing import Any
 
 from harness.errors import UserError
 
+CONFIG = "open_clip_config.json"
+
 
 def shipped(*parts: str) -> Path:
     """The folder of an asset that comes with this package.
@@ -35,11 +37,12 @@ def find_folder(spec: str) -> Path | None:
         return shipped("models", rest)
     if kind not in ("run", "local-dir"):
         path = Path(spec)
-        if not path.is_dir():
+        # Any other folder may just share its name with an open_clip model.
+        if not any((path / name).exists() for name in (CONFIG, "export", "recipe.yaml")):
             return None
     else:
         path = Path(rest)
-    if kind == "local-dir" or (path / "open_clip_config.json").is_file():
+    if kind == "local-dir" or (path / CONFIG).is_file():
         return path
     if not (path / "export").is_dir():
         raise UserError(f"{path} holds no finished run: its folder {path / 'export'} is missing; train it first")
@@ -58,9 +61,12 @@ def read_config(folder: Path, spec: str) -> dict[str, Any]:
     Raises:
         UserError: naming the file that is missing.
     """
-    path = folder / "open_clip_config.json"
+    path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"model {spec!r}: {path} is missing; expected an open_clip folder such as RUN/export")
     if not any(folder.glob("open_clip_*.safetensors")) and not any(folder.glob("open_clip_*.bin")):
         raise UserError(f"model {spec!r}: {folder} has no weights; expected open_clip_model.safetensors in it")
-    return json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["model_cfg"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"model {spec!r}: {path} is no open_clip config: it needs JSON with a model_cfg") from error

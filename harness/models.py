@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +15,24 @@ from typing import Any
 
 import open_clip
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from harness.config import ModelConfig
 from harness.errors import UserError
 from harness.model_folders import find_folder, folder_name, read_config, shipped
+
+# What open_clip, torch and safetensors raise over a config or a file of weights that they cannot use.
+_REFUSALS = (
+    RuntimeError,
+    ValueError,
+    OSError,
+    KeyError,
+    TypeError,
+    AssertionError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
 
 # Lives as long as the process: open_clip re-reads the folder whenever another config is added.
 _CONFIGS = tempfile.TemporaryDirectory(prefix="clipkd-configs-")
@@ -37,6 +51,7 @@ class LoadedModel:
         std: likewise.
         config: its open_clip model config.
         name: for people and file names.
+        is_random: whether its weights are random, none having been asked for.
     """
 
     model: nn.Module
@@ -47,6 +62,7 @@ class LoadedModel:
     std: tuple[float, float, float]
     config: dict[str, Any]
     name: str
+    is_random: bool = False
 
     @property
     def embed_dim(self) -> int:
@@ -73,6 +89,8 @@ def load_model(spec: str, pretrained: str | None = None) -> LoadedModel:
     """
     folder = find_folder(spec)
     if folder is not None:
+        if pretrained is not None:
+            raise UserError(f"model {spec!r} is a folder with weights of its own; leave out the weights {pretrained!r}")
         return _create(f"local-dir:{folder}", None, read_config(folder, spec), folder_name(folder))
     config = open_clip.get_model_config(spec)
     if config is None:
@@ -111,7 +129,7 @@ def _create(source: str, pretrained: str | None, config: dict[str, Any], name: s
         with _quiet(unless=pretrained is not None):
             parts = open_clip.create_model_and_transforms(source, pretrained=pretrained, output_dict=True)
         tokenizer = open_clip.get_tokenizer(source)
-    except (RuntimeError, ValueError, OSError, KeyError, TypeError, AssertionError) as error:
+    except _REFUSALS as error:
         logging.getLogger(__name__).debug("open_clip could not make %s", source, exc_info=True)
         reason = " ".join(str(error).split())[:600]
         weights = f" with weights {pretrained!r}" if pretrained else ""
@@ -128,6 +146,7 @@ def _create(source: str, pretrained: str | None, config: dict[str, Any], name: s
         std=tuple(view["std"]),
         config=config,
         name=name,
+        is_random=pretrained is None and not source.startswith("local-dir:"),
     )
 
 

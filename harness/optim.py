@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import nn
@@ -37,11 +38,9 @@ def build_optimizer(named: list[tuple[str, nn.Parameter]], config: OptimConfig, 
 def build_schedule(
     optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up, then a cosine to ``min_lr`` (or constant); the last step is the first not taken at zero."""
-    peak = max(group["lr"] for group in optimizer.param_groups)
-    floor = config.min_lr / peak
+    """Linear warm-up from 1 / warmup_steps of the peak, then constant, or a cosine to ``min_lr`` after ``steps``."""
 
-    def factor(step: int) -> float:
+    def factor(step: int, floor: float) -> float:
         if step < config.warmup_steps:
             return (step + 1) / config.warmup_steps
         if config.kind == "constant":
@@ -49,4 +48,6 @@ def build_schedule(
         progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    # Each group has its own peak, and ``min_lr`` is the same rate for all of them.
+    floors = [config.min_lr / group["lr"] for group in optimizer.param_groups]
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, [partial(factor, floor=floor) for floor in floors])

@@ -35,7 +35,9 @@ def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.de
         raise UserError(f"{out} already holds a finished run; choose another --out or delete that folder first")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file, but the run needs a folder there; choose another --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / "recipe.yaml").exists():
+    # A run killed while it wrote its first file leaves that file's temporary name alone.
+    strangers = [path for path in out.iterdir() if path.suffix != ".tmp"] if out.is_dir() else []
+    if strangers and not (out / "recipe.yaml").exists():
         raise UserError(f"{out} holds files that are no clipkd run; choose an empty or new folder as --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -64,8 +66,8 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command this process was started with, the program by name only."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command as typed, for the record."""
+    return shlex.join(["clipkd", *sys.argv[1:]])
 
 
 def describe_device(device: torch.device) -> str:

@@ -33,17 +33,15 @@ class DistillTask(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student.model
-        self.teacher = freeze(teacher.model) if teacher else None
         self.loss = build_loss(config, student, teacher)
+        # A teacher whose every term has weight 0 is not run.
+        self.teacher = freeze(teacher.model) if teacher and set(self.loss.weights) != {"contrastive"} else None
         self.config, self.autocast = config, autocast
         self._student_view = (student.image_size, student.mean, student.std)
         self._teacher_view = (teacher.image_size, teacher.mean, teacher.std) if teacher else None
         self._masks = "mfd" in self.loss.weights and config.variant == "paper"
-        if self._masks and config.mask_kind == "tokens" and not supports_token_dropping(self.student.visual):
-            raise UserError(
-                f"loss.mask_kind is tokens, but the image tower of student {student.name} has no patch tokens to drop; "
-                "set loss.mask_kind to pixels"
-            )
+        if self._masks:
+            self._try_masking(student)
 
     def train(self, mode: bool = True) -> DistillTask:
         """Switch the student's mode; the teacher stays in eval."""
@@ -81,6 +79,23 @@ class DistillTask(nn.Module):
         with self._precision(view.device):
             outputs = self.teacher(image, batch.tokens["teacher"].to(view.device))
         return {f"dist_{name}": value for name, value in outputs.items()}
+
+    @torch.no_grad()
+    def _try_masking(self, student: LoadedModel) -> None:
+        """Mask one image now, so that what cannot be masked is said before any data is touched."""
+        if self.config.mask_kind == "tokens" and not supports_token_dropping(self.student.visual):
+            raise UserError(
+                f"loss.mask_kind is tokens, but the image tower of student {student.name} has no patch tokens to drop; "
+                "set loss.mask_kind to pixels"
+            )
+        training = self.student.training
+        try:
+            self.student.eval()
+            self._masked(torch.zeros(1, 3, student.image_size, student.image_size), Generator())
+        except ValueError as error:
+            raise UserError(f"recipe keys loss.mask_ratio and loss.mask_kind: {error}") from error
+        finally:
+            self.student.train(training)
 
     def _masked(self, image: Tensor, generator: Generator) -> Tensor:
         visual, ratio = self.student.visual, self.config.mask_ratio

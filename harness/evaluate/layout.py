@@ -44,7 +44,7 @@ def inspect(item: EvalSet) -> Layout:
 
 def fault(item: EvalSet, what: str) -> UserError:
     """The error that says which set is at fault, where it is, and what is wrong with it."""
-    return UserError(f"evaluation set {item.name} in {item.path}: {what}")
+    return UserError(f"evaluation set {item.name} in {Path(item.path).absolute()}: {what}")
 
 
 def _check_type(item: EvalSet, root: Path) -> None:

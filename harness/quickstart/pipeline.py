@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.files import write_json, write_text
 from harness.models import LoadedModel, load_model, pick_device
 from harness.quickstart.stages import Stages, fingerprint_file, fingerprint_model, say
-from harness.quickstart.students import Setting, make_student, measure, recipe_of
+from harness.quickstart.students import Setting, make_student, measure, recipe_of, training_record
 from harness.report import Model, Run, markdown, plot, print_tables, summarize
 from harness.runs import command_line, environment
 
@@ -66,7 +66,8 @@ def _models(setting: Setting, recipes: dict[tuple[str, int], Recipe]) -> tuple[l
 
 def _teacher_model(setting: Setting, teacher: LoadedModel, recipe: Recipe) -> Model:
     metrics = measure(setting, "teacher", teacher, recipe)
-    return Model("teacher", LABELS["teacher"], teacher.parameters, (Run(metrics),), is_teacher=True)
+    run = Run(metrics, **training_record(recipe.teacher.model))
+    return Model("teacher", LABELS["teacher"], teacher.parameters, (run,), is_teacher=True)
 
 
 def _report(

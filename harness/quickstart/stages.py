@@ -4,11 +4,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+import harness
+import kdlosses
 from harness.errors import UserError
 from harness.files import write_json
 
@@ -68,6 +71,18 @@ def say(line: str) -> None:
 def fingerprint_file(path: Path) -> str:
     """SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@cache
+def fingerprint_code() -> str:
+    """SHA-256 of this project's source, so that no result outlives the code that made it."""
+    digest = hashlib.sha256()
+    for package in (kdlosses, harness):
+        root = Path(package.__file__).parent
+        for path in sorted(root.rglob("*.py")):
+            digest.update(str(path.relative_to(root)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def fingerprint_model(model: nn.Module) -> str:

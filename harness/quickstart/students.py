@@ -1,19 +1,20 @@
 """The quickstart's stages for one model: train it, measure it."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import kdlosses
 from harness.config import EvalConfig, Recipe, dump_recipe, load_recipe
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.loop import train
 from harness.metrics import read_metrics
+from harness.model_folders import find_folder
 from harness.models import LoadedModel, load_model, pick_device
-from harness.quickstart.stages import Stages, fingerprint_model
+from harness.quickstart.stages import Stages, fingerprint_code, fingerprint_model
 from harness.report import Run
 from harness.runs import git_commit
 
@@ -28,13 +29,13 @@ class Setting:
 
     def inputs(self, **own: Any) -> dict[str, Any]:
         """A stage's inputs: the shared ones and its own."""
-        return {"data": self.data, "kdlosses": kdlosses.__version__, "torch": torch.__version__, **own}
+        return {"data": self.data, "code": fingerprint_code(), "torch": torch.__version__, **own}
 
 
 def recipe_of(name: str, data: Path, seed: int) -> Recipe:
     """The shipped OpenMoji recipe for a seed and a data folder."""
     if data.name != "openmoji":
-        raise UserError(f"--data {data} must be a folder called openmoji, which is where the recipes look; rename it")
+        raise UserError(f"the data folder {data} must be called openmoji, which is where the recipes look; rename it")
     return load_recipe(f"openmoji/{name}", [f"seed={seed}"], data_root=data.parent)
 
 
@@ -60,6 +61,14 @@ def train_student(setting: Setting, name: str, recipe: Recipe, teacher: str) -> 
 
     inputs = setting.inputs(recipe=dump_recipe(bare), teacher=teacher)
     return setting.stages.make(f"train-{name}-seed-{recipe.seed}", inputs, folder, action), folder
+
+
+def training_record(spec: str) -> dict[str, Any]:
+    """What a ready-made model's own training took, as far as a record lies beside it."""
+    folder = find_folder(spec)
+    records = [folder / "metrics.json", folder.parent / "summary.json"] if folder is not None else []
+    record = next((json.loads(path.read_text(encoding="utf-8")) for path in records if path.is_file()), {})
+    return {key: record[key] for key in ("seed", "seconds", "images_per_second", "git_commit") if key in record}
 
 
 def measure(setting: Setting, name: str, loaded: LoadedModel, recipe: Recipe) -> dict[str, dict[str, float]]:

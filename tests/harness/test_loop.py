@@ -120,7 +120,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_naming_the_term(tmp_path):
     run = trainer(tmp_path, **tiny.DISTILL)
     with torch.no_grad():
         run.task.loss.visual_proj.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"fd_loss, icl_loss became NaN or infinite in steps 1 to 2"):
+    with pytest.raises(UserError, match=r"fd_loss, icl_loss, grad_norm became NaN or infinite in steps 1 to 2"):
         run.run()
     assert not (tmp_path / "checkpoints").exists()
 
@@ -141,6 +141,23 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="no clipkd run"):
         train(tiny.recipe(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_warm_up_longer_than_the_epochs_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"train\.epochs makes 3 steps"):
+        trainer(tmp_path, train={"steps": None, "epochs": 1}, schedule={"warmup_steps": 4})
+
+
+def test_an_evaluation_that_fails_says_that_the_model_is_safe(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: (_ for _ in ()).throw(UserError("sample x is broken")))
+    with pytest.raises(UserError, match=r"sample x is broken; the trained model is safe in .*run/export"):
+        train(tiny.recipe(), tmp_path / "run")
+    assert (tmp_path / "run" / "export" / "open_clip_model.safetensors").is_file()
+
+
+def test_a_run_killed_in_its_first_write_is_no_stranger(tmp_path):
+    (tmp_path / "recipe.yaml.tmp").write_text("name: ti")
+    assert train(tiny.recipe(), tmp_path)["steps"] == 4
 
 
 def test_a_run_folder_that_cannot_be_made_is_said(tmp_path):

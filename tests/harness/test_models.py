@@ -50,6 +50,37 @@ def test_a_folder_with_an_inline_models_name_does_not_get_in_its_way(tmp_path, m
     assert create_model(ModelConfig(model="test-models-tiny", config=tiny.STUDENT)).embed_dim == 16
 
 
+def test_weights_beside_a_folder_that_has_its_own_are_refused(run):
+    with pytest.raises(UserError, match="a folder with weights of its own"):
+        load_model(str(run), pretrained="openai")
+
+
+def test_a_folder_that_only_shares_its_name_with_a_model_is_no_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "RN50-nonsense").mkdir()
+    with pytest.raises(UserError, match="neither a folder nor an open_clip model"):
+        load_model("RN50-nonsense")
+
+
+def test_random_weights_are_known_as_such(model, run):
+    assert model.is_random
+    assert not load_model(str(run)).is_random
+
+
+@pytest.mark.parametrize("text", ["{}", "not json", '{"model_cfg": 3}'])
+def test_a_broken_config_is_said(run, text):
+    (run / "export" / "open_clip_config.json").write_text(text)
+    with pytest.raises(UserError, match="is no open_clip config"):
+        load_model(str(run))
+
+
+def test_truncated_weights_are_said(run):
+    path = run / "export" / "open_clip_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="open_clip could not make model"):
+        load_model(str(run))
+
+
 def test_building_twice_gives_the_seeds_weights():
     config = ModelConfig(model="test-models-tiny", config=tiny.STUDENT)
     torch.manual_seed(1)

@@ -83,5 +83,14 @@ def test_cosine_ends_at_min_lr_and_constant_stays():
     assert rates(ScheduleConfig(kind="constant", warmup_steps=2), steps=5) == [1.0, 2.0, 2.0, 2.0, 2.0]
 
 
+def test_min_lr_is_one_rate_for_all_groups():
+    optimizer = build_optimizer(named_parameters(), OptimConfig(lr=1e-3, loss_lr=1e-2), "RN50")
+    schedule = build_schedule(optimizer, ScheduleConfig(min_lr=1e-4), 50)
+    for _ in range(50):
+        optimizer.step()
+        schedule.step()
+    assert schedule.get_last_lr() == pytest.approx([1e-4] * 4)
+
+
 def test_warm_up_as_long_as_the_run_reaches_the_peak():
     assert rates(ScheduleConfig(warmup_steps=3), steps=3)[-1] == 2.0

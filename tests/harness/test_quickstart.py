@@ -229,6 +229,20 @@ def test_refuses_a_folder_of_something_else(stage: Stage, tmp_path: Path) -> Non
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 
 
+def test_other_code_makes_everything_anew(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "out", tmp_path / "openmoji")
+    monkeypatch.setattr(students, "fingerprint_code", lambda: "the code after a git pull")
+    run(tmp_path / "out", tmp_path / "openmoji")
+    made = everything((0,)) - {"build"}
+    assert {name: stage.calls[name] for name in made} == dict.fromkeys(made, 2)
+
+
+def test_the_shipped_teachers_training_is_on_record() -> None:
+    record = students.training_record("shipped:openmoji-teacher")
+    assert record["seconds"] > 0 and record["images_per_second"] > 0
+    assert students.training_record("ViT-B-16") == {}
+
+
 @pytest.mark.parametrize("seeds", [(), (1, 1)])
 def test_refuses_seeds_that_make_no_table(stage: Stage, tmp_path: Path, seeds: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="seeds must be different"):
@@ -237,7 +251,7 @@ def test_refuses_seeds_that_make_no_table(stage: Stage, tmp_path: Path, seeds: t
 
 
 def test_refuses_a_data_folder_the_recipes_would_not_find(stage: Stage, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="must be a folder called openmoji"):
+    with pytest.raises(UserError, match="must be called openmoji"):
         run(tmp_path / "out", tmp_path / "emoji")
 
 

@@ -117,6 +117,20 @@ def test_tokens_of_a_resnet_cannot_be_dropped_but_its_pixels_can():
     assert not torch.allclose(losses["mfd_loss"], losses["fd_loss"])
 
 
+def test_what_cannot_be_masked_is_said_before_any_data():
+    with pytest.raises(UserError, match=r"loss.mask_ratio .*would hide all 16 patches"):
+        make({"mfd": 1}, mask_ratio=0.99)
+    odd = {**tiny.STUDENT, "vision_cfg": {**tiny.STUDENT["vision_cfg"], "patch_size": 7}}
+    with pytest.raises(UserError, match="patch_size=7 must divide"):
+        make({"mfd": 1}, student=odd, mask_kind="pixels")
+
+
+def test_a_teacher_that_no_term_uses_is_not_run():
+    task, _, batch, view = make({"contrastive": 1, "crd": 0})
+    assert task.teacher is None
+    assert list(step(task, view, batch)[0]) == ["contrastive_loss"]
+
+
 def test_autocast_is_for_the_models_and_losses_stay_float32():
     task, _, batch, view = make({"contrastive": 1, "crd": 1}, autocast=torch.bfloat16)
     losses, _ = step(task, view, batch)
