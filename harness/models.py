@@ -101,6 +101,20 @@ def load_model(spec: str, pretrained: str | None = None) -> LoadedModel:
     return _create(spec, pretrained, config, spec)
 
 
+def load_trained(spec: str, pretrained: str | None = None) -> LoadedModel:
+    """As `load_model`, for a model that is about to be measured or passed on: random weights are refused.
+
+    Raises:
+        UserError: also when no weights were asked for.
+    """
+    loaded = load_model(spec, pretrained)
+    if loaded.is_random:
+        raise UserError(
+            f"{spec} is an open_clip name without weights, so they would be random; give --pretrained TAG or FILE"
+        )
+    return loaded
+
+
 def create_model(config: ModelConfig) -> LoadedModel:
     """The model of a recipe's ``student`` or ``teacher`` section, freshly initialised unless it names weights.
 

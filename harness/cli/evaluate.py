@@ -33,9 +33,9 @@ def evaluate(
     sets = [described(path) for path in set_path] if set_path else sets_of_run(model)
     from harness.cli.table import print_metrics
     from harness.evaluate import evaluate as run
-    from harness.models import load_model, pick_device
+    from harness.models import load_trained, pick_device
 
-    loaded = load_model(model, pretrained)
+    loaded = load_trained(model, pretrained)
     print_metrics(run(loaded, sets, batch_size=batch_size, device=pick_device(device), out=out))
 
 

@@ -16,7 +16,7 @@ def export(
 ) -> None:
     """Write a model as a folder that stock open_clip loads with local-dir:FOLDER."""
     from harness.export import export_model
-    from harness.models import load_model
+    from harness.models import load_trained
 
-    export_model(load_model(model, pretrained), out, half=half)
+    export_model(load_trained(model, pretrained), out, half=half)
     typer.echo(f"open_clip.create_model_and_transforms('local-dir:{out}') loads it")

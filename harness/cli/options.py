@@ -1,7 +1,5 @@
 """Options that several commands share."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +13,3 @@ DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", help="What ${data_root} stands for in the recipe (default: its paths.data_root)."),
 ]
-
-
-def command_line() -> str:
-    """The command as typed, for the run's record."""
-    return shlex.join(["clipkd", *sys.argv[1:]])

@@ -17,12 +17,14 @@ def list_recipes() -> None:
 
     from harness.config import load_recipe, recipe_names
 
-    table = Table("recipe", "student", "teacher", "loss", "what it is for")
+    table = Table()
+    table.add_column("recipe", no_wrap=True)  # a name cut short could not be typed
+    table.add_column("loss")
+    table.add_column("what it is for")
     for name in recipe_names():
         recipe = load_recipe(name)
         terms = " + ".join(f"{weight:g} {term}" for term, weight in recipe.loss.weights.items())
-        teacher = recipe.teacher.model if recipe.teacher else "-"
-        table.add_row(name, recipe.student.model, teacher, terms, recipe.description)
+        table.add_row(name, terms, recipe.description)
     Console().print(table)
 
 

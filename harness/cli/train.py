@@ -23,8 +23,9 @@ def train(
     # The recipe is checked before torch, open_clip and the data are touched.
     from harness.cli.table import print_metrics
     from harness.loop import train as run
+    from harness.runs import command_line
 
     out = out or Path("runs") / loaded.name
-    summary = run(loaded, out, command=options.command_line())
+    summary = run(loaded, out, command=command_line())
     print_metrics(summary["metrics"])
     typer.echo(f"{out / 'export'} holds the model, {out / 'summary.json'} the results")

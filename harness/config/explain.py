@@ -29,7 +29,7 @@ def invalid(error: ValidationError, tree: Tree) -> RecipeError:
     problems = error.errors(include_url=False)
     problems.sort(key=lambda item: item["type"] != "extra_forbidden")
     first = problems[0]
-    path: Path = first.get("ctx", {}).get("at") or tuple(part for part in first["loc"] if part != "[key]")
+    path = _path(first)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return RecipeError(f"{tree.mark(path)}: {_sentence(first, path)}{more}")
 
@@ -42,6 +42,12 @@ def not_yaml(error: yaml.YAMLError, name: str, *, lines: bool = True) -> RecipeE
     parts = [getattr(error, "context", None), getattr(error, "problem", None)]
     reason = ", ".join(filter(None, parts)) or " ".join(str(error).split())
     return RecipeError(f"{place}: not valid YAML: {reason}")
+
+
+def _path(problem: dict[str, Any]) -> Path:
+    context = problem.get("ctx", {})
+    validated = tuple(part for part in problem["loc"] if part != "[key]")
+    return context.get("at") or (*validated, *context.get("inside", ()))
 
 
 def _sentence(problem: dict[str, Any], path: Path) -> str:

@@ -67,5 +67,7 @@ class LossConfig(Section):
         try:
             check_weights(self.weights, self.variant)
         except ValueError as error:
-            raise problem(f"cannot be used: {error}", at=("loss", "weights")) from error
+            # The schema has checked each term and weight: what is left is that none is active, or the weight of gd.
+            at = ("loss", "weights", "gd") if "gd" in self.active else ("loss", "weights")
+            raise problem(f"cannot be used: {error}", at=at) from error
         return self

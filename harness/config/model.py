@@ -1,10 +1,11 @@
 """Sections `student` and `teacher`: which models, and where their weights come from."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from harness.config.openclip import check_model_config
 from harness.config.section import Section, Text, problem
 
 # These name a folder that brings its own architecture and weights.
@@ -23,7 +24,7 @@ class ModelConfig(Section):
     pretrained: Text | None = Field(
         None, description="open_clip tag or checkpoint file to start from; null = random weights."
     )
-    config: dict[str, Any] | None = Field(
+    config: Annotated[dict[str, Any], AfterValidator(check_model_config)] | None = Field(
         None, description="Inline open_clip model config (embed_dim, vision_cfg, text_cfg), registered under `model`."
     )
 

@@ -50,8 +50,13 @@ class Recipe(Section):
                 f"must not exceed train.steps ({steps}), or the learning rate never reaches its peak; got {warmup}",
                 at=("schedule", "warmup_steps"),
             )
-        if self.schedule.kind == "cosine" and self.schedule.min_lr > self.optim.lr:
-            raise problem(
-                f"must not exceed optim.lr ({self.optim.lr:g}), got {self.schedule.min_lr:g}", at=("schedule", "min_lr")
-            )
+        return self
+
+    @model_validator(mode="after")
+    def _learning_rates_fall(self) -> "Recipe":
+        lowest = self.schedule.min_lr
+        for key in ("lr", "loss_lr"):
+            peak = getattr(self.optim, key)
+            if self.schedule.kind == "cosine" and peak is not None and lowest > peak:
+                raise problem(f"must not exceed optim.{key} ({peak:g}), got {lowest:g}", at=("schedule", "min_lr"))
         return self

@@ -12,9 +12,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def problem(message: str, *, at: tuple[str, ...] = ()) -> PydanticCustomError:
-    """Describe a broken rule in words; `at` is the dotted key (seen from the whole recipe) whose line is to blame."""
-    return PydanticCustomError("rule", message, {"at": at} if at else None)  # type: ignore[arg-type]
+def problem(message: str, *, at: tuple[str, ...] = (), inside: tuple[str, ...] = ()) -> PydanticCustomError:
+    """Describe a broken rule in words.
+
+    Args:
+        message: what comes after the key in the sentence.
+        at: the key whose line is to blame, seen from the whole recipe; default: what is being validated.
+        inside: a key within what is being validated, for a section that does not know where in the recipe it is.
+    """
+    return PydanticCustomError("rule", "{message}", {"message": message, "at": at, "inside": inside})
 
 
 def two_numbers(value: Any) -> Any:

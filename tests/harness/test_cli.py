@@ -10,6 +10,7 @@ import pytest
 
 from harness.cli import main
 from harness.cli.guard import explain
+from harness.config import recipe_names
 from harness.errors import UserError
 
 
@@ -96,6 +97,14 @@ def test_train_passes_recipe_folder_and_command_on(clipkd, stand_in, tmp_path):
     assert "50.0" in out
 
 
+def test_train_records_the_command_as_runs_writes_it(clipkd, stand_in, tmp_path):
+    commands = []
+    stand_in("harness.loop", train=lambda *_, command: commands.append(command) or {"metrics": {}})
+    stand_in("harness.runs", command_line=lambda: "as runs writes it")
+    assert clipkd("train", "smoke", "--out", str(tmp_path))[0] == 0
+    assert commands == ["as runs writes it"]
+
+
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [
@@ -107,6 +116,21 @@ def test_train_passes_recipe_folder_and_command_on(clipkd, stand_in, tmp_path):
             "error: no permission to read or write for runs/a",
         ),
         (OSError(errno.EROFS, "Read-only file system", "/a"), 2, "error: no permission to read or write for /a"),
+        (
+            FileExistsError(errno.EEXIST, "File exists", "no/such/run"),
+            2,
+            "error: no/such/run is in the way; choose another folder or move it away\n",
+        ),
+        (
+            IsADirectoryError(errno.EISDIR, "Is a directory", "runs/a"),
+            2,
+            "error: runs/a is a folder where a file is needed; choose another folder",
+        ),
+        (
+            NotADirectoryError(errno.ENOTDIR, "Not a directory", "runs/a/.tmp", None, "runs/a/export"),
+            2,
+            "error: runs/a/export is in the way;",
+        ),
         (ModuleNotFoundError("No module named 'webdataset'", name="webdataset"), 2, "pip install 'kdlosses[harness]'"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
@@ -133,10 +157,33 @@ def test_a_bug_is_a_traceback(monkeypatch, stand_in, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [FileNotFoundError(errno.ENOENT, "x"), ModuleNotFoundError(name="harness.nope"), ValueError("x")]
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "x"),
+        FileExistsError("ours"),
+        ModuleNotFoundError(name="harness.nope"),
+        ValueError("x"),
+    ],
 )
 def test_bugs_have_no_sentence(error):
     assert explain(error) is None
+
+
+@pytest.mark.parametrize("below", ["", "/run", "/deep/run"])
+def test_a_file_where_a_folder_is_needed_is_named(clipkd, stand_in, tmp_path, below):
+    (tmp_path / "file").touch()
+    stand_in("harness.data.openmoji", build=lambda out, size: out.mkdir(parents=True))
+    code, _, err = clipkd("data", "openmoji", "--out", f"{tmp_path}/file{below}")
+    says = "is a file where a folder is needed; choose another folder or move it away"
+    assert (code, err) == (2, f"error: {tmp_path}/file {says}\n")
+
+
+def test_recipe_names_are_whole_at_80_columns(clipkd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = clipkd("recipes", "list")
+    assert code == 0
+    assert set(recipe_names()) <= set(out.split())
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_recipes_list_and_show_and_keys(clipkd, monkeypatch):
@@ -173,7 +220,7 @@ def test_quickstart_passes_seeds_on(clipkd, stand_in, tmp_path):
 
 def test_export_passes_everything_on(clipkd, stand_in, tmp_path):
     calls = []
-    stand_in("harness.models", load_model=lambda *spec: spec)
+    stand_in("harness.models", load_trained=lambda *spec: spec)
     stand_in("harness.export", export_model=lambda *model, half: calls.append((*model, half)))
     assert clipkd("export", "runs/x", "--out", str(tmp_path / "e"), "--half")[0] == 0
     assert clipkd("export", "ViT-B-16", "--pretrained", "openai", "--out", str(tmp_path / "e"))[0] == 0
@@ -190,7 +237,7 @@ def evaluated(stand_in):
         return {item.name: {"top1": 25.0} for item in sets}
 
     stand_in("harness.evaluate", evaluate=evaluate)
-    stand_in("harness.models", load_model=lambda *spec: spec, pick_device=lambda choice: choice)
+    stand_in("harness.models", load_trained=lambda *spec: spec, pick_device=lambda choice: choice)
     return asked
 
 

@@ -1,12 +1,16 @@
 """Recipes: what is read, what is refused, and in which words."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import harness
 from harness.config import Recipe, RecipeError, dump_recipe, load_recipe
 from harness.config.keys import all_keys
 
@@ -109,7 +113,7 @@ def test_other_plain_scalars_are_text(recipe, text):
         ("loss.weights.clip_kd=1", "loss.weights.clip_kd names no loss term"),
         ("loss.backend=cuda", "loss.backend names no backend, got 'cuda'"),
         ("schedule.warmup_steps=5", "schedule.warmup_steps must not exceed train.steps (4)"),
-        ("schedule.min_lr=1", "schedule.min_lr must not exceed optim.lr"),
+        ("schedule.min_lr=1", "schedule.min_lr must not exceed optim.lr (0.001), got 1"),
         ("eval.sets=[{name: a, kind: recall, path: b}]", "eval.sets[0].kind must be one of"),
         ("eval.sets=[{name: a, kind: retrieval}]", "eval.sets[0].path is missing"),
         ("eval.sets=[{name: a, kind: retrieval, path: 'synthetic:x'}]", "whole number above 0 in path: synthetic:N"),
@@ -184,8 +188,24 @@ def test_an_override_of_one_weight_keeps_the_default_ones(recipe):
 
 def test_the_released_gd_weight_needs_the_released_variant(recipe):
     gd = ["teacher.model=ViT-B-16", "loss.weights.gd=1e8"]
-    assert 'loss.weights cannot be used: a gd weight of 1e+08 belongs to variant="released"' in refused(recipe(), *gd)
+    says = (
+        '--set loss.weights.gd=1e8: loss.weights.gd cannot be used: a gd weight of 1e+08 belongs to variant="released"'
+    )
+    assert refused(recipe(BASE + "loss: {weights: {contrastive: 1}}\n"), *gd).startswith(says)
     assert load_recipe(recipe(), [*gd, "loss.variant=released"]).loss.weights["gd"] == 1e8
+
+
+def test_weights_that_are_all_zero_blame_the_mapping(recipe):
+    text = BASE + "loss:\n  weights: {contrastive: 0, gd: 0}\n"
+    assert refused(recipe(text)).startswith("recipe.yaml, line 12: loss.weights cannot be used")
+
+
+def test_min_lr_must_not_exceed_loss_lr_either(recipe):
+    too_high = ["schedule.min_lr=1e-4", "optim.loss_lr=1e-5"]
+    says = "--set schedule.min_lr=1e-4: schedule.min_lr must not exceed optim.loss_lr (1e-05), got 0.0001"
+    assert refused(recipe(), *too_high) == says
+    assert load_recipe(recipe(), [*too_high, "schedule.kind=constant"]).optim.loss_lr == 1e-5
+    assert load_recipe(recipe(), ["schedule.min_lr=1e-4", "optim.loss_lr=1e-4"]).schedule.min_lr == 1e-4
 
 
 def test_two_eval_sets_of_one_name_are_refused(recipe):
@@ -327,7 +347,7 @@ def test_a_dumped_recipe_loads_to_an_equal_one(tmp_path_factory, text, lr, weigh
         "data": {"train": ["1e-3", "no", "null", "a: b"], "root": text.replace("$", "")},
         "student": {
             "model": "true",
-            "config": {"embed_dim": 1, "vision_cfg": {}, "text_cfg": {"a": [1, 2.5, None, "1e5"]}},
+            "config": {"embed_dim": 1, "vision_cfg": {}, "text_cfg": {"norm_kwargs": {"a": [1, 2.5, None, "1e5"]}}},
         },
         "teacher": {"model": "ViT-B-16"},
         "loss": {"weights": weights},
@@ -357,3 +377,71 @@ def test_a_file_outside_the_working_folder_is_named_in_full(recipe, monkeypatch,
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert re.match(rf"{re.escape(str(Path(file).resolve()))}, line 7: ", refused(str(file)))
+
+
+INLINE = """\
+student:
+  model: mine
+  config:
+    embed_dim: 32
+    vision_cfg: {image_size: 32, timm_model_name: resnet18}
+    text_cfg:
+      width: 32
+      hf_tokenizer_name: shipped:openmoji
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        (
+            "student.config.vision_cfg=small",
+            "student.config.vision_cfg must be a mapping of open_clip's vision_cfg keys",
+        ),
+        ("student.config.text_cfg=[1]", "student.config.text_cfg must be a mapping of open_clip's text_cfg keys"),
+        (
+            "student.config.text_cfg.hf_tokenizer_name=3",
+            "student.config.text_cfg.hf_tokenizer_name must be text, got 3",
+        ),
+        ("student.config.vision_cfg.layerz=2", "student.config.vision_cfg.layerz is not a key of open_clip's model"),
+        ("student.config.vision_cfg.layerz=2", "did you mean layers?"),
+        ("student.config.vision_cfg.timm_modelname=x", "did you mean timm_model_name?"),
+        ("student.config.text_cfg.vocabsize=2", "did you mean vocab_size?"),
+        ("student.config.embed_dims=2", "student.config.embed_dims is not a key of open_clip's model configs; did you"),
+        ("student.config.zzz=2", "known: custom_text, embed_dim,"),
+        ("student.config.cast_dtype=fp16", "student.config.cast_dtype is not a key"),
+        ("teacher={model: t, config: {vision_cgf: {}}}", "teacher.config.vision_cgf is not a key"),
+    ],
+)
+def test_an_inline_config_that_open_clip_would_refuse(recipe, override, says):
+    message = refused(recipe(BASE.replace("student:\n  model: ViT-B-32\n", INLINE)), override)
+    assert message.startswith("--set ")
+    assert says in message
+
+
+def test_a_misspelt_key_of_an_inline_config_has_its_line(recipe):
+    text = BASE.replace("student:\n  model: ViT-B-32\n", INLINE.replace("width", "widht"))
+    assert refused(recipe(text)) == (
+        "recipe.yaml, line 10: student.config.text_cfg.widht is not a key of open_clip's model configs; "
+        "did you mean width?"
+    )
+
+
+def test_every_config_that_comes_with_open_clip_can_be_written_inline():
+    import open_clip
+
+    from harness.config import ModelConfig
+
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        assert ModelConfig(model="mine", config=config).config == config
+
+
+@pytest.mark.parametrize(("inline", "paid"), [(False, False), (True, True)])
+def test_only_an_inline_config_pays_for_open_clip(recipe, inline, paid):
+    recipe(BASE.replace("student:\n  model: ViT-B-32\n", INLINE) if inline else BASE)
+    code = "import sys; from harness.config import load_recipe; load_recipe('recipe.yaml')\n"
+    code += f"assert ('open_clip' in sys.modules) is {paid}"
+    environment = os.environ | {"PYTHONPATH": str(Path(harness.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr

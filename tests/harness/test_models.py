@@ -8,7 +8,7 @@ import torch
 from harness.config import ModelConfig
 from harness.errors import UserError
 from harness.export import export_model
-from harness.models import create_model, load_model
+from harness.models import create_model, load_model, load_trained
 from harness.probe import probe
 from tests.harness import tiny
 
@@ -128,9 +128,10 @@ def test_a_models_own_normalisation_is_kept(run):
     assert (loaded.mean, loaded.std) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
 
 
-def test_an_unknown_key_of_a_model_config_is_said():
-    with pytest.raises(UserError, match="unexpected keyword argument 'layerz'"):
-        create_model(ModelConfig(model="test-models-typo", config={**tiny.STUDENT, "vision_cfg": {"layerz": 2}}))
+def test_random_weights_are_not_measured(run):
+    with pytest.raises(UserError, match="RN50 is an open_clip name without weights"):
+        load_trained("RN50")
+    assert load_trained(str(run)).name == "run"
 
 
 @pytest.mark.parametrize(
