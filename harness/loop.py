@@ -23,7 +23,7 @@ from harness.metrics import Interval, MetricsWriter
 from harness.models import LoadedModel, create_model, pick_device
 from harness.optim import build_optimizer, build_schedule
 from harness.probe import probe
-from harness.progress import make_display
+from harness.progress import Display, make_display
 from harness.runs import DONE, prepare_run
 from harness.task import DistillTask
 
@@ -125,6 +125,7 @@ class Trainer:
         try:
             with make_display(self.recipe.name, self.steps) as display:
                 display.note(self.describe())
+                told = self._tell_bad(display, told=0)
                 for step in range(1, self.steps + 1):
                     lr = self.schedule.get_last_lr()[0]
                     interval.add(*self.train_step(next(batches)))
@@ -136,8 +137,7 @@ class Trainer:
                         display.report(values)
                     if self._due(step, self.recipe.train.save_every):
                         self.save(step)
-                if self.loader.bad.counts:
-                    display.note(self._describe_bad())
+                self._tell_bad(display, told)
         finally:
             writer.close()
         return time.perf_counter() - start
@@ -195,9 +195,13 @@ class Trainer:
     def _due(self, step: int, every: int | None) -> bool:
         return step == self.steps or (every is not None and step % every == 0)
 
-    def _describe_bad(self) -> str:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in self.loader.bad.counts.most_common())
-        return f"{self.recipe.name}: skipped broken samples ({kinds}), listed in {self.loader.bad.path}"
+    def _tell_bad(self, display: Display, told: int) -> int:
+        """Show what has been skipped, if it is more than was told: cached data is read before the first step."""
+        bad = self.loader.bad
+        if bad.counts.total() > told:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in bad.counts.most_common())
+            display.note(f"{self.recipe.name}: WARNING, skipped broken samples ({kinds}), listed in {bad.path}")
+        return bad.counts.total()
 
     def _models(self) -> dict[str, LoadedModel]:
         return {"student": self.student} | ({"teacher": self.teacher} if self.teacher else {})

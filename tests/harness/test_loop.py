@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.loop import Trainer, train
 from harness.metrics import read_metrics
 from tests.harness import tiny
+from tests.harness.pairs import pair, write_tar
 
 
 def trainer(tmp_path, **sections) -> Trainer:
@@ -164,6 +165,15 @@ def test_a_run_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be made: Not a directory"):
         train(tiny.recipe(), tmp_path / "file" / "run")
+
+
+def test_skipped_samples_are_told_before_the_first_step(tmp_path, capsys):
+    write_tar(tmp_path / "0.tar", [("broken", {"png": b"", "txt": b"x"}), *map(pair, range(40))])
+    run = trainer(tmp_path, data={"train": str(tmp_path / "0.tar")})
+    run.run()
+    lines = capsys.readouterr().out.splitlines()
+    assert "WARNING, skipped broken samples (1 " in lines[1]
+    assert len([line for line in lines if "WARNING" in line]) == 1
 
 
 def test_missing_evaluation_sets_are_found_before_training(tmp_path):

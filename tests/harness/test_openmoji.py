@@ -229,6 +229,16 @@ def test_a_path_that_cannot_be_made(tmp_path):
         build(tmp_path / "file" / "o", size=16, limit=5)
 
 
+@pytest.mark.parametrize("harm", [Path.unlink, lambda shard: shard.write_bytes(shard.read_bytes()[:700])])
+def test_a_lost_or_cut_file_is_made_anew(tmp_path, harm):
+    out = tmp_path / "o"
+    build(out, size=16, limit=5)
+    whole = contents(out)
+    harm(out / "train-student" / "00000.tar")
+    build(out, size=16, limit=5)
+    assert contents(out) == whole
+
+
 def test_another_release_of_the_icons_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(render, "distribution", lambda name: SimpleNamespace(version="16.0.0"))
     with pytest.raises(

@@ -10,12 +10,12 @@ from harness.data.openmoji.sets import write_all
 from harness.data.openmoji.table import ATTRIBUTION, VERSION, Icon, read_icons
 from harness.errors import UserError
 
-LAYOUT = 1  # raise it when the split, the folders or the drawing change: data sets built before are built anew
+LAYOUT = 2  # raise it when the split, the folders or the drawing change: data sets built before are built anew
 MARKER = "dataset.json"
 
 
 def build(out: Path, size: int = 64, *, limit: int | None = None) -> dict[str, Any]:
-    """Build the data set unless `out` already holds it.
+    """Build the data set unless `out` already holds it, every file of it at its full size.
 
     The folder appears under its name when it is complete, so a killed build needs no clean-up.
 
@@ -25,7 +25,8 @@ def build(out: Path, size: int = 64, *, limit: int | None = None) -> dict[str, A
         limit: keep only this many icons of each split (for tests).
 
     Returns:
-        What dataset.json says: layout, openmoji, size, limit, license, and counts (images in each folder).
+        What dataset.json says: layout, openmoji, size, limit, license, counts (images in each folder), and files
+        (bytes of each).
 
     Raises:
         UserError: `out` holds something else or cannot be written, or a package is missing.
@@ -34,7 +35,7 @@ def build(out: Path, size: int = 64, *, limit: int | None = None) -> dict[str, A
     wanted = {"name": "openmoji", "layout": LAYOUT, "openmoji": VERSION, "size": size, "limit": limit}
     try:
         found = _read_marker(out)
-        if found is not None and {key: found.get(key) for key in wanted} == wanted:
+        if found is not None and {key: found.get(key) for key in wanted} == wanted and _files(out) == found["files"]:
             return found
         return _build_aside(out, svg_folder(), wanted)
     except OSError as error:
@@ -81,9 +82,15 @@ def _fill(folder: Path, svgs: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     pngs = {icon.hexcode: render(svgs / f"{icon.hexcode}.svg", wanted["size"]) for icon in kept}
     counts = write_all(folder, kept, pngs, names)
     (folder / "LICENSE.txt").write_text(_license(), encoding="utf-8")
-    summary = {**wanted, "license": ATTRIBUTION, "counts": counts}
+    summary = {**wanted, "license": ATTRIBUTION, "counts": counts, "files": _files(folder)}
     (folder / MARKER).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return summary
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Return the size in bytes of every file but the marker: a lost or cut shard would shrink the data in silence."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
 
 
 def _few(icons: list[Icon], limit: int) -> list[Icon]:
