@@ -1,4 +1,4 @@
-"""Samples that were skipped: counted, written down, and too many of them end the run."""
+"""Samples that were skipped: counted, written down; too many of them, or one broken shard, end the run."""
 
 import json
 from collections import Counter
@@ -11,6 +11,14 @@ from harness.errors import UserError
 
 # Below this many samples a rate says nothing yet, unless the whole data set was read.
 MIN_SEEN = 200
+
+
+def broken_shard(shard: str, reason: str) -> UserError:
+    """Return the error for a shard that cannot be read to its end."""
+    return UserError(
+        f"data.train: the shard {shard} is broken ({reason}); mend or remove the file, or list only the good shards in "
+        "data.train."
+    )
 
 
 class BadSampleLog:
@@ -30,7 +38,11 @@ class BadSampleLog:
         self._known: dict[tuple[str, str, str], BadSample] = {}  # in the order met
 
     def add(self, bad: Sequence[BadSample], num_good: int, *, complete: bool = False) -> None:
-        """Take in what was read; `complete` says that nothing of the data set is left to read."""
+        """Take in what was read; `complete` says that nothing of the data set is left to read.
+
+        Raises:
+            UserError: a shard is broken, too many samples are bad, or the file cannot be written.
+        """
         self._num_seen += len(bad) + num_good
         self._num_bad += len(bad)
         found = {(sample.shard, sample.key, sample.kind): sample for sample in bad}
@@ -38,6 +50,10 @@ class BadSampleLog:
         self._known.update(new)
         self.counts.update(sample.kind for sample in new.values())
         self._write(list(new.values()))
+        # How many samples a broken shard hides is unknown, so no rate can allow for it.
+        for sample in bad:
+            if sample.kind == "broken_shard":
+                raise broken_shard(sample.shard, sample.reason)
         enough = complete or self._num_seen >= MIN_SEEN
         if enough and self._num_bad > self.max_rate * self._num_seen:
             raise UserError(self._too_many())

@@ -28,7 +28,7 @@ class CsvSource:
         if root is not None and not Path(root).is_dir():
             raise UserError(f"data.root: no folder at {root}{nearest(Path(root))}; it is where image paths start from.")
         self._keys = (image_key, caption_key)
-        self._rows: list[tuple[Path, Path, str | None, str | None]] = []
+        self._rows: list[tuple[Path, Path, int, str | None, str | None]] = []
         for file in files:
             folder = Path(root) if root is not None else file.parent
             self._rows += [(file, folder, *row) for row in self._read(existing_file(file, "CSV file"), separator)]
@@ -37,17 +37,19 @@ class CsvSource:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> RawSample:
-        file, folder, image, caption = self._rows[index]
-        return RawSample(image or f"row {index + 1}", str(file), folder / image if image else None, caption)
+        file, folder, line, image, caption = self._rows[index]
+        return RawSample(image or f"line {line}", str(file), folder / image if image else None, caption)
 
-    def _read(self, path: Path, separator: str) -> Iterator[tuple[str | None, str | None]]:
+    def _read(self, path: Path, separator: str) -> Iterator[tuple[int, str | None, str | None]]:
+        """Yield line, image and caption of each row; the header is line 1, a row of several lines has its last."""
         # An undecodable byte concerns one caption only: it is kept, and that sample is found to be bad.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             header = file.readline()
             names, used = self._columns(path, header, separator)
             try:
-                for row in csv.DictReader(file, fieldnames=names, delimiter=used):
-                    yield row[self._keys[0]], row[self._keys[1]]
+                rows = csv.DictReader(file, fieldnames=names, delimiter=used)
+                for row in rows:
+                    yield rows.line_num + 1, row[self._keys[0]], row[self._keys[1]]
             except csv.Error as error:
                 raise UserError(f"data.train: {path} is not a readable CSV file ({error}).") from error
 

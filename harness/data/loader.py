@@ -8,7 +8,7 @@ from harness.data.bad import BadSampleLog
 from harness.data.batch import Batch
 from harness.data.chunks import Decoder, full_batches, too_few
 from harness.data.memory import fill
-from harness.data.shards import ShardSource
+from harness.data.shards import IMAGE_ENDINGS, ShardSource
 from harness.data.sources import IndexedSource, describe, open_source
 from harness.data.streaming import stream
 from harness.data.tokens import Tokenizers
@@ -63,7 +63,7 @@ def build_loader(
             stopped, and so do CSV and synthetic data without bad samples; a stream of shards gets a new order.
 
     Raises:
-        UserError: data is missing, broken beyond `cfg.max_bad_rate`, or less than a batch.
+        UserError: data is missing, broken beyond `cfg.max_bad_rate`, in a broken shard, or less than a batch.
     """
     source = open_source(cfg, image_size=image_size, seed=seed)
     _check_size(source, cfg, batch_size)
@@ -88,6 +88,8 @@ def build_loader(
 
 def _check_size(source: IndexedSource | ShardSource, cfg: DataConfig, batch_size: int) -> None:
     found = source.count(batch_size) if isinstance(source, ShardSource) else len(source)
+    if found == 0 and isinstance(source, ShardSource):
+        raise UserError(_no_image(source))
     if found < batch_size:
         raise UserError(too_few(found, batch_size))
     if isinstance(source, ShardSource) and cfg.cache == "none" and cfg.workers > len(source.shards):
@@ -95,3 +97,11 @@ def _check_size(source: IndexedSource | ShardSource, cfg: DataConfig, batch_size
             f"data.workers is {cfg.workers} but data.train has {len(source.shards)} shards, and each worker reads "
             f"shards of its own; set data.workers to at most {len(source.shards)}, or data.cache to memory."
         )
+
+
+def _no_image(source: ShardSource) -> str:
+    shards = describe([str(shard) for shard in source.shards])
+    return (
+        f"data.train: {shards} {'is' if len(source.shards) == 1 else 'are'} empty, without any image (a member ending "
+        f"in {', '.join(IMAGE_ENDINGS)}); build the data again or list other shards."
+    )

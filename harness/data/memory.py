@@ -68,10 +68,14 @@ class Memory:
 def fill(
     source: IndexedSource | ShardSource, view: View, tokenizers: Tokenizers, log: BadSampleLog, *, threads: int
 ) -> Memory:
-    """Read and decode the whole source once."""
+    """Read and decode the whole source once.
+
+    Raises:
+        UserError: a shard is broken, or too many samples are bad.
+    """
     bad: list[BadSample] = []
     images, captions, keys = [], [], []
-    for key, decoded in _decode_all(_read_all(source, bad), view, threads):
+    for key, decoded in _decode_all(_read_all(source, log), view, threads):
         if isinstance(decoded, BadSample):
             bad.append(decoded)
             continue
@@ -83,9 +87,10 @@ def fill(
     return Memory(images, tokenize(tokenizers, captions), captions, keys, view)
 
 
-def _read_all(source: IndexedSource | ShardSource, bad: list[BadSample]) -> Iterator[RawSample]:
+def _read_all(source: IndexedSource | ShardSource, log: BadSampleLog) -> Iterator[RawSample]:
     if isinstance(source, ShardSource):
-        return source.read(range(len(source.shards)), bad.append)
+        # A broken shard ends the run at once, not after all the others are decoded.
+        return source.read(range(len(source.shards)), lambda broken: log.add([broken], 0))
     return (source[index] for index in range(len(source)))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from webdataset.tariterators import base_plus_ext, tarfile_samples
 
+from harness.data.bad import broken_shard
 from harness.data.samples import BadSample, RawSample
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
@@ -20,7 +21,11 @@ class ShardSource:
         self.shards = list(shards)
 
     def read(self, order: Iterable[int], on_broken: Callable[[BadSample], None]) -> Iterator[RawSample]:
-        """Yield the pairs of the shards with these numbers; a shard that breaks off is reported and left."""
+        """Yield the pairs of the shards with these numbers.
+
+        A shard that breaks off is handed to `on_broken`, as a BadSample because a worker process cannot raise a clean
+        UserError: what it raises arrives with its traceback as the message.
+        """
         for number in order:
             shard = str(self.shards[number])
             errors: list[Exception] = []
@@ -35,7 +40,11 @@ class ShardSource:
                 on_broken(BadSample("", shard, "broken_shard", reason))
 
     def count(self, at_most: int) -> int:
-        """Return the number of images, reading no further than `at_most`; only the tar headers are read."""
+        """Return the number of images, reading no further than `at_most`; only the tar headers are read.
+
+        Raises:
+            UserError: a shard among those read is broken.
+        """
         found = 0
         for shard in self.shards:
             for name in _member_names(shard):
@@ -51,8 +60,10 @@ def _member_names(shard: Path) -> Iterator[str]:
         with tarfile.open(shard) as archive:
             for member in archive:
                 yield member.name
-    except tarfile.TarError:
-        return  # what is broken is reported when it is read
+    except Exception as error:  # TarError, OSError, and what a broken compression raises: EOFError, zlib.error, ...
+        raise broken_shard(str(shard), _reason(error)) from error
+    if reason := _cut_short(shard):
+        raise broken_shard(str(shard), reason)
 
 
 def _cut_short(shard: Path) -> str:
@@ -62,9 +73,12 @@ def _cut_short(shard: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    # webdataset appends the stream and the shard to the error's own arguments.
-    text = error.strerror if isinstance(error, OSError) else error.args[0]
-    return f"{type(error).__name__}: {text}"
+    """Return the error's name and the first line of its message, which is all that is about the shard's content."""
+    # webdataset appends the stream to the message, and the stream and the shard to the arguments; tarfile adds a line
+    # for each compression that it tried.
+    text = error.strerror if isinstance(error, OSError) else str(next(iter(error.args), ""))
+    first_line = (text or str(error)).split("\n")[0].split(" @ <")[0]
+    return f"{type(error).__name__}: {first_line.rstrip(':')}"
 
 
 def _pair(members: dict[str, Any]) -> RawSample:

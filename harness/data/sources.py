@@ -1,5 +1,6 @@
 """From the recipe's `data.train` to a source of pairs."""
 
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -28,7 +29,7 @@ def open_source(cfg: DataConfig, *, image_size: int, seed: int) -> IndexedSource
     """Open the training pairs, checking that every file is there.
 
     Raises:
-        UserError: a file or column is missing, or the entries are of different kinds.
+        UserError: a file or column is missing, a file is of no known kind, or the entries are of different kinds.
     """
     kinds = {_kind(entry) for entry in cfg.train}
     if len(kinds) > 1:
@@ -43,6 +44,8 @@ def open_source(cfg: DataConfig, *, image_size: int, seed: int) -> IndexedSource
         )
     if kinds == {"synthetic pairs"}:
         return SyntheticSource(sum(map(_synthetic_count, cfg.train)), image_size, seed)
+    for entry in cfg.train:
+        _check_kind(Path(entry))
     return ShardSource([shard for pattern in cfg.train for shard in expand_shards(pattern)])
 
 
@@ -50,6 +53,23 @@ def _kind(entry: str) -> str:
     if entry.startswith(_SYNTHETIC):
         return "synthetic pairs"
     return "CSV files" if Path(entry).suffix.lower() in _CSV_ENDINGS else "webdataset shards"
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse a single file that is no tar; folders and patterns are left to the reading of their shards."""
+    if not path.is_file():
+        return
+    if path.stat().st_size == 0:
+        raise UserError(f"data.train: {path} is empty, it has zero bytes; build or download it again.")
+    try:
+        is_tar = tarfile.is_tarfile(path)
+    except (OSError, EOFError):
+        return  # a file that cannot be read is told with its reason when its shard is
+    if not is_tar:
+        raise UserError(
+            f"data.train: {path} is neither a .tar shard nor a .csv/.tsv file; give a file of one of these kinds, and "
+            "let the name of a list of pairs end in .csv or .tsv."
+        )
 
 
 def _synthetic_count(entry: str) -> int:

@@ -85,8 +85,7 @@ def test_workers_share_the_shards_out(data):
 
 def test_what_is_bad_in_a_stream_counts_once_a_pass(tmp_path):
     write_tar(tmp_path / "0.tar", [("broken", {"png": b"", "txt": b"x"}), *map(pair, range(100))])
-    (tmp_path / "1.tar").write_text("not a tar")
-    take(load(tmp_path, max_bad_rate=0.025), 100)
+    take(load(tmp_path, max_bad_rate=0.015), 100)
 
 
 def test_random_crops_do_not_depend_on_who_decodes(tmp_path):
@@ -207,15 +206,30 @@ def test_bad_samples_of_workers_are_written_down(tmp_path):
     assert sorted(json.loads(line)["key"] for line in lines) == ["broken0", "broken1"]
 
 
-@pytest.mark.parametrize("cache", ["none", "memory"])
-def test_a_broken_shard_is_skipped_and_written_down(tmp_path, cache):
-    write_shards(tmp_path, 8, per_shard=4)
-    (tmp_path / "00002.tar").write_text("an error page instead of a shard")
-    loader = load(tmp_path, log=tmp_path / "bad.jsonl", cache=cache, max_bad_rate=0.2)
-    assert sorted(take(loader, 2)) == list(range(8))
-    take(loader, 4)
+# An error page instead of a shard; cut inside a member; cut inside a header, which tarfile takes for the end.
+@pytest.mark.parametrize(("length", "reason"), [(0, "ReadError: "), (2570, "ReadError: "), (2100, "the file ends")])
+@pytest.mark.parametrize(("cache", "workers"), [("none", 0), ("none", 2), ("memory", 0), ("memory", 2)])
+def test_a_broken_shard_ends_the_run_whatever_rate_is_allowed(tmp_path, cache, workers, length, reason):
+    write_shards(tmp_path, 12, per_shard=4)
+    shard = tmp_path / "00002.tar"
+    shard.write_bytes(shard.read_bytes()[:length] or b"<html>not found</html>")
+    with pytest.raises(UserError) as caught:
+        take(load(tmp_path, log=tmp_path / "bad.jsonl", cache=cache, workers=workers, max_bad_rate=1.0), 4)
+    message = str(caught.value)
+    assert message.startswith(f"data.train: the shard {shard} is broken ({reason}")
+    assert message.endswith("; mend or remove the file, or list only the good shards in data.train.")
+    assert "\n" not in message and " @ " not in message
     (line,) = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
-    assert (line["shard"], line["kind"]) == (str(tmp_path / "00002.tar"), "broken_shard")
+    assert (line["shard"], line["kind"]) == (str(shard), "broken_shard")
+
+
+def test_the_cache_decodes_nothing_more_after_a_broken_shard(tmp_path, monkeypatch):
+    (tmp_path / "00001.tar").write_text("an error page instead of a shard")
+    write_tar(tmp_path / "00000.tar", map(pair, range(4)))
+    write_tar(tmp_path / "00002.tar", map(pair, range(4, 8)))
+    monkeypatch.setattr("harness.data.memory.decode", lambda raw: pytest.fail("decoded"))
+    with pytest.raises(UserError, match=r"00001.tar is broken"):
+        load(tmp_path, cache="memory")
 
 
 def test_shards_that_vanish_during_a_run_end_it(tmp_path):
@@ -223,7 +237,7 @@ def test_shards_that_vanish_during_a_run_end_it(tmp_path):
     take(loader, 2)
     for shard in tmp_path.iterdir():
         shard.unlink()
-    with pytest.raises(UserError, match=r"2 broken_shard; .* FileNotFoundError: No such file or directory"):
+    with pytest.raises(UserError, match=r"the shard .*tar is broken \(FileNotFoundError: No such file or directory\)"):
         take(loader, 2)
 
 
@@ -295,12 +309,21 @@ def test_fewer_usable_pairs_than_a_batch(tmp_path, cache):
         take(load(path, cache=cache, batch_size=8, max_bad_rate=0.5), 1)
 
 
-def test_empty_data(tmp_path):
-    write_tar(tmp_path / "0.tar", [])
+def test_an_empty_csv(tmp_path):
     (tmp_path / "pairs.csv").write_text("filepath,title\n")
-    for train in (tmp_path, tmp_path / "pairs.csv"):
-        with pytest.raises(UserError, match=r"data.train holds 0 usable samples"):
+    with pytest.raises(UserError, match=r"data.train holds 0 usable samples"):
+        load(tmp_path / "pairs.csv")
+
+
+@pytest.mark.parametrize("samples", [[], [("a", {"txt": b"a caption alone"})]])
+def test_empty_shards_are_named(tmp_path, samples):
+    first = write_tar(tmp_path / "0.tar", samples)
+    for train in (tmp_path, first):
+        with pytest.raises(UserError, match=rf"data.train: {first} is empty, without any image .*jpg, .*; build the"):
             load(train)
+    second = write_tar(tmp_path / "1.tar", samples)
+    with pytest.raises(UserError, match=rf"data.train: {first}, {second} are empty"):
+        load(tmp_path)
 
 
 def test_more_workers_than_shards(data):

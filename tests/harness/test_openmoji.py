@@ -239,6 +239,26 @@ def test_a_lost_or_cut_file_is_made_anew(tmp_path, harm):
     assert contents(out) == whole
 
 
+def test_the_summary_lists_the_bytes_of_every_other_file(tmp_path):
+    summary = build(tmp_path / "o", size=16, limit=5)
+    sizes = {name: len(content) for name, content in contents(tmp_path / "o").items()}
+    assert summary["files"] == {name: size for name, size in sizes.items() if name != "dataset.json"}
+
+
+def test_a_summary_without_its_files_is_made_anew(tmp_path):
+    summary = build(tmp_path / "o", size=16, limit=5)
+    marker = tmp_path / "o" / "dataset.json"
+    marker.write_text(json.dumps({key: value for key, value in summary.items() if key != "files"}))
+    assert build(tmp_path / "o", size=16, limit=5) == summary == json.loads(marker.read_text())
+
+
+def test_a_users_own_file_is_left_alone(tmp_path):
+    build(tmp_path / "o", size=16, limit=5)
+    (tmp_path / "o" / "notes.txt").write_text("mine")
+    build(tmp_path / "o", size=16, limit=5)
+    assert (tmp_path / "o" / "notes.txt").read_text() == "mine"
+
+
 def test_another_release_of_the_icons_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(render, "distribution", lambda name: SimpleNamespace(version="16.0.0"))
     with pytest.raises(

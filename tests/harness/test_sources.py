@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -89,7 +90,7 @@ def test_keys_keep_their_folder_and_shard(tmp_path):
 
 # Cut inside the second sample's image, and inside its header, which tarfile takes for the end.
 @pytest.mark.parametrize(("length", "words"), [(2570, "ReadError: "), (2100, "the file ends inside a block")])
-def test_a_truncated_shard_is_reported_once_and_the_next_is_read(tmp_path, length, words):
+def test_a_truncated_shard_is_reported_once(tmp_path, length, words):
     write_shards(tmp_path, count=6, per_shard=3)
     whole = (tmp_path / "00000.tar").read_bytes()
     (tmp_path / "00000.tar").write_bytes(whole[:length])
@@ -100,13 +101,49 @@ def test_a_truncated_shard_is_reported_once_and_the_next_is_read(tmp_path, lengt
     assert broken[0].reason.startswith(words)
 
 
-def test_a_file_that_is_no_tar_is_reported(tmp_path):
+def test_a_shard_that_is_no_tar_is_reported(tmp_path):
     (tmp_path / "0.tar").write_text("not a tar")
     broken: list[BadSample] = []
     source = opened(tmp_path)
     assert list(source.read([0], broken.append)) == []
     assert [bad.kind for bad in broken] == ["broken_shard"]
-    assert source.count(5) == 0
+
+
+# No tar; cut inside a member; cut inside a header; cut inside the compression.
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [(lambda content: b"not a tar", "ReadError: "), (lambda content: content[:2570], "ReadError: "),
+     (lambda content: content[:2100], "the file ends inside a block"),
+     (lambda content: gzip.compress(content)[:-60], "EOFError: ")],
+)  # fmt: skip
+def test_counting_stops_at_a_broken_shard(tmp_path, harm, words):
+    write_shards(tmp_path, count=6, per_shard=3)
+    shard = tmp_path / "00000.tar"
+    shard.write_bytes(harm(shard.read_bytes()))
+    with pytest.raises(UserError) as caught:
+        opened(tmp_path).count(6)
+    assert str(caught.value).startswith(f"data.train: the shard {shard} is broken ({words}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["pairs.txt", "pairs.tar", "pairs"])
+def test_a_file_of_no_known_kind_is_refused_by_name(tmp_path, name):
+    write_csv(tmp_path, 2).rename(tmp_path / name)
+    words = f"data.train: {tmp_path / name} is neither a .tar shard nor a .csv/.tsv file"
+    assert words in refused(tmp_path / name)
+    assert words in refused(write_tar(tmp_path / "good.tar", [pair(1)]), tmp_path / name)
+
+
+def test_a_file_of_zero_bytes_is_refused_by_name(tmp_path):
+    (tmp_path / "0.tar").touch()
+    assert f"data.train: {tmp_path}/0.tar is empty, it has zero bytes" in refused(tmp_path / "0.tar")
+
+
+@pytest.mark.parametrize("name", ["0.tar.gz", "0.tgz", "0.shard"])
+def test_a_tar_may_be_compressed_and_of_any_name(tmp_path, name):
+    content = write_tar(tmp_path / "0.tar", [pair(4)]).read_bytes()
+    (tmp_path / name).write_bytes(content if name == "0.shard" else gzip.compress(content))
+    assert captions(opened(tmp_path / name)) == ["number 4"]
 
 
 def test_counting_stops_when_there_are_enough(tmp_path):
@@ -204,6 +241,15 @@ def test_quotes_byte_order_mark_and_short_rows(tmp_path):
     rows = ["\ufefffilepath,title", 'images/0.png,"a, b"', "images/1.png", ",no image", "images/1.png,"]
     (tmp_path / "pairs.csv").write_text("\n".join(rows), encoding="utf-8")
     assert captions(opened(tmp_path / "pairs.csv")) == ["a, b", "missing_caption", "missing_image", "empty_caption"]
+
+
+def test_a_row_without_an_image_is_named_by_its_line_in_its_own_file(tmp_path):
+    files = []
+    for name in ("a.csv", "b.csv"):
+        files.append(tmp_path / name)
+        files[-1].write_text('filepath,title\n0.png,"two\nlines"\n,no image\n\n,none here\n')
+    named = [(raw.key, raw.shard) for raw in read(opened(*files))]
+    assert named == [(key, str(file)) for file in files for key in ("0.png", "line 4", "line 6")]
 
 
 def test_undecodable_bytes_in_a_csv_cost_one_sample(tmp_path):

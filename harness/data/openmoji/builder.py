@@ -35,7 +35,7 @@ def build(out: Path, size: int = 64, *, limit: int | None = None) -> dict[str, A
     wanted = {"name": "openmoji", "layout": LAYOUT, "openmoji": VERSION, "size": size, "limit": limit}
     try:
         found = _read_marker(out)
-        if found is not None and {key: found.get(key) for key in wanted} == wanted and _files(out) == found["files"]:
+        if found is not None and found | wanted == found and _is_whole(out, found):
             return found
         return _build_aside(out, svg_folder(), wanted)
     except OSError as error:
@@ -85,6 +85,12 @@ def _fill(folder: Path, svgs: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     summary = {**wanted, "license": ATTRIBUTION, "counts": counts, "files": _files(folder)}
     (folder / MARKER).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return summary
+
+
+def _is_whole(folder: Path, marker: dict[str, Any]) -> bool:
+    """Return whether every file that the marker lists is there at its full size; a user's own file beside them stays."""
+    files = marker.get("files")
+    return bool(files) and files.items() <= _files(folder).items()
 
 
 def _files(folder: Path) -> dict[str, int]:
