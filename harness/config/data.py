@@ -54,8 +54,8 @@ class DataConfig(Section):
     workers: int = Field(0, ge=0, description="Extra processes that decode images; 0 = decode in the training process.")
     max_bad_rate: Fraction = Field(
         0.05,
-        description="Share of unreadable samples (0 to 1) above which the run stops; those below it are logged. A shard "
-        "that cannot be read to its end always stops it: how much it hides is unknown.",
+        description="Share of unreadable samples (0 to 1) above which the run stops; those below it are logged. A "
+        "shard that cannot be read to its end always stops it: how much it hides is unknown.",
     )
 
     @model_validator(mode="after")
