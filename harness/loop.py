@@ -26,8 +26,8 @@ from harness.probe import probe
 from harness.progress import Display, make_display
 from harness.runs import DONE, prepare_run
 from harness.task import DistillTask
+from kdlosses.layers import MAX_LOGIT_SCALE
 
-MAX_LOGIT_SCALE = math.log(100)
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
