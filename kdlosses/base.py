@@ -69,7 +69,7 @@ class DistillLoss(nn.Module):
         check: bool,
     ) -> None:
         check_variant(variant)
-        backends.check_name(backend)
+        self._backend = backends.resolve(backend)
         check_width("student_dim", student_dim)
         check_width("teacher_dim", teacher_dim)
         self.weights = check_weights(weights, variant)
@@ -149,7 +149,7 @@ class DistillLoss(nn.Module):
         views = make_views(self, self._needs, self.variant, inputs)
         terms = [term_class(name).term(views) for name in self.weights]
         # All requests go to the backend at once, so that one pass over a tile can serve several terms.
-        answers = backends.resolve(self.backend).evaluate([r for term in terms for r in term.requests])
+        answers = self._backend.evaluate([r for term in terms for r in term.requests])
         losses, start = {}, 0
         for (name, weight), term in zip(self.weights.items(), terms, strict=True):
             stop = start + len(term.requests)

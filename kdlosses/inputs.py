@@ -12,8 +12,12 @@ from kdlosses.checks import as_scale, check_features, check_finite, check_same_r
 
 @dataclass(eq=False)
 class Inputs:
-    """Validated arguments of one call, in the dtype of the computation; the teacher's are detached."""
+    """Validated arguments of one call: features as they came, scales in ``dtype``, that of the computation.
 
+    The teacher's are detached.
+    """
+
+    dtype: torch.dtype
     image: Tensor
     text: Tensor
     scale: Tensor
@@ -33,7 +37,7 @@ def read_inputs(
     masked_image: Tensor | None,
     check: bool,
 ) -> Inputs:
-    """Validate shapes, rows, devices and dtypes, and promote everything to float32 (float64 if any input is).
+    """Validate shapes, rows, devices and dtypes; the computation is in float32 (float64 if any features are).
 
     Raises:
         ValueError: naming the argument, what was expected and what was given.
@@ -52,18 +56,15 @@ def read_inputs(
         scales["dist_logit_scale"] = as_scale("dist_logit_scale", teacher_scale, image, dtype).detach()
     if check:
         check_finite({**features, **scales})
-    cast = {name: value.to(dtype) for name, value in features.items()}
-    for name in ("dist_image_features", "dist_text_features"):
-        if name in cast:
-            cast[name] = cast[name].detach()
     return Inputs(
-        image=cast["image_features"],
-        text=cast["text_features"],
+        dtype=dtype,
+        image=image,
+        text=text,
         scale=scales["logit_scale"],
-        teacher_image=cast.get("dist_image_features"),
-        teacher_text=cast.get("dist_text_features"),
+        teacher_image=None if teacher_image is None else teacher_image.detach(),
+        teacher_text=None if teacher_text is None else teacher_text.detach(),
         teacher_scale=scales.get("dist_logit_scale"),
-        masked_image=cast.get("masked_image_features"),
+        masked_image=masked_image,
     )
 
 

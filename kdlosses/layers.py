@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdlosses.inputs import Inputs
 from kdlosses.relation import Pairs, Relation
+from kdlosses.rows import rows_of
 from kdlosses.views import Views
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
@@ -33,31 +34,33 @@ def add_layers(loss: nn.Module, needs: frozenset[str], student_dim: int | None, 
 
 
 def make_views(loss: nn.Module, needs: frozenset[str], variant: str, inputs: Inputs) -> Views:
-    """Normalise, project and fuse ``inputs`` once, as far as ``needs`` asks."""
-    views = Views(variant=variant, student=_unit_pairs(inputs.image, inputs.text, inputs.scale))
+    """Project and fuse ``inputs`` once, as far as ``needs`` asks."""
+    dtype = inputs.dtype
+    views = Views(variant=variant, student=_pairs(inputs.image, inputs.text, inputs.scale, dtype))
     if "teacher" in needs:
-        views.teacher = _unit_pairs(inputs.teacher_image, inputs.teacher_text, inputs.teacher_scale)
+        views.teacher = _pairs(inputs.teacher_image, inputs.teacher_text, inputs.teacher_scale, dtype)
     if "aligned" in needs:
         views.aligned = _aligned(loss, views.student, inputs)
     if "masked" in needs:
         views.masked = _masked(loss, views, inputs)
     if "cross_scale" in needs:
-        scale = _learned_scale(loss.cross_logit_scale, variant, inputs.image.dtype)
+        scale = _learned_scale(loss.cross_logit_scale, variant, dtype)
         views.cross_i2t = Relation(views.aligned.image, views.teacher.text, scale)
         views.cross_t2i = Relation(views.aligned.text, views.teacher.image, scale)
     if "fusion" in needs:
-        views.fused = _fused(loss, views)
+        views.fused = _fused(loss, views, dtype)
     return views
 
 
-def _unit_pairs(image: Tensor, text: Tensor, scale: Tensor | None) -> Pairs:
-    return Pairs(F.normalize(image, dim=1), F.normalize(text, dim=1), scale)
+def _pairs(image: Tensor, text: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Pairs:
+    return Pairs(rows_of(image, dtype), rows_of(text, dtype), scale)
 
 
 def _aligned(loss: nn.Module, student: Pairs, inputs: Inputs) -> Pairs:
     if not hasattr(loss, "visual_proj"):
         return student
-    return _unit_pairs(_linear(loss.visual_proj, inputs.image), _linear(loss.text_proj, inputs.text), inputs.scale)
+    image, text = (value.to(inputs.dtype) for value in (inputs.image, inputs.text))
+    return _pairs(_linear(loss.visual_proj, image), _linear(loss.text_proj, text), inputs.scale, inputs.dtype)
 
 
 def _masked(loss: nn.Module, views: Views, inputs: Inputs) -> Pairs:
@@ -66,15 +69,16 @@ def _masked(loss: nn.Module, views: Views, inputs: Inputs) -> Pairs:
         return views.aligned
     image = inputs.masked_image
     if hasattr(loss, "visual_proj"):
-        image = _linear(loss.visual_proj, image)
-    return Pairs(F.normalize(image, dim=1), views.aligned.text, None)
+        image = _linear(loss.visual_proj, image.to(inputs.dtype))
+    return Pairs(rows_of(image, inputs.dtype), views.aligned.text, None)
 
 
-def _fused(loss: nn.Module, views: Views) -> Pairs:
+def _fused(loss: nn.Module, views: Views, dtype: torch.dtype) -> Pairs:
     student, teacher = views.student, views.teacher
-    image = _linear(loss.visual_fusion_proj, torch.cat([student.image, teacher.image], dim=1))
-    text = _linear(loss.text_fusion_proj, torch.cat([student.text, teacher.text], dim=1))
-    return _unit_pairs(image, text, _learned_scale(loss.fusion_logit_scale, views.variant, image.dtype))
+    images = torch.cat([student.image.normalized(), teacher.image.normalized()], dim=1)
+    texts = torch.cat([student.text.normalized(), teacher.text.normalized()], dim=1)
+    scale = _learned_scale(loss.fusion_logit_scale, views.variant, dtype)
+    return _pairs(_linear(loss.visual_fusion_proj, images), _linear(loss.text_fusion_proj, texts), scale, dtype)
 
 
 def _learned_scale(parameter: Tensor, variant: str, dtype: torch.dtype) -> Tensor:

@@ -11,29 +11,36 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from kdlosses.rows import Rows
+
 
 @dataclass(eq=False)  # compared by identity: two terms share work when they name the same object
 class Relation:
-    """The matrix ``scale * queries @ keys.T``; row ``i`` has its positive at column ``offset + i``.
+    """The matrix ``scale * queries @ keys.T`` of unit rows; row ``i`` has its positive at column ``offset + i``.
 
     Args:
-        queries: ``[N, D]``, unit rows, in the dtype of the computation.
-        keys: ``[M, D]``, unit rows, same dtype.
-        scale: 0-d, multiplicative (already exponentiated).
+        queries: N rows of width D.
+        keys: M rows of width D.
+        scale: 0-d, multiplicative (already exponentiated), in the dtype of the computation.
         offset: column of the first row's positive; not 0 only where rows are sharded.
         source: the relation that this one is the transpose of, so that one product serves both directions.
     """
 
-    queries: Tensor
-    keys: Tensor
+    queries: Rows
+    keys: Rows
     scale: Tensor
     offset: int = 0
     source: Relation | None = None
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and M."""
+        return len(self.queries.values), len(self.keys.values)
+
     def transposed(self) -> Relation:
         """The same similarities read from the keys' side."""
         # Sharded rows see all keys, but the keys' side would see these rows alone: there, make a relation a direction.
-        assert self.offset == 0 and len(self.queries) == len(self.keys), "only a square relation has a transpose"
+        assert self.offset == 0 and self.shape[0] == self.shape[1], "only a square relation has a transpose"
         return Relation(self.keys, self.queries, self.scale, source=self)
 
 
@@ -42,13 +49,13 @@ class Pairs:
     """B matching image and text embeddings with their temperature, and the two relations between them.
 
     Args:
-        image: ``[B, D]`` unit rows.
-        text: ``[B, D]`` unit rows.
+        image: B rows of width D.
+        text: B rows of width D.
         scale: 0-d logit scale, or None where no term reads these pairs' relations.
     """
 
-    image: Tensor
-    text: Tensor
+    image: Rows
+    text: Rows
     scale: Tensor | None
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """What a loss may ask of a backend, and how a loss combines the answers.
 
 A loss hands over all its requests at once and the combined loss hands over those of all its terms, so that a backend
-can answer them in one pass over each tile.
+can answer them in one pass over each tile, and sum their gradients before rounding them once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from kdlosses.relation import Relation
+from kdlosses.rows import Rows
 
 
 @dataclass(eq=False)
@@ -24,7 +25,10 @@ class CrossEntropy:
 
 @dataclass(eq=False)
 class KL:
-    """``[N]``: KL(teacher row || student row) = sum p_t (log p_t - log p_s), in nats."""
+    """``[N]``: KL(teacher row || student row) = sum p_t (log p_t - log p_s), in nats.
+
+    The teacher's relation is a constant: it receives no gradient.
+    """
 
     student: Relation
     teacher: Relation
@@ -34,15 +38,25 @@ class KL:
 class CrossEntropyGrad:
     """``([N, D], [M, D])``: the gradients of the relation's mean cross-entropy, differentiable once more.
 
-    With R = softmax of the rows minus the positives' indicator: ``scale / N * R @ keys`` (with respect to the queries)
-    and ``scale / N * R.T @ queries`` (with respect to the keys), N being this relation's own rows. In closed form, so
-    that no backend needs a double backward.
+    With R = softmax of the rows minus the positives' indicator: ``scale / N * R @ keys`` (with respect to the unit
+    queries) and ``scale / N * R.T @ queries`` (to the unit keys), N being this relation's own rows. With ``both``, R is
+    the mean of the two directions' and the answer the gradient of the CLIP loss. In closed form, so that no backend
+    needs a double backward.
     """
 
     relation: Relation
+    both: bool = False
 
 
-Request = CrossEntropy | KL | CrossEntropyGrad
+@dataclass(eq=False)
+class SquaredDistance:
+    """``[N]``: the squared distance between matching unit rows; ``teacher`` is a constant."""
+
+    student: Rows
+    teacher: Rows
+
+
+Request = CrossEntropy | KL | CrossEntropyGrad | SquaredDistance
 
 
 @dataclass(eq=False)
@@ -59,3 +73,11 @@ def mean_of_directions(rows: Sequence[Tensor]) -> Tensor:
     for direction in rows[1:]:
         total = total + direction.mean()
     return total / len(rows)
+
+
+def rows_in(request: Request) -> list[Rows]:
+    """The rows that ``request`` compares, queries first."""
+    if isinstance(request, SquaredDistance):
+        return [request.student, request.teacher]
+    relation = request.student if isinstance(request, KL) else request.relation
+    return [relation.queries, relation.keys]

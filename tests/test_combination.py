@@ -95,7 +95,7 @@ def test_terms_share_their_relations():
     class Count(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
             result = function(*args, **(kwargs or {}))
-            if function in (torch.Tensor.matmul, torch.Tensor.__matmul__) and result.shape == (5, 5):
+            if function is torch.mm and result.shape == (5, 5):
                 products.append(result)
             return result
 

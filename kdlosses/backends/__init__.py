@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 
+from kdlosses.backends.auto import Auto
 from kdlosses.backends.contract import Backend
+from kdlosses.checks import check_known
 
-_BACKENDS: dict[str, Backend] = {
-    info.name: importlib.import_module(f"{__name__}.{info.name}")
+_BACKENDS: dict[str, type[Backend]] = {
+    info.name: importlib.import_module(f"{__name__}.{info.name}").Backend
     for info in pkgutil.iter_modules(__path__)
     if info.ispkg
 }
@@ -19,14 +22,30 @@ def available() -> dict[str, str | None]:
     return {name: backend.unavailable() for name, backend in _BACKENDS.items()}
 
 
+def create(name: str, **options: object) -> Backend:
+    """The backend called ``name`` with ``options``; pass it as ``backend=`` to a loss.
+
+    Args:
+        name: one of ``available()``.
+        options: what that backend takes: ``chunk_size`` (chunked), ``precision`` and ``tile_size`` (triton).
+
+    Raises:
+        ValueError: for an unknown name or option, or a backend that cannot run here: an explicit choice never falls
+            back.
+    """
+    check_name(name)
+    known = inspect.signature(_BACKENDS[name]).parameters
+    for option in options:
+        check_known(f"option of backend {name!r}", option, known)
+    return _BACKENDS[name](**options)
+
+
 def check_name(name: str) -> None:
     """Refuse a backend that does not exist or cannot run here.
 
     Raises:
-        ValueError: naming the known backends, or why this one is unavailable. An explicit choice never falls back.
+        ValueError: naming the known backends, or why this one is unavailable.
     """
-    if name == "auto":
-        return
     if name not in _BACKENDS:
         raise ValueError(f"backend={name!r} is unknown; known backends: {', '.join(['auto', *_BACKENDS])}")
     reason = _BACKENDS[name].unavailable()
@@ -34,6 +53,14 @@ def check_name(name: str) -> None:
         raise ValueError(f"backend={name!r} cannot be used here: {reason}")
 
 
-def resolve(name: str) -> Backend:
-    """The backend called ``name``; ``"auto"`` is the dense one, which runs everywhere."""
-    return _BACKENDS["dense" if name == "auto" else name]
+def resolve(backend: str | Backend) -> Backend:
+    """``backend`` itself, or the one it names.
+
+    Raises:
+        ValueError: as `create`, or for something that is neither a name nor a backend.
+    """
+    if isinstance(backend, str):
+        return Auto() if backend == "auto" else create(backend)
+    if not isinstance(backend, Backend):
+        raise ValueError(f"backend must be a name or come from kdlosses.backends.create, got {backend!r}")
+    return backend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -13,9 +14,6 @@ from kdlosses.registry import register
 from kdlosses.relation import Pairs
 from kdlosses.requests import CrossEntropyGrad, Term
 from kdlosses.views import Views
-
-# One relation's gradients with respect to its queries and its keys.
-Grads = tuple[Tensor, Tensor]
 
 
 @register
@@ -48,28 +46,18 @@ class GDLoss(DistillLoss):
     def term(views: Views) -> Term:
         """The gradients of both directions, for the student and for the teacher."""
         if views.variant == "released":
-            return Term(_requests(_inverted(views.aligned), _inverted(views.teacher)), _released)
-        return Term(_requests(views.aligned, views.teacher), _paper)
+            return Term(_released(views.aligned) + _released(views.teacher), _sum_of_mse)
+        return Term([CrossEntropyGrad(pairs.i2t, both=True) for pairs in (views.aligned, views.teacher)], _sum_of_mse)
 
 
-def _requests(student: Pairs, teacher: Pairs) -> list[CrossEntropyGrad]:
-    return [CrossEntropyGrad(relation) for pairs in (student, teacher) for relation in (pairs.i2t, pairs.t2i)]
+def _released(pairs: Pairs) -> list[CrossEntropyGrad]:
+    """Each direction by itself, at the inverse scale."""
+    inverted = Pairs(pairs.image, pairs.text, 1 / pairs.scale)
+    return [CrossEntropyGrad(inverted.i2t), CrossEntropyGrad(inverted.t2i)]
 
 
-def _inverted(pairs: Pairs) -> Pairs:
-    return Pairs(pairs.image, pairs.text, 1 / pairs.scale)
-
-
-def _paper(answers: Sequence[Grads]) -> Tensor:
-    student, teacher = _clip_gradients(*answers[:2]), _clip_gradients(*answers[2:])
-    return F.mse_loss(student[0], teacher[0]) + F.mse_loss(student[1], teacher[1])
-
-
-def _clip_gradients(i2t: Grads, t2i: Grads) -> Grads:
-    """Gradients of the CLIP loss, the mean of its two directions, with respect to images and texts."""
-    return (i2t[0] + t2i[1]) / 2, (i2t[1] + t2i[0]) / 2
-
-
-def _released(answers: Sequence[Grads]) -> Tensor:
-    ours, theirs = [*answers[0], *answers[1]], [*answers[2], *answers[3]]
-    return sum(F.mse_loss(student, teacher) for student, teacher in zip(ours, theirs, strict=True))
+def _sum_of_mse(answers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The first half of the answers, the student's, against the second, the teacher's."""
+    half = len(answers) // 2
+    sides = zip(chain(*answers[:half]), chain(*answers[half:]), strict=True)
+    return sum(F.mse_loss(student, teacher) for student, teacher in sides)

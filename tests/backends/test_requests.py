@@ -9,21 +9,24 @@ import torch.nn.functional as F
 from kdlosses import backends
 from kdlosses.relation import Pairs, Relation
 from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad
+from kdlosses.rows import Rows, rows_of
 
 USABLE = [name for name, reason in backends.available().items() if reason is None]
 each_backend = pytest.mark.parametrize("backend", [backends.resolve(name) for name in USABLE], ids=USABLE)
 
 
-def rows(count: int, width: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def rows(count: int, width: int, seed: int) -> Rows:
     generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(count, width, generator=generator, dtype=torch.float64), dim=1).to(dtype)
+    return rows_of(torch.randn(count, width, generator=generator, dtype=torch.float64), torch.float64)
 
 
-def shards(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor) -> list[Relation]:
+def shards(image: Rows, text: Rows, scale: torch.Tensor) -> list[Relation]:
     """The image-to-text relation of three ranks that hold 3, 1 and 4 of the 8 rows."""
-    parts = torch.split(image, [3, 1, 4])
+    parts = torch.split(image.values, [3, 1, 4])
     offsets = [0, 3, 4]
-    return [Relation(part, text, scale, offset) for part, offset in zip(parts, offsets, strict=True)]
+    return [
+        Relation(rows_of(part, torch.float64), text, scale, offset) for part, offset in zip(parts, offsets, strict=True)
+    ]
 
 
 @each_backend
@@ -43,7 +46,7 @@ def test_rows_of_a_part_of_the_batch_are_those_of_the_whole(backend):
 def test_gradients_of_a_part_of_the_batch_are_those_of_its_own_mean(backend):
     image, text, scale = rows(8, 5, 1), rows(8, 5, 2), torch.tensor(14.3, dtype=torch.float64)
     for part in shards(image, text, scale):
-        queries, keys = part.queries.clone().requires_grad_(), part.keys.clone().requires_grad_()
+        queries, keys = part.queries.normalized().requires_grad_(), part.keys.normalized().requires_grad_()
         targets = torch.arange(len(queries)) + part.offset
         F.cross_entropy(scale * queries @ keys.T, targets).backward()
         ((found_queries, found_keys),) = backend.evaluate([CrossEntropyGrad(part)])
@@ -54,10 +57,12 @@ def test_gradients_of_a_part_of_the_batch_are_those_of_its_own_mean(backend):
 @each_backend
 def test_gradients_of_confident_rows_keep_their_digits_in_float32(backend):
     """p is within 1e-9 of 1 there: p - 1 computed as a difference has no correct digit in float32."""
-    eye = torch.eye(6, dtype=torch.float64)
-    exact = backend.evaluate([CrossEntropyGrad(Relation(eye, eye, torch.tensor(21.0, dtype=torch.float64)))])[0]
-    found = backend.evaluate([CrossEntropyGrad(Relation(eye.float(), eye.float(), torch.tensor(21.0)))])[0]
-    for a, b in zip(found, exact, strict=True):
+
+    def answer(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        eye = rows_of(torch.eye(6, dtype=dtype), dtype)
+        return backend.evaluate([CrossEntropyGrad(Relation(eye, eye, torch.tensor(21.0, dtype=dtype)))])[0]
+
+    for a, b in zip(answer(torch.float32), answer(torch.float64), strict=True):
         assert ((a.double() - b).norm() / b.norm()).item() < 1e-5
 
 

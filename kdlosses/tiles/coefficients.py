@@ -1,0 +1,72 @@
+"""The closed-form derivative of every softmax answer with respect to the logits, as vectors a tile is made from.
+
+The derivative of a job's answers is a matrix ``W``: away from the positives the sum over both directions of
+``w exp(z - m) - w_t exp(z_t - m_t)``, its vectors read along rows or along columns, and ``diagonal`` at the positives.
+A backend makes a tile of it, multiplies it with the keys and its transpose with the queries, and is done.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kdlosses.tiles.statistics import Statistics
+
+
+class Softened(NamedTuple):
+    """One direction's part of ``W``: vectors ``[N]``, the teacher's None where there is none."""
+
+    m: Tensor
+    w: Tensor
+    m_t: Tensor | None = None
+    w_t: Tensor | None = None
+
+
+class Coefficients(NamedTuple):
+    """All of ``W``: the rows' part, the columns' part, and its values at the positives ``[N]``."""
+
+    rows: Softened | None
+    cols: Softened | None
+    diagonal: Tensor
+
+
+def from_upstream(statistics: Statistics, upstream: dict[tuple[bool, bool], Tensor]) -> Coefficients:
+    """``W`` of a job's cross-entropies and KLs.
+
+    Args:
+        statistics: the job's.
+        upstream: gradients ``[N]`` by (columns?, KL?), without those that are zero.
+    """
+    parts: list[Softened | None] = []
+    diagonal = torch.zeros_like(statistics.positives[0])
+    for cols in (False, True):
+        entropy, kl = upstream.get((cols, False)), upstream.get((cols, True))
+        if entropy is None and kl is None:
+            parts.append(None)
+            continue
+        direction = statistics.direction(cols)
+        if entropy is not None:
+            diagonal = diagonal - entropy * direction.doubt()
+        if kl is None:
+            parts.append(Softened(direction.m, entropy / direction.total))
+            continue
+        diagonal = diagonal + kl * direction.excess()
+        both = kl if entropy is None else entropy + kl
+        parts.append(Softened(direction.m, both / direction.total, direction.m_t, kl / direction.total_t))
+    return Coefficients(*parts, diagonal)
+
+
+def residual(statistics: Statistics, row_share: float, col_share: float, factor: float = 1.0) -> Coefficients:
+    """``W`` of ``factor`` times the summed cross-entropies of rows and of columns, each with its share."""
+    parts: list[Softened | None] = []
+    diagonal = torch.zeros_like(statistics.positives[0])
+    for cols, share in ((False, row_share), (True, col_share)):
+        if not share:
+            parts.append(None)
+            continue
+        direction = statistics.direction(cols)
+        diagonal = diagonal - share * factor * direction.doubt()
+        parts.append(Softened(direction.m, share * factor / direction.total))
+    return Coefficients(*parts, diagonal)

@@ -1,0 +1,187 @@
+"""The autograd node of all backends: statistics forward, closed-form products backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from kdlosses.relation import Relation
+from kdlosses.requests import Request, SquaredDistance
+from kdlosses.tiles import distance
+from kdlosses.tiles.coefficients import Coefficients, from_upstream, residual
+from kdlosses.tiles.products import Sums
+from kdlosses.tiles.program import Gradient, Job, Program, Softmax, program_of
+from kdlosses.tiles.second_order import Upstream
+from kdlosses.tiles.statistics import Statistics
+from kdlosses.tiles.walk import Kept
+
+
+class Engine(Protocol):
+    """What goes over tiles. It holds settings alone; tensors that a later pass reads go into ``kept``."""
+
+    def measure(self, job: Job, kept: Kept) -> Statistics:
+        """The statistics of the directions that ``job`` asks for."""
+
+    def add_products(self, job: Job, coefficients: Coefficients, sums: Sums, kept: Kept) -> None:
+        """Add ``scale W @ keys``, ``scale W.T @ queries`` and ``sum(W * cosines)`` to ``sums``."""
+
+    def add_second_products(
+        self, job: Job, shares: Gradient, coefficients: Coefficients, upstream: Upstream, sums: Sums, kept: Kept
+    ) -> None:
+        """Add the gradients of ``sum(H * A) + sum(G * B)`` to ``sums`` (see ``second_order``)."""
+
+
+def evaluate(requests: Sequence[Request], engine: Engine) -> list[Any]:
+    """The answers to ``requests``, in order, differentiable once."""
+    program = program_of(requests)
+    answers = iter(_Answers.apply(program, engine, *program.tensors()))
+    return [(next(answers), next(answers)) if isinstance(o, Gradient) else next(answers) for o in program.outputs]
+
+
+class _Answers(torch.autograd.Function):
+    """All requests of a call as one node, so that each tensor gets one gradient, summed in full precision."""
+
+    @staticmethod
+    def forward(ctx: Any, program: Program, engine: Engine, *tensors: Tensor) -> tuple[Tensor, ...]:
+        kept: Kept = {}
+        statistics = [engine.measure(job, kept) for job in program.jobs]
+        answers: list[Tensor] = []
+        for output in program.outputs:
+            answers += _answer(program, engine, statistics, kept, output)
+        ctx.program, ctx.engine = program, engine
+        ctx.set_materialize_grads(False)
+        live = _live(program, ctx.needs_input_grad[2:])
+        kept = {key: tile for key, tile in kept.items() if key[0] in live}
+        # Not as attributes: autograd frees saved tensors after the backward pass, attributes live as long as the loss.
+        ctx.keys = list(kept)
+        ctx.save_for_backward(*tensors, *(vector for job in statistics for vector in job), *kept.values())
+        return tuple(answers)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+        program = ctx.program
+        statistics, kept = _restore(ctx)
+        # bf16 is spaced 0.5 apart near a logit of 100, also where someone calls backward under autocast.
+        with torch.autocast(program.rows[0].values.device.type, enabled=False):
+            totals = _Totals(program, ctx.needs_input_grad[2:])
+            _differentiate(program, ctx.engine, statistics, kept, list(upstream), totals)
+            return None, None, *totals.finish()
+
+
+def _live(program: Program, needed: Sequence[bool]) -> list[Relation]:
+    """The relations that the backward pass reads."""
+    tensors = dict(zip([*program.rows, *program.scales], needed, strict=True))
+    found = []
+    for job in program.jobs:
+        relation = job.relation
+        if tensors[relation.queries] or tensors[relation.keys] or tensors[relation.scale]:
+            teacher = [] if job.teacher is None else [job.teacher.source or job.teacher]
+            found += [relation, *teacher]
+    return found
+
+
+def _restore(ctx: Any) -> tuple[list[Statistics], Kept]:
+    saved, fields = list(ctx.saved_tensors), len(Statistics._fields)
+    first, jobs = len(ctx.program.tensors()), len(ctx.program.jobs)
+    statistics = [Statistics(*saved[start : start + fields]) for start in range(first, first + jobs * fields, fields)]
+    return statistics, dict(zip(ctx.keys, saved[first + jobs * fields :], strict=True))
+
+
+def _answer(program: Program, engine: Engine, statistics: list[Statistics], kept: Kept, output: Any) -> list[Tensor]:
+    if isinstance(output, SquaredDistance):
+        return [distance.squared(output)]
+    if isinstance(output, Softmax):
+        direction = statistics[output.job].direction(output.cols)
+        return [direction.kl() if output.kl else direction.cross_entropy()]
+    job = program.jobs[output.job]
+    sums = Sums(_zeros(job.relation.queries), _zeros(job.relation.keys), None)
+    engine.add_products(job, _residual(statistics, output, job), sums, kept)
+    return [sums.keys, sums.queries] if output.swapped else [sums.queries, sums.keys]
+
+
+def _residual(statistics: list[Statistics], output: Gradient, job: Job) -> Coefficients:
+    return residual(statistics[output.job], output.row_share, output.col_share, 1 / _mean_over(output, job))
+
+
+def _mean_over(output: Gradient, job: Job) -> int:
+    return job.relation.shape[1 if output.swapped else 0]
+
+
+class _Totals:
+    """Gradients under way: one sum for each tensor that asks for one, rows' with respect to unit rows."""
+
+    def __init__(self, program: Program, needed: Sequence[bool]) -> None:
+        self._program = program
+        self._rows = [_zeros(rows) if need else None for rows, need in zip(program.rows, needed, strict=False)]
+        scales = zip(program.scales, needed[len(program.rows) :], strict=True)
+        self._scales = [torch.zeros_like(scale) if need else None for scale, need in scales]
+
+    def of(self, job: Job) -> Sums:
+        """Where the products of ``job`` go."""
+        relation, program = job.relation, self._program
+        queries, keys = self._rows[program.row_index(relation.queries)], self._rows[program.row_index(relation.keys)]
+        return Sums(queries, keys, self._scales[program.scale_index(relation.scale)])
+
+    def of_rows(self, request: SquaredDistance) -> Tensor | None:
+        """Where a distance's gradient goes."""
+        return self._rows[self._program.row_index(request.student)]
+
+    def finish(self) -> list[Tensor | None]:
+        """The gradients with respect to the values as they came in, and to the scales."""
+        pairs = zip(self._program.rows, self._rows, strict=True)
+        return [*(None if total is None else distance.to_values(rows, total) for rows, total in pairs), *self._scales]
+
+
+def _zeros(rows: Any) -> Tensor:
+    return torch.zeros(rows.values.shape, dtype=rows.dtype, device=rows.values.device)
+
+
+def _differentiate(
+    program: Program,
+    engine: Engine,
+    statistics: list[Statistics],
+    kept: Kept,
+    upstream: list[Tensor | None],
+    totals: _Totals,
+) -> None:
+    by_job: list[dict[tuple[bool, bool], Tensor]] = [{} for _ in program.jobs]
+    for output in program.outputs:
+        gradient = upstream.pop(0)
+        if isinstance(output, Gradient):
+            _second(program, engine, statistics, kept, output, (gradient, upstream.pop(0)), totals)
+        elif gradient is None:
+            continue
+        elif isinstance(output, SquaredDistance):
+            distance.add_gradient(output, gradient, totals.of_rows(output))
+        else:
+            key, asked = (output.cols, output.kl), by_job[output.job]
+            asked[key] = asked[key] + gradient if key in asked else gradient
+    for job, measured, asked in zip(program.jobs, statistics, by_job, strict=True):
+        sums = totals.of(job)
+        if asked and any(total is not None for total in (sums.queries, sums.keys, sums.scale)):
+            engine.add_products(job, from_upstream(measured, asked), sums, kept)
+
+
+def _second(
+    program: Program,
+    engine: Engine,
+    statistics: list[Statistics],
+    kept: Kept,
+    output: Gradient,
+    upstream: tuple[Tensor | None, Tensor | None],
+    totals: _Totals,
+) -> None:
+    job = program.jobs[output.job]
+    sums = totals.of(job)
+    if upstream == (None, None) or all(total is None for total in (sums.queries, sums.keys, sums.scale)):
+        return
+    sides = (job.relation.queries, job.relation.keys)
+    given = upstream[::-1] if output.swapped else upstream
+    # The mean over rows goes into the upstream, so that the residual below is that of the sum.
+    count = _mean_over(output, job)
+    scaled = [_zeros(side) if one is None else one / count for side, one in zip(sides, given, strict=True)]
+    coefficients = residual(statistics[output.job], output.row_share, output.col_share)
+    engine.add_second_products(job, output, coefficients, Upstream(*scaled), sums, kept)

@@ -1,0 +1,99 @@
+"""The backward pass: each tile of a derivative, multiplied with the keys and, transposed, with the queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdlosses.tiles.blocks import Positives
+from kdlosses.tiles.coefficients import Coefficients, Softened
+from kdlosses.tiles.program import Job
+from kdlosses.tiles.walk import Walk
+
+
+@dataclass(eq=False)
+class Sums:
+    """Where products are added: gradients of the unit queries ``[N, D]``, unit keys ``[M, D]`` and scale ``[]``.
+
+    None for what nobody asks for.
+    """
+
+    queries: Tensor | None
+    keys: Tensor | None
+    scale: Tensor | None
+
+    @property
+    def wants_queries(self) -> bool:
+        """Whether the product with the keys is needed: the scale's gradient is its inner product with the queries."""
+        return self.queries is not None or self.scale is not None
+
+
+def add_products(job: Job, coefficients: Coefficients, sums: Sums, walk: Walk) -> None:
+    """Add ``scale W @ keys``, ``scale W.T @ queries`` and ``sum(W * cosines)`` to ``sums``."""
+    for rows in walk.row_blocks:
+        total = None
+        for cols in walk.col_blocks:
+            tile = derivative(job, coefficients, walk, rows, cols)
+            if sums.wants_queries:
+                total = times_keys(walk, tile, cols, total)
+            if sums.keys is not None:
+                sums.keys[cols].addmm_(tile.T, walk.scaled("logits 0", job.relation, rows))
+        add_rows(walk, sums, rows, total)
+
+
+def times_keys(walk: Walk, tile: Tensor, cols: slice, total: Tensor | None) -> Tensor:
+    """``total + tile @ keys``."""
+    keys = walk.keys("logits 0", walk.relation, cols)
+    if total is None:
+        return torch.mm(tile, keys, out=walk.work.get("total", len(tile), keys.shape[1]))
+    return total.addmm_(tile, keys)
+
+
+def add_rows(walk: Walk, sums: Sums, rows: slice, total: Tensor | None) -> None:
+    """Book one block's finished product with the keys: the queries' gradient, and its share of the scale's."""
+    if total is None:
+        return
+    if sums.scale is not None:
+        queries = walk.work.unit("queries", walk.relation.queries, rows)
+        sums.scale.add_(queries.mul_(total).sum())
+    if sums.queries is not None:
+        sums.queries[rows].add_(total.mul_(walk.relation.scale))
+
+
+def derivative(job: Job, coefficients: Coefficients, walk: Walk, rows: slice, cols: slice) -> Tensor:
+    """One tile of ``W`` (see ``coefficients``), in a buffer of the walk."""
+    logits = walk.logits("logits 0", job.relation, rows, cols)
+    soft = [_along(part, block, dim) for part, block, dim in _parts(coefficients, rows, cols)]
+    tile = None
+    for m, w, _, _ in soft:
+        tile = _add(walk, tile, logits, m, w)
+    taught = [part for part in soft if part[2] is not None]
+    if taught:
+        teacher = walk.logits("logits 1", job.teacher, rows, cols)
+        for _, _, m_t, w_t in taught:
+            tile = _add(walk, tile, teacher, m_t, w_t.neg())
+    _set_positives(tile, walk.positives(rows, cols), coefficients.diagonal)
+    return tile
+
+
+def _parts(coefficients: Coefficients, rows: slice, cols: slice) -> list[tuple[Softened, slice, int]]:
+    parts = [(coefficients.rows, rows, 1), (coefficients.cols, cols, 0)]
+    return [part for part in parts if part[0] is not None]
+
+
+def _along(part: Softened, block: slice, dim: int) -> list[Tensor | None]:
+    return [None if vector is None else vector[block].unsqueeze(dim) for vector in part]
+
+
+def _add(walk: Walk, tile: Tensor | None, logits: Tensor, m: Tensor, w: Tensor) -> Tensor:
+    """``tile + w exp(logits - m)``."""
+    name = "derivative" if tile is None else "softened"
+    soft = torch.sub(logits, m, out=walk.work.get(name, *logits.shape)).exp_().mul_(w)
+    return soft if tile is None else tile.add_(soft)
+
+
+def _set_positives(tile: Tensor, where: Positives, diagonal: Tensor) -> None:
+    if where.any:
+        where.of(tile).copy_(diagonal[where.rows])

@@ -1,0 +1,154 @@
+"""Requests sorted into jobs: one job is one relation with all that is asked of its rows and of its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from kdlosses.relation import Relation
+from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, SquaredDistance
+from kdlosses.rows import Rows
+
+
+@dataclass(eq=False)
+class Job:
+    """One relation, the teacher its softmax is compared with, and the directions that are asked for."""
+
+    relation: Relation
+    teacher: Relation | None
+    rows: bool = False
+    cols: bool = False
+
+    @property
+    def directions(self) -> list[bool]:
+        """False for rows, True for columns, as far as asked for."""
+        return [cols for cols, asked in ((False, self.rows), (True, self.cols)) if asked]
+
+    def want(self, cols: bool) -> None:
+        """Ask for one more direction."""
+        self.rows, self.cols = self.rows or not cols, self.cols or cols
+
+
+@dataclass(eq=False)
+class Softmax:
+    """A row-wise answer: of job number ``job``, from its rows or its columns; a KL, or else a cross-entropy."""
+
+    job: int
+    cols: bool
+    kl: bool
+
+
+@dataclass(eq=False)
+class Gradient:
+    """A cross-entropy gradient: each direction's share of the residual, and whether the answers are swapped."""
+
+    job: int
+    row_share: float
+    col_share: float
+    swapped: bool
+
+
+@dataclass(eq=False)
+class Program:
+    """Everything one call asks for, and the tensors it depends on, each listed once."""
+
+    jobs: list[Job] = field(default_factory=list)
+    outputs: list[Softmax | Gradient | SquaredDistance] = field(default_factory=list)
+    rows: list[Rows] = field(default_factory=list)
+    scales: list[Tensor] = field(default_factory=list)
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors that may require a gradient: values of the rows, then scales."""
+        return [*(rows.values for rows in self.rows), *self.scales]
+
+    def row_index(self, rows: Rows) -> int:
+        """Where ``rows`` stands in the list."""
+        return next(i for i, other in enumerate(self.rows) if other is rows)
+
+    def scale_index(self, scale: Tensor) -> int:
+        """Where ``scale`` stands in the list."""
+        return next(i for i, other in enumerate(self.scales) if other is scale)
+
+
+def program_of(requests: Sequence[Request]) -> Program:
+    """Sort ``requests``; its outputs come in their order."""
+    program = Program()
+    for request in requests:  # KLs first: a cross-entropy joins the job of its relation, whatever the teacher
+        if isinstance(request, KL):
+            _kl_job(program, request)
+    program.outputs = [_output(program, request) for request in requests]
+    return program
+
+
+def _output(program: Program, request: Request) -> Softmax | Gradient | SquaredDistance:
+    if isinstance(request, KL):
+        job = _kl_job(program, request)
+        return Softmax(job, _is_transposed(request.student), kl=True)
+    if isinstance(request, CrossEntropy):
+        cols = _is_transposed(request.relation)
+        return Softmax(_job(program, request.relation, cols), cols, kl=False)
+    if isinstance(request, CrossEntropyGrad):
+        return _gradient(program, request)
+    for rows in (request.student, request.teacher):
+        _add(program.rows, rows)
+    return request
+
+
+def _gradient(program: Program, request: CrossEntropyGrad) -> Gradient:
+    cols = _is_transposed(request.relation)
+    job = _job(program, request.relation, cols)
+    if request.both:
+        program.jobs[job].want(not cols)
+        return Gradient(job, 0.5, 0.5, cols)
+    return Gradient(job, float(not cols), float(cols), cols)
+
+
+def _kl_job(program: Program, request: KL) -> int:
+    """The job of the student's relation with this teacher, both read from the side of the one that is computed."""
+    student, teacher, cols = request.student, request.teacher, _is_transposed(request.student)
+    assert not any(t.requires_grad for t in (teacher.queries.values, teacher.keys.values, teacher.scale))
+    if cols:
+        student = student.source
+        teacher = teacher.source or teacher.transposed()
+    for index, job in enumerate(program.jobs):
+        if job.relation is student and _same(job.teacher, teacher):
+            job.want(cols)
+            return index
+    return _append(program, Job(student, teacher), cols)
+
+
+def _job(program: Program, relation: Relation, cols: bool) -> int:
+    relation = relation.source or relation
+    for index, job in enumerate(program.jobs):
+        if job.relation is relation:
+            job.want(cols)
+            return index
+    return _append(program, Job(relation, None), cols)
+
+
+def _append(program: Program, job: Job, cols: bool) -> int:
+    job.want(cols)
+    for relation in (job.relation, job.teacher):
+        if relation is not None:
+            _add(program.rows, relation.queries)
+            _add(program.rows, relation.keys)
+            _add(program.scales, relation.scale)
+    program.jobs.append(job)
+    return len(program.jobs) - 1
+
+
+def _add(items: list, item: object) -> None:
+    if not any(item is other for other in items):
+        items.append(item)
+
+
+def _is_transposed(relation: Relation) -> bool:
+    return relation.source is not None
+
+
+def _same(first: Relation | None, second: Relation) -> bool:
+    if first is None:
+        return False
+    return first.queries is second.queries and first.keys is second.keys and first.scale is second.scale

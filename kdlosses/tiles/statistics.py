@@ -1,0 +1,85 @@
+"""The running softmax of rows (or columns) met tile by tile, and the answers it gives.
+
+For each row: the largest logit ``m``, and ``s``, the sum of ``exp(z - m)`` over all columns but the positive's. Leaving
+the positive out keeps the digits of a confident row, where 1 - p is far below the spacing of numbers near 1. With a
+teacher also its ``m_t``, ``s_t`` and ``a``, the sum of ``exp(z_t - m_t) ((z_t - m_t) - (z_s - m_s))``: differences of
+shifted logits are small where the teacher puts its weight. Statistics are stacked as ``[2, N]`` (m, s) or ``[5, N]``
+(m, s, m_t, s_t, a).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Statistics(NamedTuple):
+    """What one job's passes leave behind: stacks for the directions asked for, and the positives' logits.
+
+    Args:
+        rows: ``[2 or 5, N]`` or None.
+        cols: ``[2 or 5, M]`` or None.
+        positives: ``[1 or 2, N]``, the student's and, with a teacher, the teacher's.
+    """
+
+    rows: Tensor | None
+    cols: Tensor | None
+    positives: Tensor
+
+    def direction(self, cols: bool) -> Direction:
+        """The rows' or the columns' statistics, readable by name."""
+        return Direction(self.cols if cols else self.rows, self.positives)
+
+
+def merge(parts: Tensor) -> Tensor:
+    """Statistics of the union of disjoint sets of columns: ``[K, 2 or 5, N]`` to ``[2 or 5, N]``."""
+    m = parts[:, 0].amax(0)
+    shrink = (parts[:, 0] - m).exp_()
+    merged = [m, (parts[:, 1] * shrink).sum(0)]
+    if parts.shape[1] == 5:
+        m_t = parts[:, 2].amax(0)
+        shift_t = parts[:, 2] - m_t
+        shift = shift_t - (parts[:, 0] - m)
+        shrink_t = shift_t.exp()
+        moment = (parts[:, 4] + parts[:, 3] * shift) * shrink_t
+        merged += [m_t, (parts[:, 3] * shrink_t).sum(0), moment.sum(0)]
+    return torch.stack(merged)
+
+
+class Direction:
+    """Named views of one direction's statistics and the softmax quantities that follow from them.
+
+    Attributes:
+        m, s, positive: ``[N]``, of the student.
+        total: ``[N]``, the whole sum, the positive's share included.
+        m_t, total_t, positive_t: ``[N]``, of the teacher, where there is one.
+    """
+
+    def __init__(self, stack: Tensor, positives: Tensor) -> None:
+        self.m, self.s = stack[0], stack[1]
+        self.positive = positives[0] - self.m
+        self.total = self.s + self.positive.exp()
+        if len(stack) == 5:
+            self.m_t, self.a = stack[2], stack[4]
+            self.positive_t = positives[1] - self.m_t
+            self.total_t = stack[3] + self.positive_t.exp()
+
+    def cross_entropy(self) -> Tensor:
+        """``[N]``: minus log-softmax at the positive; exact also where it is far below the spacing near 1."""
+        margin = self.s.log() - self.positive
+        return torch.logaddexp(margin, torch.zeros_like(margin))
+
+    def kl(self) -> Tensor:
+        """``[N]``: KL(teacher || student)."""
+        moment = self.a + self.positive_t.exp() * (self.positive_t - self.positive)
+        return moment / self.total_t - self.total_t.log() + self.total.log()
+
+    def doubt(self) -> Tensor:
+        """``[N]``: 1 - p at the positive, without the cancellation."""
+        return self.s / self.total
+
+    def excess(self) -> Tensor:
+        """``[N]``: p - p_t at the positive."""
+        return self.positive.exp() / self.total - self.positive_t.exp() / self.total_t

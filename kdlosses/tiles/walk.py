@@ -1,0 +1,75 @@
+"""Tiles of logits in plain torch, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from kdlosses.relation import Relation
+from kdlosses.tiles.blocks import Positives, Workspace, blocks
+
+# Tiles of logits by relation and position: filled by the forward pass, read by the backward pass.
+Kept = dict[tuple[Relation, int, int], Tensor]
+
+
+class Walk:
+    """One pass over one relation: its blocks of rows and columns, its logits, and the buffers they are made in.
+
+    Args:
+        relation: whose tiles they are.
+        size: rows and columns of a tile, None for the whole matrix; square, as a transpose reads the same tiles.
+        kept: where tiles of logits are kept, or None where every pass computes them anew.
+    """
+
+    def __init__(self, relation: Relation, size: int | None, kept: Kept | None) -> None:
+        self.relation, self.kept = relation, kept
+        self.work = Workspace(relation.queries.values, relation.queries.dtype)
+        count, others = relation.shape
+        self.row_blocks, self.col_blocks = blocks(count, size), blocks(others, size)
+        self._slabs: dict[str, tuple[int, Tensor]] = {}
+
+    def tiles(self) -> Iterator[tuple[slice, slice, Positives]]:
+        """All tiles, row by row."""
+        for rows in self.row_blocks:
+            for cols in self.col_blocks:
+                yield rows, cols, self.positives(rows, cols)
+
+    def positives(self, rows: slice, cols: slice) -> Positives:
+        """Where this tile has its positives."""
+        return Positives(rows, cols, self.relation.offset)
+
+    def logits(self, name: str, relation: Relation, rows: slice, cols: slice) -> Tensor:
+        """A tile of ``relation``'s matrix, not to be written to; ``name`` says which buffers it may use."""
+        if self.kept is None:
+            return self._product(name, relation, rows, cols, self.work.get(name, *_shape(rows, cols)))
+        if relation.source is not None:
+            return self.logits(name, relation.source, cols, rows).T
+        key = (relation, rows.start, cols.start)
+        if key not in self.kept:
+            self.kept[key] = self._product(name, relation, rows, cols, None)
+        return self.kept[key]
+
+    def _product(self, name: str, relation: Relation, rows: slice, cols: slice, out: Tensor | None) -> Tensor:
+        return torch.mm(self.scaled(name, relation, rows), self.keys(name, relation, cols).T, out=out)
+
+    def scaled(self, name: str, relation: Relation, rows: slice) -> Tensor:
+        """Unit queries times the scale."""
+        slab = f"{name} scaled"
+        return self._slab(slab, rows, lambda: self.work.unit(slab, relation.queries, rows).mul_(relation.scale))
+
+    def keys(self, name: str, relation: Relation, cols: slice) -> Tensor:
+        """Unit keys."""
+        slab = f"{name} keys"
+        return self._slab(slab, cols, lambda: self.work.unit(slab, relation.keys, cols))
+
+    def _slab(self, name: str, block: slice, make: Callable[[], Tensor]) -> Tensor:
+        # The inner loop meets the same rows for every block of columns.
+        if self._slabs.get(name, (-1,))[0] != block.start:
+            self._slabs[name] = (block.start, make())
+        return self._slabs[name][1]
+
+
+def _shape(rows: slice, cols: slice) -> tuple[int, int]:
+    return rows.stop - rows.start, cols.stop - cols.start
