@@ -12,6 +12,7 @@ from harness.data import Batch, prepare
 from harness.errors import UserError
 from harness.models import LoadedModel, freeze
 from kdlosses import CLIPKDLoss
+from kdlosses.backends import create
 from kdlosses.masking import mask_pixels, supports_token_dropping, token_dropping
 
 # Side of a hidden pixel patch for students whose image tower has no patches of its own.
@@ -114,6 +115,8 @@ def build_loss(config: LossConfig, student: LoadedModel, teacher: LoadedModel | 
     """The recipe's loss, sized for its two models."""
     widths = {"student_dim": student.embed_dim, "teacher_dim": teacher.embed_dim} if teacher else {}
     try:
-        return CLIPKDLoss(dict(config.weights), variant=config.variant, backend=config.backend, **widths)
+        options = config.backend_options
+        backend = create(config.backend, **options) if options else config.backend
+        return CLIPKDLoss(dict(config.weights), variant=config.variant, backend=backend, **widths)
     except ValueError as error:
         raise UserError(f"recipe key loss: {error}") from error

@@ -75,9 +75,15 @@ def mean_of_directions(rows: Sequence[Tensor]) -> Tensor:
     return total / len(rows)
 
 
+def relations_in(request: Request) -> list[Relation]:
+    """The relations that ``request`` reads."""
+    if isinstance(request, SquaredDistance):
+        return []
+    return [request.student, request.teacher] if isinstance(request, KL) else [request.relation]
+
+
 def rows_in(request: Request) -> list[Rows]:
-    """The rows that ``request`` compares, queries first."""
+    """The rows that ``request`` reads, queries first."""
     if isinstance(request, SquaredDistance):
         return [request.student, request.teacher]
-    relation = request.student if isinstance(request, KL) else request.relation
-    return [relation.queries, relation.keys]
+    return [rows for relation in relations_in(request) for rows in (relation.queries, relation.keys)]

@@ -42,6 +42,10 @@ class LossConfig(Section):
         "paper", description="paper = the formulas as published; released = as the authors' code computes them."
     )
     backend: Backend = Field("auto", description="Which kdlosses backend computes it; auto = the best one available.")
+    backend_options: dict[str, int | str] = Field(
+        default_factory=dict,
+        description="What that backend takes, as {chunk_size: 512} for chunked; not with auto.",
+    )
     weights: dict[Term, Weight] = Field(
         default_factory=lambda: {"contrastive": 1.0},
         description="Weight of each term; 0 switches a term off. Every term but contrastive needs a teacher.",
@@ -59,6 +63,19 @@ class LossConfig(Section):
     def active(self) -> tuple[str, ...]:
         """The terms with a weight above zero."""
         return tuple(term for term, weight in self.weights.items() if weight > 0)
+
+    @model_validator(mode="after")
+    def _options_are_the_backends(self) -> "LossConfig":
+        from kdlosses.backends import options
+
+        at = ("loss", "backend_options")
+        if self.backend_options and self.backend == "auto":
+            raise problem("belong to one backend: name it in loss.backend, which is auto", at=at)
+        for option in self.backend_options:
+            if option not in options(self.backend):
+                known = ", ".join(options(self.backend)) or "none"
+                raise problem(f"has no option {option!r} for backend {self.backend}; known: {known}", at=at)
+        return self
 
     @model_validator(mode="after")
     def _weights_make_sense(self) -> "LossConfig":

@@ -22,22 +22,26 @@ def available() -> dict[str, str | None]:
     return {name: backend.unavailable() for name, backend in _BACKENDS.items()}
 
 
-def create(name: str, **options: object) -> Backend:
-    """The backend called ``name`` with ``options``; pass it as ``backend=`` to a loss.
+def create(name: str, **given: object) -> Backend:
+    """The backend called ``name`` with options; pass it as ``backend=`` to a loss.
 
     Args:
         name: one of ``available()``.
-        options: what that backend takes: ``chunk_size`` (chunked), ``precision`` and ``tile_size`` (triton).
+        given: what that backend takes: ``chunk_size`` (chunked), ``precision`` and ``tile_size`` (triton).
 
     Raises:
         ValueError: for an unknown name or option, or a backend that cannot run here: an explicit choice never falls
             back.
     """
     check_name(name)
-    known = inspect.signature(_BACKENDS[name]).parameters
-    for option in options:
-        check_known(f"option of backend {name!r}", option, known)
-    return _BACKENDS[name](**options)
+    for option in given:
+        check_known(f"option of backend {name!r}", option, options(name))
+    return _BACKENDS[name](**given)
+
+
+def options(name: str) -> list[str]:
+    """The options that ``create(name)`` takes."""
+    return list(inspect.signature(_BACKENDS[name]).parameters)
 
 
 def check_name(name: str) -> None:
@@ -60,7 +64,11 @@ def resolve(backend: str | Backend) -> Backend:
         ValueError: as `create`, or for something that is neither a name nor a backend.
     """
     if isinstance(backend, str):
-        return Auto() if backend == "auto" else create(backend)
+        return _auto() if backend == "auto" else create(backend)
     if not isinstance(backend, Backend):
         raise ValueError(f"backend must be a name or come from kdlosses.backends.create, got {backend!r}")
     return backend
+
+
+def _auto() -> Auto:
+    return Auto({name: backend() for name, backend in _BACKENDS.items() if backend.unavailable() is None})

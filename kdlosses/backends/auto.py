@@ -1,22 +1,42 @@
-"""``backend="auto"``: the backend for a call, by device, size and dtype."""
+"""``backend="auto"``: the backend for a call, by device, size and dtype.
+
+1. ``triton`` where it is usable: CUDA, computation in float32, widths up to its limit, at least 2,048 pairs.
+2. ``dense`` while the matrices it would keep take at most 1 GiB.
+3. ``chunked`` beyond that.
+
+On CPUs dense needs three quarters of chunked's time at every size measured (``harness/bench/results/losses``), so memory
+alone decides; 1 GiB is CLIP-KD at 8,192 pairs in float32. The sizes for GPUs are not measured yet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdlosses.backends.chunked import Backend as Chunked
-from kdlosses.backends.dense import Backend as Dense
-from kdlosses.requests import Request
+import torch
+
+from kdlosses.backends.contract import Backend
+from kdlosses.requests import Request, relations_in, rows_in
+
+DENSE_BYTES = 2**30
+TRITON_ROWS = 2048
+
+_log = logging.getLogger("kdlosses")
 
 
 class Auto:
-    """Chooses anew for each call; every choice computes the same numbers."""
+    """Chooses anew for each call and says so, once for each choice, to the logger ``kdlosses``.
+
+    Args:
+        backends: what to choose from, by name; those that cannot run here left out.
+    """
 
     name = "auto"
 
-    def __init__(self) -> None:
-        self._dense, self._chunked = Dense(), Chunked()
+    def __init__(self, backends: Mapping[str, Backend]) -> None:
+        self._backends = dict(backends)
+        self._told: set[str] = set()
 
     @staticmethod
     def unavailable() -> str | None:
@@ -25,4 +45,22 @@ class Auto:
 
     def evaluate(self, requests: Sequence[Request]) -> list[Any]:
         """Answer ``requests`` with the backend that the rule names."""
-        return self._dense.evaluate(requests)
+        name = self.choose(requests)
+        if name not in self._told and not torch.compiler.is_compiling():
+            self._told.add(name)
+            rows = rows_in(requests[0])[0].values
+            _log.info("backend auto: %s for %d pairs on %s", name, len(rows), rows.device.type)
+        return self._backends[name].evaluate(requests)
+
+    def choose(self, requests: Sequence[Request]) -> str:
+        """The name of the backend for ``requests``."""
+        triton = self._backends.get("triton")
+        if triton is not None and triton.suits(requests, TRITON_ROWS):
+            return "triton"
+        return "dense" if _kept_bytes(requests) <= DENSE_BYTES else "chunked"
+
+
+def _kept_bytes(requests: Sequence[Request]) -> int:
+    """What dense would hold between its forward and its backward pass."""
+    relations = {relation.source or relation for request in requests for relation in relations_in(request)}
+    return sum(r.shape[0] * r.shape[1] * r.queries.dtype.itemsize for r in relations)

@@ -112,6 +112,7 @@ def test_other_plain_scalars_are_text(recipe, text):
         ("loss.weights={contrastive: 0}", "loss.weights cannot be used: weights must give at least one term"),
         ("loss.weights.clip_kd=1", "loss.weights.clip_kd names no loss term"),
         ("loss.backend=cuda", "loss.backend names no backend, got 'cuda'"),
+        ("loss.backend_options={chunk_size: 8}", "loss.backend_options belong to one backend: name it in loss.backend"),
         ("schedule.warmup_steps=5", "schedule.warmup_steps must not exceed train.steps (4)"),
         ("schedule.min_lr=1", "schedule.min_lr must not exceed optim.lr (0.001), got 1"),
         ("eval.sets=[{name: a, kind: recall, path: b}]", "eval.sets[0].kind must be one of"),
@@ -445,3 +446,8 @@ def test_only_an_inline_config_pays_for_open_clip(recipe, inline, paid):
     environment = os.environ | {"PYTHONPATH": str(Path(harness.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_option_of_a_backend_is_refused_with_the_known_ones(recipe):
+    message = refused(recipe(), "loss={backend: chunked, backend_options: {tile: 8}}")
+    assert "loss.backend_options has no option 'tile' for backend chunked; known: chunk_size" in message

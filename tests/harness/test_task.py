@@ -154,3 +154,19 @@ def test_every_loss_can_be_trained_by_the_task():
         losses, _ = step(task, view, batch)
         assert sorted(losses) == sorted(f"{term}_loss" for term in terms)
         assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_a_recipe_chooses_the_backend_and_its_options():
+    weights = {"contrastive": 1.0, "crd": 1.0}
+    task, _, batch, view = make(weights, backend="chunked", backend_options={"chunk_size": 3})
+    assert "chunked(chunk_size=3)" in repr(task.loss)
+    dense, *_ = make(weights, backend="dense")
+    dense.student.load_state_dict(task.student.state_dict())
+    dense.teacher.load_state_dict(task.teacher.state_dict())
+    ours, theirs = step(task, view, batch), step(dense, view, batch)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_backends_bad_option_names_the_recipe_key():
+    with pytest.raises(UserError, match="recipe key loss: chunk_size must be a positive integer, got 0"):
+        make({"contrastive": 1.0}, backend="chunked", backend_options={"chunk_size": 0})
