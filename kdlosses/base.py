@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlosses import backends
+from kdlosses.backends.contract import Backend
 from kdlosses.checks import check_variant, check_width
 from kdlosses.fit import check_call, check_dims
 from kdlosses.inputs import Inputs, read_inputs
@@ -29,7 +30,8 @@ class DistillLoss(nn.Module):
         variant: ``"paper"`` for the published formulas, ``"released"`` for what the released code computes.
         student_dim: student embedding width Ds; needed where a projection or fusion layer is.
         teacher_dim: teacher embedding width Dt; needed with ``student_dim``.
-        backend: ``"auto"`` or a name of ``kdlosses.backends.available()``; an explicit choice never falls back.
+        backend: ``"auto"``, a name of ``kdlosses.backends.available()``, or one made with options by
+            ``kdlosses.backends.create``; an explicit choice never falls back.
         check: raise ValueError on non-finite features or scales; costs a host sync a call, and a graph break under
             ``torch.compile``, so off by default.
 
@@ -48,7 +50,7 @@ class DistillLoss(nn.Module):
         variant: str = "paper",
         student_dim: int | None = None,
         teacher_dim: int | None = None,
-        backend: str = "auto",
+        backend: str | Backend = "auto",
         check: bool = False,
     ) -> None:
         super().__init__()
@@ -65,7 +67,7 @@ class DistillLoss(nn.Module):
         variant: str,
         student_dim: int | None,
         teacher_dim: int | None,
-        backend: str,
+        backend: str | Backend,
         check: bool,
     ) -> None:
         check_variant(variant)

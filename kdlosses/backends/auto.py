@@ -4,8 +4,8 @@
 2. ``dense`` while the matrices it would keep take at most 1 GiB.
 3. ``chunked`` beyond that.
 
-On CPUs dense needs three quarters of the time of chunked at every size measured (``harness/bench/results/losses``): memory
-alone decides there, and 1 GiB is CLIP-KD at 8,192 pairs in float32. The sizes for GPUs are not measured yet.
+On CPUs dense needs three quarters of the time of chunked at every size measured (``harness/bench/results/losses``):
+memory alone decides there, and 1 GiB is CLIP-KD at 8,192 pairs in float32. The sizes for GPUs are not measured yet.
 """
 
 from __future__ import annotations

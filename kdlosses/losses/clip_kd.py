@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
 from kdlosses.registry import register
 from kdlosses.weights import CLIP_KD
@@ -40,7 +41,7 @@ class CLIPKDLoss(DistillLoss):
         variant: str = "paper",
         student_dim: int | None = None,
         teacher_dim: int | None = None,
-        backend: str = "auto",
+        backend: str | Backend = "auto",
         check: bool = False,
     ) -> None:
         super(DistillLoss, self).__init__()
