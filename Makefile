@@ -1,5 +1,6 @@
 # make quickstart   distil a small CLIP on real images and print the table
 # make test         the whole test suite
+# make bench        time and memory of every loss under pytest-benchmark; sizes by ARGS="--bench-batch 1024"
 # make lint         ruff: rules and formatting
 # make env          the environment alone
 # make clean        remove the environment and what tools cached; data/ and runs/ stay
@@ -11,7 +12,7 @@ VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint env clean
+.PHONY: quickstart test bench lint env clean
 
 quickstart: $(VENV)/.harness
 	@$(BIN)/clipkd quickstart $(ARGS)
@@ -19,6 +20,10 @@ quickstart: $(VENV)/.harness
 # One thread a worker: two test processes that each want every core slow each other down.
 test: $(VENV)/.test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+# Named outright: its name keeps it out of `make test`. No OMP_NUM_THREADS: it may use every core, alone.
+bench: $(VENV)/.test
+	@$(BIN)/python -m pytest tests/bench/bench_losses.py --benchmark-group-by=group --benchmark-columns=min,median,iqr,rounds $(ARGS)
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .

@@ -2,10 +2,10 @@
 
 ``python -m harness.bench.agreement OUT.csv [--backend dense,chunked] [--batch 1100] [--dim 48]`` writes one row for
 each loss, variant, backend and dtype: the relative error of the value, and the largest relative error of a gradient,
-each gradient as one length. The reference is the dense backend in float64 on the same numbers, which the tests hold against
-independent oracles; student and teacher are at logit scale 100, where digits are lost first. Gradients of 16-bit
-features are rounded to 16 bits on the way out, so their rows say what a trainer gets; the loss is scaled as a trainer's
-gradient scaler would, so that float16's smallest number does not cut them off.
+each gradient as one length. The reference is the dense backend in float64 on the same numbers, which the tests hold
+against independent oracles; student and teacher are at logit scale 100, where digits are lost first. Gradients of
+16-bit features are rounded to 16 bits on the way out, so their rows say what a trainer gets; the loss is scaled as a
+trainer's gradient scaler would, so that float16's smallest number does not cut them off.
 """
 
 from __future__ import annotations
