@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 from kdlosses.backends.contract import Backend
+from kdlosses.relation import Relation
 from kdlosses.requests import Request, relations_in, rows_in
+from kdlosses.tiles.program import add_once
 
 DENSE_BYTES = 2**30
 TRITON_ROWS = 2048
@@ -62,5 +64,8 @@ class Auto:
 
 def _kept_bytes(requests: Sequence[Request]) -> int:
     """What dense would hold between its forward and its backward pass."""
-    relations = {relation.source or relation for request in requests for relation in relations_in(request)}
+    relations: list[Relation] = []
+    for request in requests:
+        for relation in relations_in(request):
+            add_once(relations, relation.source or relation)
     return sum(r.shape[0] * r.shape[1] * r.queries.dtype.itemsize for r in relations)

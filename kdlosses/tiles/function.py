@@ -46,18 +46,19 @@ class _Answers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, program: Program, engine: Engine, *tensors: Tensor) -> tuple[Tensor, ...]:
-        kept: Kept = {}
+        kept = Kept([], {})
         statistics = [engine.measure(job, kept) for job in program.jobs]
         answers: list[Tensor] = []
         for output in program.outputs:
             answers += _answer(program, engine, statistics, kept, output)
         ctx.program, ctx.engine = program, engine
         ctx.set_materialize_grads(False)
+        ctx.relations = kept.relations
         live = _live(program, ctx.needs_input_grad[2:])
-        kept = {key: tile for key, tile in kept.items() if key[0] in live}
+        ctx.keys = [key for key in kept.tiles if any(kept.relations[key[0]] is relation for relation in live)]
         # Not as attributes: autograd frees saved tensors after the backward pass, attributes live as long as the loss.
-        ctx.keys = list(kept)
-        ctx.save_for_backward(*tensors, *(vector for job in statistics for vector in job), *kept.values())
+        tiles = [kept.tiles[key] for key in ctx.keys]
+        ctx.save_for_backward(*tensors, *(vector for job in statistics for vector in job), *tiles)
         return tuple(answers)
 
     @staticmethod
@@ -73,11 +74,12 @@ class _Answers(torch.autograd.Function):
 
 def _live(program: Program, needed: Sequence[bool]) -> list[Relation]:
     """The relations that the backward pass reads."""
-    tensors = dict(zip([*program.rows, *program.scales], needed, strict=True))
     found = []
     for job in program.jobs:
         relation = job.relation
-        if tensors[relation.queries] or tensors[relation.keys] or tensors[relation.scale]:
+        inputs = [program.row_index(relation.queries), program.row_index(relation.keys)]
+        inputs.append(len(program.rows) + program.scale_index(relation.scale))
+        if any(needed[i] for i in inputs):
             teacher = [] if job.teacher is None else [job.teacher.source or job.teacher]
             found += [relation, *teacher]
     return found
@@ -87,7 +89,8 @@ def _restore(ctx: Any) -> tuple[list[Statistics], Kept]:
     saved, fields = list(ctx.saved_tensors), len(Statistics._fields)
     first, jobs = len(ctx.program.tensors()), len(ctx.program.jobs)
     statistics = [Statistics(*saved[start : start + fields]) for start in range(first, first + jobs * fields, fields)]
-    return statistics, dict(zip(ctx.keys, saved[first + jobs * fields :], strict=True))
+    tiles = dict(zip(ctx.keys, saved[first + jobs * fields :], strict=True))
+    return statistics, Kept(list(ctx.relations), tiles)
 
 
 def _answer(program: Program, engine: Engine, statistics: list[Statistics], kept: Kept, output: Any) -> list[Tensor]:
@@ -115,8 +118,9 @@ class _Totals:
 
     def __init__(self, program: Program, needed: Sequence[bool]) -> None:
         self._program = program
-        self._rows = [_zeros(rows) if need else None for rows, need in zip(program.rows, needed, strict=False)]
-        scales = zip(program.scales, needed[len(program.rows) :], strict=True)
+        first = len(program.rows)
+        self._rows = [_zeros(rows) if need else None for rows, need in zip(program.rows, needed[:first], strict=True)]
+        scales = zip(program.scales, needed[first:], strict=True)
         self._scales = [torch.zeros_like(scale) if need else None for scale, need in scales]
 
     def of(self, job: Job) -> Sums:

@@ -92,7 +92,7 @@ def _output(program: Program, request: Request) -> Softmax | Gradient | SquaredD
     if isinstance(request, CrossEntropyGrad):
         return _gradient(program, request)
     for rows in (request.student, request.teacher):
-        _add(program.rows, rows)
+        add_once(program.rows, rows)
     return request
 
 
@@ -132,14 +132,15 @@ def _append(program: Program, job: Job, cols: bool) -> int:
     job.want(cols)
     for relation in (job.relation, job.teacher):
         if relation is not None:
-            _add(program.rows, relation.queries)
-            _add(program.rows, relation.keys)
-            _add(program.scales, relation.scale)
+            add_once(program.rows, relation.queries)
+            add_once(program.rows, relation.keys)
+            add_once(program.scales, relation.scale)
     program.jobs.append(job)
     return len(program.jobs) - 1
 
 
-def _add(items: list, item: object) -> None:
+def add_once(items: list, item: object) -> None:
+    """Append ``item`` unless that very object is there."""
     if not any(item is other for other in items):
         items.append(item)
 

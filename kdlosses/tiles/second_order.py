@@ -77,7 +77,8 @@ class SecondWalk(Walk):
                 sums[dim][block] += soft.mul_(self._centered(rows, cols, dim, none)).sum(dim)
         # The softmax comes with its direction's share; its mean does not.
         rows = sums[1] / self.shares.row_share if 1 in sums else None
-        return none._replace(rows=rows, cols=sums[0] / self.shares.col_share if 0 in sums else None)
+        cols = sums[0] / self.shares.col_share if 0 in sums else None
+        return Centers(none.positives, rows, cols)
 
     def curved(self, rows: slice, cols: slice, centers: Centers) -> Tensor:
         """A tile of Z."""

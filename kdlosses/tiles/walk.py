@@ -9,9 +9,23 @@ from torch import Tensor
 
 from kdlosses.relation import Relation
 from kdlosses.tiles.blocks import Positives, Workspace, blocks
+from kdlosses.tiles.program import add_once
 
-# Tiles of logits by relation and position: filled by the forward pass, read by the backward pass.
-Kept = dict[tuple[Relation, int, int], Tensor]
+
+class Kept:
+    """Tiles of logits by relation and position: filled by the forward pass, read by the backward pass.
+
+    Relations are numbered as they come, since a compiler cannot use them as keys.
+    """
+
+    def __init__(self, relations: list[Relation], tiles: dict[tuple[int, int, int], Tensor]) -> None:
+        self.relations, self.tiles = relations, tiles
+
+    def key(self, relation: Relation, rows: slice, cols: slice) -> tuple[int, int, int]:
+        """Where this tile is, or goes."""
+        add_once(self.relations, relation)
+        number = next(i for i, known in enumerate(self.relations) if known is relation)
+        return number, rows.start, cols.start
 
 
 class Walk:
@@ -46,10 +60,10 @@ class Walk:
             return self._product(name, relation, rows, cols, self.work.get(name, *_shape(rows, cols)))
         if relation.source is not None:
             return self.logits(name, relation.source, cols, rows).T
-        key = (relation, rows.start, cols.start)
-        if key not in self.kept:
-            self.kept[key] = self._product(name, relation, rows, cols, None)
-        return self.kept[key]
+        key, tiles = self.kept.key(relation, rows, cols), self.kept.tiles
+        if key not in tiles:
+            tiles[key] = self._product(name, relation, rows, cols, None)
+        return tiles[key]
 
     def _product(self, name: str, relation: Relation, rows: slice, cols: slice, out: Tensor | None) -> Tensor:
         return torch.mm(self.scaled(name, relation, rows), self.keys(name, relation, cols).T, out=out)
