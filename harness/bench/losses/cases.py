@@ -1,0 +1,119 @@
+"""What is measured: one loss by one subject at one size, and the grid of such cases that a command asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import product
+
+import torch
+
+import kdlosses
+from kdlosses import CLIPKDLoss, DistillLoss
+
+# Between the names of terms that are summed at their default weights.
+PLUS = "+"
+# What open_clip's DistillClipLoss computes; listed with the registered losses so that it has its equal of ours.
+DISTILL_CLIP = "contrastive+crd"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement.
+
+    Args:
+        loss: a registered loss, or terms joined by `+`.
+        variant: `"paper"` or `"released"`.
+        subject: who computes it: a backend of kdlosses, or a contender.
+        batch: B, the pairs.
+        dim: D, the student's width.
+        teacher_dim: the teacher's width.
+        dtype: name of the features' dtype, as `float32`.
+        device: `"cpu"` or `"cuda"`.
+        threads: threads that torch computes with on the CPU.
+    """
+
+    loss: str
+    variant: str
+    subject: str
+    batch: int
+    dim: int
+    teacher_dim: int
+    dtype: str
+    device: str
+    threads: int
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype itself."""
+        return getattr(torch, self.dtype)
+
+    @property
+    def wide_dtype(self) -> torch.dtype:
+        """That of parameters and scales: float32, or wider where the features are."""
+        return torch.promote_types(torch.float32, self.torch_dtype)
+
+    @property
+    def unit_bytes(self) -> int:
+        """The size of one B x B matrix in the features' dtype."""
+        return self.batch**2 * self.torch_dtype.itemsize
+
+
+CASE_FIELDS = tuple(field.name for field in fields(Case))
+
+
+def known_losses() -> list[str]:
+    """Every registered loss, the combined one first, and the sum that open_clip also computes."""
+    names = kdlosses.available_losses()
+    return [*sorted(names, key=lambda name: (name != "clip_kd", name)), DISTILL_CLIP]
+
+
+def is_sum(loss: str) -> bool:
+    """Whether `loss` is two or more different known terms joined by `+`."""
+    terms = loss.split(PLUS)
+    return 1 < len(set(terms)) == len(terms) and set(terms) <= set(kdlosses.available_terms())
+
+
+def build_loss(
+    loss: str, variant: str, backend: str, student_dim: int | None = None, teacher_dim: int | None = None
+) -> DistillLoss:
+    """The loss called `loss` of kdlosses; a sum weighs its terms as `default_weights` says."""
+    keywords = {"variant": variant, "backend": backend, "student_dim": student_dim, "teacher_dim": teacher_dim}
+    if PLUS not in loss:
+        return kdlosses.build(loss, **keywords)
+    defaults = kdlosses.default_weights(variant)
+    return CLIPKDLoss({term: defaults[term] for term in loss.split(PLUS)}, **keywords)
+
+
+def weights_of(loss: str, variant: str) -> dict[str, float]:
+    """The terms of `loss` with their weights."""
+    with torch.device("meta"):  # no numbers for its layers: they would be drawn from the caller's generator
+        return build_loss(loss, variant, "auto", 1, 1).weights
+
+
+def grid(
+    pairs: Sequence[tuple[str, str]],
+    batches: Sequence[int],
+    dtypes: Sequence[str],
+    *,
+    variant: str,
+    dim: int,
+    teacher_dim: int,
+    device: str,
+    threads: int,
+) -> list[Case]:
+    """All cases, loss by loss and batches ascending, so that small batches can foretell large ones.
+
+    Args:
+        pairs: `(loss, subject)` that exist; the order of losses, and of subjects within a loss, is kept.
+        batches: in any order.
+        dtypes: names.
+        variant, dim, teacher_dim, device, threads: as in `Case`.
+    """
+    losses = list(dict.fromkeys(loss for loss, _ in pairs))
+    return [
+        Case(loss, variant, subject, batch, dim, teacher_dim, dtype, device, threads)
+        for dtype, loss, batch in product(dtypes, losses, sorted(set(batches)))
+        for owner, subject in pairs
+        if owner == loss
+    ]

@@ -1,0 +1,125 @@
+"""`clipkd bench losses` from its options to its last line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from harness.bench.losses import choose
+from harness.bench.losses.cases import Case, grid
+from harness.bench.losses.measure import Effort
+from harness.bench.losses.plots import draw_all
+from harness.bench.losses.resultfile import ResultFile
+from harness.bench.losses.rows import Origin, origin
+from harness.bench.losses.rss import rss_unavailable
+from harness.bench.losses.run import Tally, computed, run
+from harness.bench.losses.show import LiveTable
+from harness.errors import UserError
+
+LEGEND = "units: matrix products B x D x B; x time, x peak: multiples of dense, or of the first; *: foretold, not tried"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The options as they were typed."""
+
+    loss: str
+    backend: str
+    against: str
+    batch: str
+    dim: int
+    teacher_dim: int
+    dtype: str
+    device: str
+    variant: str
+    threads: int | None
+
+
+def bench(choice: Choice, out: Path, plots: Path, *, repeats: int, seconds: float, rss: bool) -> bool:
+    """Measure, and draw the whole file; whether every case went as it should.
+
+    Raises:
+        UserError: for names and sizes that do not exist, before anything is measured.
+    """
+    console = Console()
+    device = choose.choose_device(choice.device)
+    cases, left_out = make_cases(choice, device)
+    if rss and (reason := rss_unavailable(device)):
+        raise UserError(f"--rss: {reason}")
+    file, source = ResultFile(out), origin(device)
+    for line in [*left_out, *_about(cases, file, source, rss)]:
+        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+    with LiveTable(len(cases), console) as display:
+        tally = run(cases, file, source, Effort(repeats, seconds, rss), display)
+    asked = {_sizes(case) for case in cases}
+    pictures = draw_all(
+        file.rows, plots, out.stem, lambda row: row.machine == source.machine and _sizes(row.case) in asked
+    )
+    _report(console, file, tally, pictures)
+    return not tally.failed
+
+
+def make_cases(choice: Choice, device: str) -> tuple[list[Case], list[str]]:
+    """The cases, and a line for each subject that is left out. Sets torch's threads.
+
+    Raises:
+        UserError: for an unknown or unusable name, or when no named subject has a named loss.
+    """
+    losses = choose.choose_losses(choice.loss)
+    subjects, why_not = choose.choose_subjects(choice.backend, choice.against, device)
+    batches, dtypes = choose.choose_batches(choice.batch), choose.choose_dtypes(choice.dtype)
+    pairs = computed(losses, subjects)
+    if not pairs:
+        raise UserError(f"none of {', '.join(subjects)} computes {', '.join(losses)}; nothing to measure")
+    if choice.threads:
+        torch.set_num_threads(choice.threads)
+    cases = grid(
+        pairs,
+        batches,
+        dtypes,
+        variant=choice.variant,
+        dim=choice.dim,
+        teacher_dim=choice.teacher_dim,
+        device=device,
+        threads=torch.get_num_threads(),
+    )
+    return cases, [f"{name} is left out: {reason}" for name, reason in why_not.items()]
+
+
+def _about(cases: list[Case], file: ResultFile, source: Origin, rss: bool) -> list[str]:
+    """What the file holds already, and what that means for this run."""
+    lines = []
+    settled = sum(file.settled(case, source, rss) is not None for case in cases)
+    if settled:
+        lines.append(f"{settled} of {len(cases)} cases are in {file.path} and are not measured again (dim below)")
+    foreign = file.foreign(cases, source)
+    if foreign:
+        lines.append(
+            f"{foreign} cases in {file.path} are of another commit or other versions: they are measured again, "
+            "their old rows stay and the newest count"
+        )
+    if settled and source.commit.endswith("-dirty"):
+        lines.append(
+            "the checkout has changes that are not committed: whether rows of this commit are of this very code "
+            "cannot be told; another --out measures all anew"
+        )
+    return lines
+
+
+def _sizes(case: Case) -> Case:
+    """What the cases of one picture have in common."""
+    return replace(case, subject="", batch=0)
+
+
+def _report(console: Console, file: ResultFile, tally: Tally, pictures: list[Path]) -> None:
+    say = {"markup": False, "highlight": False, "soft_wrap": True}
+    console.print(LEGEND, style="dim", **say)
+    if tally.failed:
+        names = sorted({f"{row.loss}/{row.subject}" for row in tally.failed})
+        console.print(f"{len(tally.failed)} cases failed: {', '.join(names)}; their notes say why", style="red", **say)
+    console.print(f"{file.path}: {tally.new} rows written, {tally.old} there before", **say)
+    for path in pictures:
+        console.print(str(path), **say)

@@ -1,0 +1,69 @@
+"""Who computes a loss: the backends of kdlosses and the contenders, each made ready to be called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import kdlosses
+from harness.bench.losses import contenders
+from harness.bench.losses.cases import Case, build_loss
+from harness.bench.losses.inputs import SEED, Inputs, make_inputs
+
+REFERENCE = "dense"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One case ready to run; the same set-up serves time and memory.
+
+    Args:
+        forward: computes the loss, a 0-d tensor with a graph.
+        leaves: everything that gets a gradient.
+    """
+
+    forward: Callable[[], Tensor]
+    leaves: tuple[Tensor, ...]
+
+    def clear(self) -> None:
+        """Drop the gradients, so that the next backward makes them anew."""
+        for leaf in self.leaves:
+            leaf.grad = None
+
+
+def make_setup(case: Case) -> Setup:
+    """Seeded inputs and parameters, and the subject on them.
+
+    Raises:
+        ValueError: when the subject cannot compute this case; one sentence.
+    """
+    inputs = make_inputs(case)
+    loss = _ours(case)
+    if case.subject in contenders.CONTENDERS:
+        loss = contenders.CONTENDERS[case.subject].make(case, loss)
+    return _setup(loss, inputs)
+
+
+def backends() -> dict[str, str | None]:
+    """Every backend of kdlosses, the reference first, with the reason where it cannot be used here."""
+    known = kdlosses.backends.available()
+    return dict(sorted(known.items(), key=lambda item: item[0] != REFERENCE))
+
+
+def _ours(case: Case) -> nn.Module:
+    # The contenders that have layers take ours, so that all subjects compute the same numbers.
+    backend = "auto" if case.subject in contenders.CONTENDERS else case.subject
+    devices = [torch.cuda.current_device()] if case.device == "cuda" else []
+    with torch.random.fork_rng(devices), torch.device(case.device):
+        torch.manual_seed(SEED)
+        loss = build_loss(case.loss, case.variant, backend, case.dim, case.teacher_dim)
+    contenders.cast(loss, case.wide_dtype)
+    return loss
+
+
+def _setup(loss: Callable[..., Tensor], inputs: Inputs) -> Setup:
+    parameters = tuple(loss.parameters()) if isinstance(loss, nn.Module) else ()
+    return Setup(lambda: loss(*inputs.arguments), (*inputs.student, *parameters))

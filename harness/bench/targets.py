@@ -1,0 +1,94 @@
+"""What was asked of the backends beside what was measured.
+
+``python -m harness.bench.targets RESULTS.csv LARGE.json [OUT.md]`` reads a result file of ``clipkd bench losses`` and a
+report of ``harness.bench.large_batch`` and prints a Markdown table. A number that is not in them is said to be missing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.bench.losses.resultfile import newest, read_rows
+from harness.bench.losses.rows import OK, Row
+from harness.files import write_text
+
+MIB = 2**20
+MISSING = "not measured"
+BATCH, GD_BATCH, DIM = 4096, 1024, 512
+
+
+class Target(NamedTuple):
+    """One line: what was asked, the number found (None: missing), the bound, and whether it is an upper one."""
+
+    asked: str
+    found: float | None
+    bound: float
+    at_most: bool
+    unit: str
+
+    def cells(self) -> list[str]:
+        """The line's cells."""
+        sign = "at most" if self.at_most else "at least"
+        asked = [self.asked, f"{sign} {self.bound:,g} {self.unit}"]
+        if self.found is None:
+            return [*asked, MISSING, ""]
+        met = self.found <= self.bound if self.at_most else self.found >= self.bound
+        return [*asked, f"{self.found:,.3g} {self.unit}", "yes" if met else "**no**"]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print or write the table."""
+    results, large = Path(arguments[0]), Path(arguments[1])
+    text = markdown(read_rows(results), json.loads(large.read_text(encoding="utf-8")))
+    if len(arguments) > 2:
+        write_text(Path(arguments[2]), text)
+    else:
+        print(text, end="")
+
+
+def markdown(rows: Sequence[Row], large: dict[str, Any]) -> str:
+    """The table, and where its numbers come from."""
+    lines = [["what", "asked", "measured", "met"], ["---"] * 4]
+    lines += [target.cells() for target in targets(rows, large)]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    origin = f"{large['device']}; `{large['command']}`, {large['date'][:10]}"
+    return f"{table}\nTime and memory: the result file below. Largest batch: {origin}.\n"
+
+
+def targets(rows: Sequence[Row], large: dict[str, Any]) -> list[Target]:
+    """All targets that a CPU can be held to."""
+    found = {(row.loss, row.subject, row.batch): row for row in newest(rows) if row.status == OK and row.dim == DIM}
+    case = f"`clip_kd`, B = {BATCH:,}"
+    chunked, dense, formula = (found.get(("clip_kd", name, BATCH)) for name in ("chunked", "dense", "formula"))
+    gd, gd_formula = (found.get(("gd", name, GD_BATCH)) for name in ("dense", "formula"))
+    gd_case = f"`gd`, B = {GD_BATCH:,}, dense"
+    errors = max(large[key] for key in large if key.startswith("relative_error"))
+    huge = f"`clip_kd`, B = {large['batch']:,}, D = {large['width']}, {large['backend']}"
+    return [
+        Target(f"{case}, chunked: time", chunked and chunked.units, 17, True, "units"),
+        Target(f"{case}, chunked: memory", chunked and chunked.peak_bytes / MIB, 96, True, "MiB"),
+        Target(f"{case}, dense: time", dense and dense.units, 12, True, "units"),
+        Target(f"{case}, dense: time against the formula's", _times(formula, dense, "units"), 2, False, "times faster"),
+        Target(f"{case}, dense: memory", dense and dense.peak_bytes / MIB, 400, True, "MiB"),
+        Target(f"{gd_case}: time against the formula's", _times(gd_formula, gd, "units"), 100, False, "times faster"),
+        Target(
+            f"{gd_case}: memory against the formula's", _times(gd_formula, gd, "peak_bytes"), 100, False, "times less"
+        ),
+        Target(f"{huge}: the whole process", large["peak_resident_mib"] / 1024, 4, True, "GiB"),
+        Target(f"{huge}: relative error against float64", errors, 1e-5, True, ""),
+    ]
+
+
+def _times(theirs: Row | None, ours: Row | None, column: str) -> float | None:
+    """How many times more theirs takes; in units, so that a machine's moods fall out."""
+    if theirs is None or ours is None:
+        return None
+    return getattr(theirs, column) / getattr(ours, column)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
