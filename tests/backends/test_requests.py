@@ -1,71 +1,133 @@
-"""Every backend's answers to single requests: relations whose rows are a part of the batch, and confident rows."""
+"""Every kind of request and every way in which requests share, by name, against their definitions.
+
+`test_programs` mixes them at random; here each stands alone, so that a failure says which one is wrong.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
 from kdlosses import backends
 from kdlosses.relation import Pairs, Relation
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad
+from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, SquaredDistance
 from kdlosses.rows import Rows, rows_of
+from tests.backends.agreement import assert_agrees, flat
+from tests.backends.subjects import Subject, each_backend, subject
+from tests.problems import seeded
 
-USABLE = [name for name, reason in backends.available().items() if reason is None]
-each_backend = pytest.mark.parametrize("backend", [backends.resolve(name) for name in USABLE], ids=USABLE)
-
-
-def rows(count: int, width: int, seed: int) -> Rows:
-    generator = torch.Generator().manual_seed(seed)
-    return rows_of(torch.randn(count, width, generator=generator, dtype=torch.float64), torch.float64)
+PAIRS, KEYS, OFFSET = 3, 8, 4  # a shard: rows 4 to 6 of eight
+ALL = ("queries", "keys", "scale")
 
 
-def shards(image: Rows, text: Rows, scale: torch.Tensor) -> list[Relation]:
-    """The image-to-text relation of three ranks that hold 3, 1 and 4 of the 8 rows."""
-    parts = torch.split(image.values, [3, 1, 4])
-    offsets = [0, 3, 4]
+def tensors(tested: Subject, wanted: tuple[str, ...] = ALL) -> list[Tensor]:
+    """The student's scale, queries and keys, then a shard's; those in `wanted` ask for a gradient."""
+    generator, shapes = seeded(5), {"scale": (), "queries": (5, 4), "keys": (5, 4)}
+    shapes |= {"queries of a shard": (PAIRS, 4), "keys of a shard": (KEYS, 4)}
+    made = {key: torch.randn(shape, generator=generator, dtype=torch.float64) for key, shape in shapes.items()}
+    made["scale"] = torch.tensor(14.3)
     return [
-        Relation(rows_of(part, torch.float64), text, scale, offset) for part, offset in zip(parts, offsets, strict=True)
+        value.to(tested.device, tested.dtype).requires_grad_(key.split(" ")[0] in wanted) for key, value in made.items()
     ]
 
 
-@each_backend
-def test_rows_of_a_part_of_the_batch_are_those_of_the_whole(backend):
-    image, text, scale = rows(8, 5, 1), rows(8, 5, 2), torch.tensor(14.3, dtype=torch.float64)
-    other = Pairs(rows(8, 7, 3), rows(8, 7, 4), scale * 2)
-    whole = Relation(image, text, scale)
-    cross, divergence = backend.evaluate([CrossEntropy(whole), KL(whole, other.i2t)])
-    parts, others = shards(image, text, scale), shards(other.image, other.text, scale * 2)
-    found = backend.evaluate([CrossEntropy(part) for part in parts])
-    assert torch.allclose(torch.cat(found), cross, atol=1e-12)
-    found = backend.evaluate([KL(part, teacher) for part, teacher in zip(parts, others, strict=True)])
-    assert torch.allclose(torch.cat(found), divergence, atol=1e-12)
+class World:
+    """Relations between the student's tensors, and two teachers' of other widths."""
+
+    def __init__(self, tested: Subject, leaves: Sequence[Tensor]) -> None:
+        self._tested, self._generator = tested, seeded(6)
+        self.queries, self.keys, shard, all_keys = (rows_of(leaf, tested.dtype) for leaf in leaves[1:])
+        self.scale, constant = leaves[0], torch.full_like(leaves[0], 20.0)
+        self.student = Pairs(self.queries, self.keys, self.scale)
+        self.sharded = Relation(shard, all_keys, self.scale, OFFSET)
+        self.wide, self.narrow = (Pairs(self._rows(5, d), self._rows(5, d), constant) for d in (4, 3))
+        self.sharded_teacher = Relation(self._rows(PAIRS, 3), self._rows(KEYS, 3), constant, OFFSET)
+
+    def _rows(self, count: int, width: int) -> Rows:
+        values = torch.randn(count, width, generator=self._generator, dtype=torch.float64)
+        return rows_of(values.to(self._tested.device, self._tested.dtype), self._tested.dtype)
+
+
+Make = Callable[[World], list[Request]]
+LISTS: dict[str, Make] = {
+    "entropy": lambda w: [CrossEntropy(w.student.i2t)],
+    "entropy-transposed": lambda w: [CrossEntropy(w.student.t2i)],
+    "entropy-both": lambda w: [CrossEntropy(w.student.t2i), CrossEntropy(w.student.i2t)],
+    "entropy-shard": lambda w: [CrossEntropy(w.sharded)],
+    "entropy-twice": lambda w: [CrossEntropy(w.student.i2t), CrossEntropy(w.student.i2t)],
+    "kl": lambda w: [KL(w.student.i2t, w.wide.i2t)],
+    "kl-other-width": lambda w: [KL(w.student.i2t, w.narrow.i2t), KL(w.student.t2i, w.narrow.t2i)],
+    "kl-both-transposed": lambda w: [KL(w.student.t2i, w.wide.t2i)],
+    "kl-teacher-transposed": lambda w: [KL(w.student.i2t, w.narrow.t2i)],
+    "kl-student-transposed": lambda w: [KL(w.student.t2i, w.narrow.i2t)],
+    "kl-all-orientations": lambda w: [
+        KL(student, teacher)
+        for student in (w.student.i2t, w.student.t2i)
+        for teacher in (w.wide.i2t, w.wide.t2i, w.narrow.t2i)
+    ],
+    "kl-two-teachers": lambda w: [KL(w.student.i2t, w.wide.i2t), KL(w.student.i2t, w.narrow.i2t)],
+    "kl-shard": lambda w: [KL(w.sharded, w.sharded_teacher)],
+    "kl-and-entropy": lambda w: [CrossEntropy(w.student.t2i), KL(w.student.i2t, w.wide.i2t)],
+    "kl-and-entropy-shard": lambda w: [CrossEntropy(w.sharded), KL(w.sharded, w.sharded_teacher)],
+    "gradient": lambda w: [CrossEntropyGrad(w.student.i2t)],
+    "gradient-transposed": lambda w: [CrossEntropyGrad(w.student.t2i)],
+    "gradient-both": lambda w: [CrossEntropyGrad(w.student.i2t, both=True)],
+    "gradient-both-transposed": lambda w: [CrossEntropyGrad(w.student.t2i, both=True)],
+    "gradient-shard": lambda w: [CrossEntropyGrad(w.sharded)],
+    "distance": lambda w: [SquaredDistance(w.queries, w.wide.image), SquaredDistance(w.keys, w.wide.text)],
+    "rows-with-themselves": lambda w: [
+        request(Relation(w.queries, w.queries, w.scale)) for request in (CrossEntropy, CrossEntropyGrad)
+    ],
+    "keys-of-the-teacher": lambda w: [
+        CrossEntropy(Relation(w.queries, w.wide.text, w.scale)),
+        KL(Relation(w.queries, w.wide.text, w.scale), w.wide.i2t),
+    ],
+}
+LISTS["everything"] = lambda w: [request for name, make in LISTS.items() if name != "everything" for request in make(w)]
+each_list = pytest.mark.parametrize("name", LISTS)
 
 
 @each_backend
-def test_gradients_of_a_part_of_the_batch_are_those_of_its_own_mean(backend):
-    image, text, scale = rows(8, 5, 1), rows(8, 5, 2), torch.tensor(14.3, dtype=torch.float64)
-    for part in shards(image, text, scale):
-        queries, keys = part.queries.normalized().requires_grad_(), part.keys.normalized().requires_grad_()
-        targets = torch.arange(len(queries)) + part.offset
-        F.cross_entropy(scale * queries @ keys.T, targets).backward()
-        ((found_queries, found_keys),) = backend.evaluate([CrossEntropyGrad(part)])
-        assert torch.allclose(found_queries, queries.grad, atol=1e-12)
-        assert torch.allclose(found_keys, keys.grad, atol=1e-12)
+@each_list
+@pytest.mark.parametrize("wanted", [ALL, *((one,) for one in ALL)], ids="+".join)
+def test_answers_and_gradients(name, wanted, label):
+    leaves = tensors(subject(label), wanted)
+    assert_agrees(subject(label), LISTS[name](World(subject(label), leaves)), leaves)
 
 
 @each_backend
-def test_gradients_of_confident_rows_keep_their_digits_in_float32(backend):
-    """p is within 1e-9 of 1 there: p - 1 computed as a difference has no correct digit in float32."""
+@each_list
+@pytest.mark.parametrize("first", [True, False], ids=["even-used", "odd-used"])
+def test_answers_that_nobody_uses(name, first, label):
+    """Their upstream gradient is None, also that of one of a gradient's two answers."""
+    leaves = tensors(subject(label))
+    used = [first, not first] * 20
+    assert_agrees(subject(label), LISTS[name](World(subject(label), leaves)), leaves, used)
 
-    def answer(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        eye = rows_of(torch.eye(6, dtype=dtype), dtype)
-        return backend.evaluate([CrossEntropyGrad(Relation(eye, eye, torch.tensor(21.0, dtype=dtype)))])[0]
 
-    for a, b in zip(answer(torch.float32), answer(torch.float64), strict=True):
-        assert ((a.double() - b).norm() / b.norm()).item() < 1e-5
+@each_backend
+def test_constants_alone_give_answers_without_a_graph(label):
+    requests = LISTS["everything"](World(subject(label), tensors(subject(label), ())))
+    assert not any(answer.requires_grad for answer in flat(subject(label).backend, requests))
+
+
+@each_backend
+@pytest.mark.parametrize("name", [name for name in LISTS if name != "everything"])
+def test_finite_differences(name, label):
+    tested = subject(label)
+    if tested.dtype != torch.float64:
+        pytest.skip(f"{label} computes in {tested.dtype}: differences of its answers are mostly rounding")
+
+    def call(*leaves: Tensor) -> tuple[Tensor, ...]:
+        return tuple(flat(tested.backend, LISTS[name](World(tested, leaves))))
+
+    assert torch.autograd.gradcheck(call, tensors(tested), atol=1e-6, rtol=1e-4, fast_mode=True)
 
 
 def test_a_part_of_the_batch_has_no_transpose():
+    cpu = Subject(backends.create("dense"), "cpu", torch.float64)
     with pytest.raises(AssertionError, match="only a square relation has a transpose"):
-        Relation(rows(3, 5, 1), rows(8, 5, 2), torch.tensor(1.0)).transposed()
+        World(cpu, tensors(cpu)).sharded.transposed()

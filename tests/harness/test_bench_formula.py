@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from dataclasses import replace
 
 import pytest
@@ -84,6 +86,27 @@ def test_memeff_says_why_it_cannot_run(monkeypatch):
     monkeypatch.setattr("harness.bench.losses.contenders.find_spec", lambda name: name)
     assert CONTENDERS["memeff"].unavailable("cuda") is None
     assert "tf32" in CONTENDERS["memeff"].note(replace(CASE, dtype="float32"))
+
+
+def test_memeff_is_asked_for_our_loss(monkeypatch):
+    """By a stand-in with the constructor and the call of memeff 0.3.1; it has no temperature to learn."""
+    stand_in = types.ModuleType("memeff")
+
+    class MemoryEfficientCLIPLoss(torch.nn.Module):
+        def __init__(self, temperature=0.07, normalized_inputs=False, stable=True, tau_plus=0.0, label_smoothing=0.0):
+            super().__init__()
+            assert normalized_inputs and not stable, "unit rows, and the gradient of the value it returns"
+            self.temperature = temperature
+
+        def forward(self, image_features, text_features, tau_plus=None):
+            return kdlosses.CLIPLoss()(image_features, text_features, 1 / self.temperature)
+
+    stand_in.MemoryEfficientCLIPLoss = MemoryEfficientCLIPLoss
+    monkeypatch.setitem(sys.modules, "memeff", stand_in)
+    case = replace(CASE, loss="contrastive")
+    ours, theirs = outcome(case), outcome(replace(case, subject="memeff"))
+    assert_agree(ours[:3], theirs)
+    assert len(ours) == 4, "value, images, texts, scale"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

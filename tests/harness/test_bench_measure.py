@@ -11,7 +11,7 @@ from harness.bench.losses import measure as measuring
 from harness.bench.losses.measure import Effort, attempt, measure
 from harness.bench.losses.rows import FAILED, OK, OUT_OF_MEMORY, UNSUPPORTED
 from harness.bench.losses.subjects import Setup
-from harness.bench.losses.timing import Spread, Unit, measure_times
+from harness.bench.losses.timing import UNIT_BLOCK_BYTES, Spread, Unit, measure_times
 from tests.harness.bench_rows import CASE, ORIGIN
 
 SMALL = replace(CASE, batch=16, dim=8, teacher_dim=8, threads=torch.get_num_threads())
@@ -140,7 +140,7 @@ def test_the_unit_is_one_product_also_in_blocks(monkeypatch):
     whole = Unit(SMALL)
     whole()
     assert torch.equal(whole._out, torch.mm(whole._left, whole._right.T))
-    monkeypatch.setattr("harness.bench.losses.timing.UNIT_BLOCK_BYTES", 5 * 16 * 4)
+    monkeypatch.setitem(UNIT_BLOCK_BYTES, "cpu", 5 * 16 * 4)
     blocks = Unit(SMALL)
     blocks()
     assert blocks._out.shape == (5, 16), "16 rows of 16 float32 in blocks of 5"

@@ -269,8 +269,8 @@ def test_each_loss_has_its_table_and_its_notes():
     text = shown(
         [row(), row(UNSUPPORTED, "widths above 1024", loss="icl"), row(FAILED, "Oops: no", loss="icl", batch=8)]
     )
-    assert text.index("crd (paper)") < text.index("icl (paper)") < text.index("dense, B = 256: widths above 1024")
-    assert "dense, B = 8: Oops: no" in text
+    assert text.index("crd (paper)") < text.index("icl (paper)") < text.index("dense (B = 256): widths above 1024")
+    assert "dense (B = 8): Oops: no" in text
 
 
 def test_old_rows_are_shown_too():

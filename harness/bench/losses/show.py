@@ -94,9 +94,9 @@ class LiveTable:
         elif self._rows:
             self._console.print(make_table(self._rows, self._old))
         self._live = None
-        for row in self._rows:
-            if row.status in (UNSUPPORTED, FAILED):
-                self._console.print(f"{row.subject}, B = {row.batch:,}: {row.note}", style="yellow", markup=False)
+        for note in dict.fromkeys(row.note for row in self._rows if row.status in (UNSUPPORTED, FAILED)):
+            whose = ", ".join(f"{row.subject} (B = {row.batch:,})" for row in self._rows if row.note == note)
+            self._console.print(f"{whose}: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def make_table(rows: list[Row], old: set[Case] = frozenset()) -> Table:

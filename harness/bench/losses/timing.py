@@ -14,8 +14,9 @@ import torch
 from harness.bench.losses.cases import Case
 from harness.bench.losses.subjects import Setup
 
-# The unit's own B x B output, beyond this size in blocks of rows: it must not be what runs out of memory.
-UNIT_BLOCK_BYTES = 256 * 2**20
+# The unit's own B x B output, beyond this size in blocks of rows: it must not be what runs out of memory. A GPU needs
+# taller blocks to be busy.
+UNIT_BLOCK_BYTES = {"cpu": 2**28, "cuda": 2**32}
 # Fewer passes than this say nothing about the spread, so the time limit ends none before.
 LEAST_REPEATS = 3
 # Threads, caches and clocks settle within this.
@@ -68,7 +69,7 @@ class Unit:
     """One B x D x B matrix product of the case's dtype into memory that is there already."""
 
     def __init__(self, case: Case) -> None:
-        self._rows = max(1, min(case.batch, UNIT_BLOCK_BYTES * case.batch // case.unit_bytes))
+        self._rows = max(1, min(case.batch, UNIT_BLOCK_BYTES[case.device] * case.batch // case.unit_bytes))
         like = {"dtype": case.torch_dtype, "device": case.device}
         self._left, self._right = (torch.randn(case.batch, case.dim, **like) for _ in range(2))
         self._out = torch.empty(self._rows, case.batch, **like)
