@@ -88,5 +88,7 @@ def _learned_scale(parameter: Tensor, variant: str, dtype: torch.dtype) -> Tenso
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    if not torch.compiler.is_compiling() and x.is_inference():
+        x = x.clone()  # a tower frozen under inference_mode: autograd refuses to save its output as it is
     # Not layer(x): a loss moved to bf16 with its model still computes in the dtype of the computation.
     return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))

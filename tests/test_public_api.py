@@ -97,7 +97,16 @@ def test_import_adds_few_modules():
 
 
 def test_backends_are_listed_with_the_reason_why_not():
-    assert kdlosses.backends.available()["dense"] is None
+    known = kdlosses.backends.available()
+    assert known["dense"] is known["chunked"] is None
+    assert all(reason is None or reason.strip() for reason in known.values())
+    assert "auto" not in known
+
+
+def test_every_usable_backend_is_created_by_its_name():
+    for name, reason in kdlosses.backends.available().items():
+        if reason is None:
+            assert kdlosses.backends.create(name).name == name
 
 
 class TestParameterReport:

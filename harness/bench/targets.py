@@ -33,11 +33,14 @@ class Target(NamedTuple):
     def cells(self) -> list[str]:
         """The line's cells."""
         sign = "at most" if self.at_most else "at least"
-        asked = [self.asked, f"{sign} {self.bound:,g} {self.unit}"]
+        asked = [self.asked, f"{sign} {self._with_unit(f'{self.bound:,g}')}"]
         if self.found is None:
             return [*asked, MISSING, ""]
         met = self.found <= self.bound if self.at_most else self.found >= self.bound
-        return [*asked, f"{self.found:,.3g} {self.unit}", "yes" if met else "**no**"]
+        return [*asked, self._with_unit(f"{self.found:,.3g}"), "yes" if met else "**no**"]
+
+    def _with_unit(self, number: str) -> str:
+        return f"{number} {self.unit}".strip()
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ class TorchEngine:
         """See `kdlosses.tiles.measure`."""
         return measure(job, self._walk(job, kept))
 
-    def add_products(self, job: Job, coefficients: Coefficients, sums: Sums, kept: Kept) -> None:
+    def add_products(self, job: Job, coefficients: Coefficients, sums: Sums, kept: Kept, exact: bool = False) -> None:
         """See `kdlosses.tiles.products`."""
         add_products(job, coefficients, sums, self._walk(job, kept))
 

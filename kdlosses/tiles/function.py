@@ -25,8 +25,11 @@ class Engine(Protocol):
     def measure(self, job: Job, kept: Kept) -> Statistics:
         """The statistics of the directions that ``job`` asks for."""
 
-    def add_products(self, job: Job, coefficients: Coefficients, sums: Sums, kept: Kept) -> None:
-        """Add ``scale W @ keys``, ``scale W.T @ queries`` and ``sum(W * cosines)`` to ``sums``."""
+    def add_products(self, job: Job, coefficients: Coefficients, sums: Sums, kept: Kept, exact: bool = False) -> None:
+        """Add ``scale W @ keys``, ``scale W.T @ queries`` and ``sum(W * cosines)`` to ``sums``.
+
+        With ``exact`` the sums are answers, and may not carry the rounding that gradients of 16-bit inputs may.
+        """
 
     def add_second_products(
         self, job: Job, shares: Gradient, coefficients: Coefficients, upstream: Upstream, sums: Sums, kept: Kept
@@ -58,7 +61,10 @@ class _Answers(torch.autograd.Function):
         ctx.keys = [key for key in kept.tiles if any(kept.relations[key[0]] is relation for relation in live)]
         # Not as attributes: autograd frees saved tensors after the backward pass, attributes live as long as the loss.
         tiles = [kept.tiles[key] for key in ctx.keys]
-        ctx.save_for_backward(*tensors, *(vector for job in statistics for vector in job), *tiles)
+        # The program has the inputs; saved as well, autograd sees to it that nobody writes to them in the meantime.
+        inputs = [] if torch.compiler.is_compiling() else [tensor for tensor in tensors if not tensor.is_inference()]
+        ctx.num_inputs = len(inputs)
+        ctx.save_for_backward(*inputs, *(vector for job in statistics for vector in job), *tiles)
         return tuple(answers)
 
     @staticmethod
@@ -87,7 +93,7 @@ def _live(program: Program, needed: Sequence[bool]) -> list[Relation]:
 
 def _restore(ctx: Any) -> tuple[list[Statistics], Kept]:
     saved, fields = list(ctx.saved_tensors), len(Statistics._fields)
-    first, jobs = len(ctx.program.tensors()), len(ctx.program.jobs)
+    first, jobs = ctx.num_inputs, len(ctx.program.jobs)
     statistics = [Statistics(*saved[start : start + fields]) for start in range(first, first + jobs * fields, fields)]
     tiles = dict(zip(ctx.keys, saved[first + jobs * fields :], strict=True))
     return statistics, Kept(list(ctx.relations), tiles)
@@ -101,7 +107,7 @@ def _answer(program: Program, engine: Engine, statistics: list[Statistics], kept
         return [direction.kl() if output.kl else direction.cross_entropy()]
     job = program.jobs[output.job]
     sums = Sums(_zeros(job.relation.queries), _zeros(job.relation.keys), None)
-    engine.add_products(job, _residual(statistics, output, job), sums, kept)
+    engine.add_products(job, _residual(statistics, output, job), sums, kept, exact=True)
     return [sums.keys, sums.queries] if output.swapped else [sums.queries, sums.keys]
 
 

@@ -54,7 +54,7 @@ class Direction:
     Attributes:
         m, s, positive: ``[N]``, of the student.
         total: ``[N]``, the whole sum, the positive's share included.
-        m_t, total_t, positive_t: ``[N]``, of the teacher, where there is one.
+        m_t, s_t, total_t, positive_t: ``[N]``, of the teacher, where there is one.
     """
 
     def __init__(self, stack: Tensor, positives: Tensor) -> None:
@@ -62,9 +62,9 @@ class Direction:
         self.positive = positives[0] - self.m
         self.total = self.s + self.positive.exp()
         if len(stack) == 5:
-            self.m_t, self.a = stack[2], stack[4]
+            self.m_t, self.s_t, self.a = stack[2], stack[3], stack[4]
             self.positive_t = positives[1] - self.m_t
-            self.total_t = stack[3] + self.positive_t.exp()
+            self.total_t = self.s_t + self.positive_t.exp()
 
     def cross_entropy(self) -> Tensor:
         """``[N]``: minus log-softmax at the positive; exact also where it is far below the spacing near 1."""
@@ -74,12 +74,18 @@ class Direction:
     def kl(self) -> Tensor:
         """``[N]``: KL(teacher || student)."""
         moment = self.a + self.positive_t.exp() * (self.positive_t - self.positive)
-        return moment / self.total_t - self.total_t.log() + self.total.log()
+        # log1p, as where both are certain of the positive the totals round to 1 and s alone has what is left.
+        log_total, log_total_t = (torch.log1p(s + p.expm1()) for s, p in self._sums())
+        return moment / self.total_t - log_total_t + log_total
+
+    def _sums(self) -> list[tuple[Tensor, Tensor]]:
+        return [(self.s, self.positive), (self.s_t, self.positive_t)]
 
     def doubt(self) -> Tensor:
         """``[N]``: 1 - p at the positive, without the cancellation."""
         return self.s / self.total
 
     def excess(self) -> Tensor:
-        """``[N]``: p - p_t at the positive."""
-        return self.positive.exp() / self.total - self.positive_t.exp() / self.total_t
+        """``[N]``: p - p_t at the positive, from whichever of p and 1 - p has more digits."""
+        p, p_t = self.positive.exp() / self.total, self.positive_t.exp() / self.total_t
+        return torch.where(p + p_t > 1, self.s_t / self.total_t - self.doubt(), p - p_t)

@@ -1,0 +1,112 @@
+"""The engine on Triton's kernels: which tiles they are launched on, and what becomes of what they write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdlosses.backends.triton import launch
+from kdlosses.backends.triton.operands import cosines_of
+from kdlosses.backends.triton.second_engine import add_second_products
+from kdlosses.backends.triton.tiles import Storage, cut, tiles
+from kdlosses.requests import Request
+from kdlosses.tiles import function
+from kdlosses.tiles.coefficients import Coefficients
+from kdlosses.tiles.products import Sums
+from kdlosses.tiles.program import Gradient, Job
+from kdlosses.tiles.second_order import Upstream
+from kdlosses.tiles.statistics import Statistics, merge
+from kdlosses.tiles.walk import Kept
+
+# The forward pass stores no tile: its statistics take a twelfth of the bytes, so larger tiles save launches.
+_FORWARD = 2
+
+
+@torch.compiler.disable  # a compiler cannot see through launches; it breaks its graph here
+def evaluate(requests: Sequence[Request], precision: str, tile_size: int) -> list[Any]:
+    """The answers to ``requests``, in order, differentiable once."""
+    return function.evaluate(requests, TritonEngine(precision, tile_size))
+
+
+@dataclass(frozen=True)
+class TritonEngine:
+    """Goes over tiles with kernels; nothing is kept between the passes.
+
+    Args:
+        precision: of float32 products.
+        tile_size: rows and columns of a stored tile.
+    """
+
+    precision: str
+    tile_size: int
+
+    def measure(self, job: Job, kept: Kept) -> Statistics:
+        """The statistics of the directions that ``job`` asks for."""
+        student = cosines_of(job.relation, self.precision)
+        teacher = None if job.teacher is None else cosines_of(job.teacher, self.precision)
+        positives = student.query_factors.new_empty(1 if teacher is None else 2, job.relation.shape[0])
+        running: dict[tuple[bool, int], Tensor] = {}
+        for rows, cols, diagonal in tiles(job.relation, _FORWARD * self.tile_size):
+            parts = launch.stats(
+                student.tile(rows, cols),
+                None if teacher is None else teacher.tile(rows, cols),
+                positives[:, rows],
+                diagonal,
+                rows=job.rows,
+                cols=job.cols,
+            )
+            for across in job.directions:
+                key, part = (across, (cols if across else rows).start), parts[across]
+                running[key] = merge(torch.cat([running[key][None], part]) if key in running else part)
+        return Statistics(_finish(running, False, positives), _finish(running, True, positives), positives)
+
+    def add_products(self, job: Job, coefficients: Coefficients, sums: Sums, kept: Kept, exact: bool = False) -> None:
+        """Add ``scale W @ keys``, ``scale W.T @ queries`` and ``sum(W * cosines)`` to ``sums``.
+
+        Gradients may carry the rounding of 16-bit inputs; answers, for which ``exact`` is set, must not.
+        """
+        student = cosines_of(job.relation, self.precision)
+        taught = any(part is not None and part.w_t is not None for part in coefficients[:2])
+        teacher = cosines_of(job.teacher, self.precision) if taught else None
+        storage = Storage(student, self.tile_size, torch.float32 if exact else student.storage)
+        precision = student.exact if exact else student.precision
+        for rows, cols, diagonal in tiles(job.relation, self.tile_size):
+            part, tile = student.tile(rows, cols), storage.tile(rows, cols)
+            scale = launch.weights(
+                part,
+                None if teacher is None else teacher.tile(rows, cols),
+                cut(coefficients, rows, cols),
+                diagonal,
+                tile,
+                scale=sums.scale is not None,
+            )
+            if sums.scale is not None:
+                sums.scale.add_(scale.sum())
+            if sums.queries is not None:
+                launch.add_product(tile, part.keys, part.query_factors, sums.queries[rows], precision)
+            if sums.keys is not None:
+                launch.add_product(tile.T, part.queries, part.key_factors, sums.keys[cols], precision)
+
+    def add_second_products(
+        self, job: Job, shares: Gradient, coefficients: Coefficients, upstream: Upstream, sums: Sums, kept: Kept
+    ) -> None:
+        """Add the gradients of ``sum(H * A) + sum(G * B)`` to ``sums`` (see ``tiles.second_order``)."""
+        student = cosines_of(job.relation, self.precision)
+        add_second_products(job.relation, student, shares, coefficients, upstream, sums, self.tile_size)
+
+
+def _finish(running: dict[tuple[bool, int], Tensor], across: bool, positives: Tensor) -> Tensor | None:
+    """All blocks of one direction, and the positives as a part of their own that adds nothing to the sums."""
+    parts = [part for (key, _), part in running.items() if key == across]
+    if not parts:
+        return None
+    others = torch.cat(parts, dim=1)
+    own = torch.zeros_like(others)
+    own[0] = positives[0]
+    if len(positives) == 2:
+        own[2] = positives[1]
+    return merge(torch.stack([others, own]))

@@ -1,0 +1,62 @@
+"""Every request answered straight from its definition, in float64, by autograd through plain torch.
+
+Of kdlosses only the descriptions of requests are used, no arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdlosses.relation import Relation
+from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, SquaredDistance
+from kdlosses.rows import Rows
+
+
+def answer(request: Request) -> list[Tensor]:
+    """The answers to one request: two for a gradient, otherwise one."""
+    if isinstance(request, SquaredDistance):
+        return [(unit(request.student) - unit(request.teacher).detach()).square().sum(1)]
+    if isinstance(request, KL):
+        log_p, log_q = (logits(relation).log_softmax(1) for relation in (request.teacher, request.student))
+        log_p = log_p.detach()
+        return [(log_p.exp() * (log_p - log_q)).sum(1)]
+    if isinstance(request, CrossEntropy):
+        return [cross_entropies(logits(request.relation), request.relation.offset)]
+    assert isinstance(request, CrossEntropyGrad)
+    return _gradients(request)
+
+
+def answers(requests: Sequence[Request]) -> list[Tensor]:
+    """All answers in one flat list."""
+    return [tensor for request in requests for tensor in answer(request)]
+
+
+def unit(rows: Rows) -> Tensor:
+    return F.normalize(rows.values.double(), dim=1)
+
+
+def logits(relation: Relation) -> Tensor:
+    return relation.scale.double() * unit(relation.queries) @ unit(relation.keys).T
+
+
+def cross_entropies(table: Tensor, offset: int) -> Tensor:
+    return F.cross_entropy(table, torch.arange(len(table), device=table.device) + offset, reduction="none")
+
+
+def _gradients(request: CrossEntropyGrad) -> list[Tensor]:
+    relation = request.relation
+    with torch.enable_grad():
+        # Twice one: queries and keys stay two tensors where a relation compares rows with themselves.
+        queries, keys = (
+            (rows if rows.requires_grad else rows.requires_grad_()) * 1.0
+            for rows in map(unit, (relation.queries, relation.keys))
+        )
+        table = relation.scale.double() * queries @ keys.T
+        loss = cross_entropies(table, relation.offset).mean()
+        if request.both:
+            loss = (loss + cross_entropies(table.T, 0).mean()) / 2
+        return list(torch.autograd.grad(loss, [queries, keys], create_graph=True))

@@ -1,0 +1,153 @@
+"""The graph of a call: used twice, interleaved, without gradients, under autocast, and guarded against changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+
+from tests.backends.cases import MIXED, NAMES, Case
+from tests.backends.subjects import Subject, each_backend, subject
+from tests.problems import STUDENT, TEACHER, Inputs, Problem
+from tests.running import leaves, run
+
+each_loss = pytest.mark.parametrize("name", NAMES)
+HALVES = [torch.float16, torch.bfloat16]
+
+
+def started(name: str, tested: Subject, problem: Problem = MIXED) -> tuple[torch.nn.Module, Inputs, Tensor]:
+    """A loss, the leaves it was called with, and its value."""
+    case = Case(name, problem)
+    loss, inputs = case.loss(tested.backend, tested.dtype).to(tested.device), leaves(tested.place(problem.inputs()))
+    return loss, inputs, loss(**inputs)
+
+
+def take_gradients(loss: torch.nn.Module, inputs: Inputs) -> list[Tensor | None]:
+    """The gradients, which are then forgotten."""
+    holders = [*inputs.values(), *loss.parameters()]
+    taken = [holder.grad for holder in holders]
+    for holder in holders:
+        holder.grad = None
+    return taken
+
+
+def assert_equal(first: list[Tensor | None], second: list[Tensor | None]) -> None:
+    assert any(gradient is not None for gradient in first)
+    for a, b in zip(first, second, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.equal(a, b)
+
+
+@each_backend
+@each_loss
+def test_a_retained_graph_gives_the_same_gradients_again(name, label):
+    loss, inputs, value = started(name, subject(label))
+    value.backward(retain_graph=True)
+    first = take_gradients(loss, inputs)
+    value.backward()
+    assert_equal(first, take_gradients(loss, inputs))
+    with pytest.raises(RuntimeError, match="second time"):
+        value.backward()
+
+
+@each_backend
+@each_loss
+def test_two_calls_before_their_backward_passes_do_not_meet(name, label):
+    other = MIXED.with_(batch=7, seed=3)
+    alone = []
+    for problem in (MIXED, other):
+        loss, inputs, value = started(name, subject(label), problem)
+        value.backward()
+        alone.append(take_gradients(loss, inputs))
+    pending = [started(name, subject(label), problem) for problem in (MIXED, other)]
+    for (loss, inputs, value), expected in zip(pending, alone, strict=True):
+        value.backward()
+        assert_equal(take_gradients(loss, inputs), expected)
+
+
+@each_backend
+@each_loss
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_forward_without_gradients_gives_the_same_value(name, mode, label):
+    loss, inputs, value = started(name, subject(label))
+    with mode():
+        bare = loss(**inputs)
+    assert not bare.requires_grad
+    assert torch.equal(bare, value.detach())
+
+
+@each_backend
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "afd"])  # torch's own layers do round there
+@pytest.mark.parametrize("dtype", HALVES)
+def test_autocast_around_the_backward_pass_changes_nothing(name, dtype, label):
+    problem, tested = Problem(scale=100.0), replace(subject(label), dtype=torch.float32)
+    found = []
+    for active in (False, True):
+        loss, inputs, value = started(name, tested, problem)
+        with torch.autocast(tested.device, dtype=dtype, enabled=active):
+            value.backward()
+        found.append(take_gradients(loss, inputs))
+    assert_equal(*found)
+
+
+@each_backend
+@pytest.mark.parametrize("key", [*STUDENT[:2], "dist_image_features"])
+def test_an_input_changed_before_the_backward_pass_is_refused(key, label):
+    """A backend that computes its logits again would otherwise give gradients of another loss."""
+    _, inputs, value = started("crd", subject(label))
+    with torch.no_grad():
+        inputs[key].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
+@each_backend
+@each_loss
+def test_parameters_may_be_handed_in_from_outside(name, label):
+    tested = subject(label)
+    loss, inputs = Case(name, MIXED).loss(tested.backend, tested.dtype).to(tested.device), tested.place(MIXED.inputs())
+    expected = run(loss, inputs)
+    params = {key: value.detach().clone().requires_grad_() for key, value in loss.named_parameters()}
+    value = torch.func.functional_call(loss, params, (), inputs)
+    assert torch.equal(value.detach(), expected.value)
+    if params:
+        found = torch.autograd.grad(3.7 * value, list(params.values()))
+        for key, gradient in zip(params, found, strict=True):
+            torch.testing.assert_close(gradient, expected.grads[f"param.{key}"])
+
+
+@each_backend
+@each_loss
+@pytest.mark.parametrize("keys", [TEACHER, STUDENT[:1]], ids=["teacher", "locked-image-tower"])
+def test_embeddings_may_come_from_inference_mode(name, keys, label):
+    """The usual way to run a frozen teacher; torch refuses to save such tensors for a backward pass."""
+    tested = subject(label)
+    loss, plain = Case(name, MIXED).loss(tested.backend, tested.dtype).to(tested.device), tested.place(MIXED.inputs())
+    with torch.inference_mode():
+        frozen = {key: plain[key].clone() for key in keys}
+    text = plain["text_features"].requires_grad_()
+    (wanted,) = torch.autograd.grad(loss(**plain), text)
+    (found,) = torch.autograd.grad(loss(**plain | frozen), text)
+    assert torch.equal(found, wanted)
+
+
+@each_backend
+@each_loss
+def test_a_second_derivative_is_refused_and_never_wrong(name, label):
+    _, inputs, value = started(name, subject(label))
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(value, inputs["image_features"], create_graph=True)
+
+
+@each_backend
+@each_loss
+def test_checkpointing_changes_nothing(name, label):
+    """What is computed again in the backward pass saves as many tensors as the first time."""
+    loss, inputs, value = started(name, subject(label))
+    (wanted,) = torch.autograd.grad(value, inputs["text_features"])
+    again = torch.utils.checkpoint.checkpoint(loss, *inputs.values(), use_reentrant=False)
+    (found,) = torch.autograd.grad(again, inputs["text_features"])
+    assert torch.equal(found, wanted)

@@ -1,0 +1,27 @@
+"""Any list of requests, answered and differentiated as its definitions say, by every backend."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from hypothesis import given, settings
+
+from tests.backends.agreement import assert_agrees
+from tests.backends.programs import PROGRAMS, Program
+from tests.backends.subjects import Subject, each_backend, subject
+
+
+def assert_program(program: Program, tested: Subject) -> None:
+    if tested.dtype == torch.float32:
+        # A gradient of a gradient grows with the square of the scale: at 100 the table's absolute bound means nothing.
+        program = replace(program, scale=min(program.scale, 14.3))
+    requests, tensors = program.build(tested.dtype, tested.device)
+    assert_agrees(tested, requests, tensors, program.used)
+
+
+@each_backend
+@settings(max_examples=40)
+@given(program=PROGRAMS)
+def test_answers_and_gradients_are_those_of_the_definitions(label, program):
+    assert_program(program, subject(label))

@@ -1,0 +1,236 @@
+"""Each kernel of the triton backend against its formula in float64: awkward sizes, every dtype and option."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdlosses import backends
+from tests.backends import triton_problems as problems
+from tests.backends.triton_problems import DEVICE, Side, Tile, apart, coefficients, soft
+
+if reason := backends.available().get("triton", "there is no such backend"):
+    pytest.skip(reason, allow_module_level=True)
+
+from kdlosses.backends.triton import launch, second_launch, tuning
+from kdlosses.backends.triton.operands import HALF, Cosines
+from kdlosses.backends.triton.second_launch import Variation
+from kdlosses.tiles.statistics import merge
+
+FLOAT, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
+# Not float32's 6e-8: a logit of 14 or 20 is spaced 1e-6 to 2e-6, and its exponential is off by as much.
+CLOSE = 1e-5
+# Stored in bfloat16, which a GPU rounds to nearest and Triton's interpreter cuts off.
+STORED = {FLOAT: CLOSE, BF16: 2.0**-8 if DEVICE == "cuda" else 2.0**-7}
+
+TILES = {
+    "one": Tile(1, 1, 1),
+    "one-row": Tile(1, 33, 5, diagonal=4),
+    "one-column": Tile(17, 1, 16, diagonal=-16),
+    "whole-programs": Tile(16, 16, 16),
+    "ragged": Tile(33, 17, 48, diagonal=-3),
+    "wide": Tile(3, 33, 70, diagonal=20),
+    "no-positives": Tile(17, 3, 5, diagonal=3),
+    "no-positives-before": Tile(3, 17, 16, diagonal=-3),
+    "bfloat16": Tile(17, 33, 70, BF16, BF16, diagonal=1),
+    "float16": Tile(33, 16, 48, FP16, FP16, diagonal=-1),
+    "halves": Tile(16, 17, 5, BF16, FP16),
+    "mixed": Tile(17, 16, 16, BF16, FLOAT),
+}
+each_tile = pytest.mark.parametrize("name", TILES)
+DIRECTIONS = [(True, True), (True, False), (False, True)]
+each_option = pytest.mark.parametrize("rows, cols, teacher", [(*d, t) for d in DIRECTIONS for t in (True, False)])
+
+
+@pytest.fixture(autouse=True)
+def small_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the interpreter's on a GPU too, so that tiles this small take several programs."""
+    monkeypatch.setattr(tuning, "tile_for", lambda *_: tuning.Tile(16, 16, 16, 4, 1, GROUP=2))
+
+
+def cosines(side: Side) -> Cosines:
+    both = side.queries.dtype in HALF and side.keys.dtype in HALF
+    precision = "tf32" if both else "ieee"
+    return Cosines(side.queries, side.query_factors, side.keys, side.key_factors, side.scale, precision)
+
+
+def assert_near(found: Tensor, wanted: Tensor, size: Tensor, bound: float = CLOSE) -> None:
+    """Within ``bound`` of the sum of the magnitudes that make each entry."""
+    assert found.shape == wanted.shape
+    assert bool(((found.double() - wanted).abs() <= bound * size).all()), (found.double() - wanted).abs().max()
+
+
+def check_stats(parts: Tensor, student: Tensor, teacher: Tensor | None, positive: Tensor, dim: int) -> None:
+    """Joined parts against sums over everything but the positives, in rows that hold anything else."""
+    found, others = merge(parts), (~positive).any(dim)
+    z = student.masked_fill(positive, -torch.inf)
+    m = z.amax(dim)
+    assert_near(found[0][others], m[others], torch.full_like(m[others], 20.0))
+    total = (z - m.unsqueeze(dim)).exp().sum(dim)
+    assert_near(found[1][others], total[others], total[others])
+    if teacher is not None:
+        z_t = teacher.masked_fill(positive, -torch.inf)
+        m_t = z_t.amax(dim)
+        weight = (z_t - m_t.unsqueeze(dim)).exp()
+        gap = ((z_t - m_t.unsqueeze(dim)) - (z - m.unsqueeze(dim))).masked_fill(positive, 0.0)
+        assert_near(found[2][others], m_t[others], torch.full_like(m_t[others], 20.0))
+        assert_near(found[3][others], weight.sum(dim)[others], weight.sum(dim)[others])
+        size = (weight * (gap.abs() + 1)).sum(dim)
+        assert_near(found[4][others], (weight * gap).sum(dim)[others], size[others])
+
+
+@each_tile
+@each_option
+def test_statistics(name, rows, cols, teacher):
+    tile = TILES[name]
+    taught = cosines(tile.teacher) if teacher else None
+    positives = torch.full((1 + teacher, tile.height), 7.0, device=DEVICE)
+    found = launch.stats(cosines(tile.student), taught, positives, tile.diagonal, rows=rows, cols=cols)
+    tables = [tile.student.logits, tile.teacher.logits] if teacher else [tile.student.logits, None]
+    for parts, wanted, dim in zip(found, (rows, cols), (1, 0), strict=True):
+        assert (parts is not None) == wanted
+        if wanted:
+            check_stats(parts, *tables, tile.positive, dim)
+    here = tile.positive.any(1)
+    for row, table in zip(positives, tables, strict=False):
+        assert_near(row[here], table[tile.positive], torch.full_like(row[here], 20.0))
+        assert bool((row[~here] == 7.0).all()), "a logit was written for a row whose positive is elsewhere"
+
+
+@each_tile
+@each_option
+def test_weights(name, rows, cols, teacher):
+    tile = TILES[name]
+    given = coefficients(tile, rows, cols, teacher)
+    student, taught = cosines(tile.student), cosines(tile.teacher) if teacher else None
+    memory = torch.full((tile.height, tile.width + 5), 7.0, dtype=student.storage, device=DEVICE)
+    parts = launch.weights(student, taught, given, tile.diagonal, memory[:, : tile.width], scale=True)
+    terms = [soft(part, tile.student.logits, dim) for part, dim in ((given.rows, 1), (given.cols, 0))]
+    if teacher:
+        terms += [-soft(part, tile.teacher.logits, dim, True) for part, dim in ((given.rows, 1), (given.cols, 0))]
+    diagonal = given.diagonal.double()[:, None].expand(tile.height, tile.width)
+    wanted, size = (torch.where(tile.positive, diagonal, sum(signed)) for signed in (terms, map(torch.abs, terms)))
+    assert_near(
+        memory[:, : tile.width],
+        wanted * tile.student.factors,
+        size.abs() * tile.student.factors,
+        STORED[student.storage],
+    )
+    assert bool((memory[:, tile.width :] == 7.0).all()), "something was written beside the tile"
+    products = wanted * tile.student.cosines
+    assert_near(parts.sum(), products.sum(), (size.abs() * tile.student.cosines.abs()).sum() + 1)
+
+
+def far_below(height: int, width: int) -> Tile:
+    """All logits near -100: beyond the tile's edge exponentials overflow, and must not reach the scale's sum."""
+    tile = Tile(height, width, 5)
+    queries = apart(tile.student.queries[:1].expand(height, -1))
+    keys = apart(-queries[0] * torch.linspace(1, 2, width, device=DEVICE)[:, None])
+    tile.__dict__["student"] = Side(queries, keys, torch.tensor(100.0, device=DEVICE))
+    return tile
+
+
+# The interpreter warns of the overflow; a GPU does not.
+overflows = pytest.mark.filterwarnings("ignore:overflow|invalid value:RuntimeWarning")
+each_edge = pytest.mark.parametrize("height, width", [(17, 16), (16, 17)])
+
+
+@overflows
+@each_edge
+def test_weights_where_all_logits_are_near_minus_100(height, width):
+    tile = far_below(height, width)
+    side, given = tile.student, coefficients(tile, True, True, False)
+    out = torch.empty(height, width, device=DEVICE)
+    parts = launch.weights(cosines(side), None, given, 0, out, scale=True)
+    weights = soft(given.rows, side.logits, 1) + soft(given.cols, side.logits, 0)
+    wanted = torch.where(tile.positive, given.diagonal.double()[:, None], weights)
+    assert_near(out, wanted * side.factors, wanted.abs() * side.factors, 1e-4)
+    assert_near(parts.sum(), (wanted * side.cosines).sum(), wanted.abs().sum(), 1e-4)
+
+
+def test_weights_without_the_scales_part():
+    tile = TILES["ragged"]
+    student, given = cosines(tile.student), coefficients(tile, True, True, False)
+    tables = [torch.empty(tile.height, tile.width, device=DEVICE) for _ in range(2)]
+    assert launch.weights(student, None, given, tile.diagonal, tables[0], scale=False) is None
+    launch.weights(student, None, given, tile.diagonal, tables[1], scale=True)
+    assert torch.equal(*tables)
+
+
+@pytest.mark.parametrize("height, width, dim", [(1, 1, 1), (17, 33, 5), (33, 16, 70), (16, 3, 48)])
+@pytest.mark.parametrize(
+    "stored, dtype", [(FLOAT, FLOAT), (BF16, BF16), (FLOAT, FP16), (BF16, FLOAT), (FLOAT, BF16)], ids=str
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_are_added(height, width, dim, stored, dtype, transposed):
+    generator = problems.seeded(height)
+    tile = apart(torch.randn(height, width, generator=generator).to(DEVICE, stored))
+    tile = tile.T if transposed else tile
+    values = apart(torch.randn(tile.shape[1], dim, generator=generator).to(DEVICE, dtype))
+    factors, before = Tile(1, 1, 1).vector(1, len(tile)), torch.randn(len(tile), dim, generator=generator).to(DEVICE)
+    out = before.clone()
+    launch.add_product(tile, values, factors, out, "ieee")
+    wanted = before.double() + (tile.double() @ values.double()) / factors.double()[:, None]
+    size = before.double().abs() + (tile.double().abs() @ values.double().abs()) / factors.double()[:, None]
+    assert_near(out, wanted, size, 2e-6)
+
+
+def variation(tile: Tile) -> tuple[Variation, Tensor]:
+    """An upstream, and V in float64."""
+    side = tile.student
+    rows, cols = (torch.randn(n, tile.dim, generator=problems.seeded(n)).to(DEVICE) for n in (tile.height, tile.width))
+    made = Variation(rows, cols, tile.vector(11, tile.height), tile.vector(12, tile.width))
+    return made, side.factors * (rows.double() @ side.keys.double().T + side.queries.double() @ cols.double().T)
+
+
+@each_tile
+@pytest.mark.parametrize("rows, cols", DIRECTIONS)
+def test_second_statistics(name, rows, cols):
+    tile = TILES[name]
+    given, (turned, v) = coefficients(tile, rows, cols, False), variation(tile)
+    found = second_launch.second_stats(cosines(tile.student), turned, given, tile.diagonal)
+    vectors = (turned.row_positives, turned.col_positives)
+    for parts, part, at, dim in zip(found, (given.rows, given.cols), vectors, (1, 0), strict=True):
+        assert (parts is None) == (part is None)
+        if part is not None:
+            weight = soft(part, tile.student.logits, dim).masked_fill(tile.positive, 0.0)
+            terms = weight * (v - at.double().unsqueeze(dim))
+            assert_near(parts.sum(0), terms.sum(dim), (weight * (v.abs().max() + 1)).sum(dim))
+
+
+@each_tile
+@pytest.mark.parametrize("rows, cols", DIRECTIONS)
+def test_second_weights(name, rows, cols):
+    tile = TILES[name]
+    given, (turned, v) = coefficients(tile, rows, cols, False), variation(tile)
+    student = cosines(tile.student)
+    means = tile.vector(13, tile.height), tile.vector(14, tile.width)
+    out = tuple(torch.empty(tile.height, tile.width, dtype=student.storage, device=DEVICE) for _ in range(2))
+    parts = second_launch.second_weights(student, turned, given, means, tile.diagonal, out, scale=True)
+    curved, residual, size = torch.zeros_like(v), torch.zeros_like(v), torch.zeros_like(v)
+    directions = ((given.rows, turned.row_positives, means[0], 1), (given.cols, turned.col_positives, means[1], 0))
+    for part, at, mean, dim in directions:
+        weight = soft(part, tile.student.logits, dim)
+        beyond = (v - at.double().unsqueeze(dim)).masked_fill(tile.positive, 0.0)
+        curved, residual = curved + weight * (beyond - mean.double().unsqueeze(dim)), residual + weight
+        size = size + weight * (v.abs().max() + 2)
+    residual = torch.where(tile.positive, given.diagonal.double()[:, None], residual)
+    factors, bound = tile.student.factors, STORED[student.storage]
+    assert_near(out[0], curved * factors, size * factors, bound)
+    assert_near(out[1], residual * factors, residual.abs() * factors, bound)
+    products = curved * tile.student.cosines + residual * v / problems.SCALE
+    sizes = size * tile.student.cosines.abs() + residual.abs() * v.abs() / problems.SCALE
+    assert_near(parts.sum(), products.sum(), sizes.sum() + 1)
+
+
+@overflows
+@each_edge
+def test_second_weights_where_all_logits_are_near_minus_100(height, width):
+    tile = far_below(height, width)
+    given, (turned, _) = coefficients(tile, True, True, False), variation(tile)
+    means = tile.vector(13, height), tile.vector(14, width)
+    out = tuple(torch.empty(height, width, device=DEVICE) for _ in range(2))
+    parts = second_launch.second_weights(cosines(tile.student), turned, given, means, 0, out, scale=True)
+    assert bool(torch.isfinite(parts).all())
+    assert all(bool(torch.isfinite(tile).all()) for tile in out)
