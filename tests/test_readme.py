@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import kdlosses
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLES = 1
+TABLES = 3
 
 
 class Clip(nn.Module):
@@ -96,3 +97,13 @@ def test_the_table_of_losses_is_complete():
     assert sorted(name for name, _ in named) == kdlosses.available_losses()
     for name, cls in named:
         assert type(kdlosses.build(name, student_dim=4, teacher_dim=4)).__name__ == cls
+
+
+def test_the_stated_distance_from_float64_is_the_measured_one():
+    stated = r"float32 gradients are within (\S+) of\s+their length, values within (\S+)\."
+    gradient, value = re.search(stated, README).groups()
+    with (ROOT / "harness/bench/results/losses/agreement.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["dtype"] == "float32"]
+    assert {row["backend"] for row in rows} == {"chunked", "dense"}
+    assert max(float(row["gradient"]) for row in rows) <= float(gradient)
+    assert max(float(row["value"]) for row in rows) <= float(value)

@@ -4,7 +4,7 @@
 2. ``dense`` while the matrices it would keep take at most 1 GiB.
 3. ``chunked`` beyond that.
 
-On CPUs dense needs three quarters of the time of chunked at every size measured (``harness/bench/results/losses``):
+On CPUs dense needs 0.7 to 0.8 of chunked's time for CLIP-KD at every size measured (``harness/bench/results/losses``):
 memory alone decides there, and 1 GiB is CLIP-KD at 8,192 pairs in float32. The sizes for GPUs are not measured yet.
 """
 
