@@ -10,6 +10,7 @@ import triton.language as tl
 from kdlosses.backends.triton.kernels.common import (
     add_product,
     exp,
+    is_other,
     is_positive,
     is_within,
     load_cols,
@@ -47,7 +48,7 @@ def second_stats_kernel(
     z = tl.load(scale) * make_cosines(
         0.0 * v, q, q_factors, q_row, top, R, k, k_factors, k_row, left, C, D, BM, BN, BK, EVEN, OPERAND, PRECISION
     )
-    counts = is_within(top, R, left, C, BM, BN) & ~is_positive(top, left, diagonal, BM, BN)
+    counts = is_within(top, R, left, C, BM, BN) & is_other(top, left, diagonal, BM, BN)
     if row_w is not None:
         soft = load_rows(row_w, top, R, BM) * exp(z - load_rows(row_m, top, R, BM))
         part = tl.sum(tl.where(counts, soft * (v - load_rows(row_v, top, R, BM)), 0.0), 1)

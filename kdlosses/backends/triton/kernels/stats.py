@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from kdlosses.backends.triton.kernels.common import exp, is_positive, is_within, make_cosines, place
+from kdlosses.backends.triton.kernels.common import exp, is_other, is_positive, is_within, make_cosines, place
 
 # Stands for minus infinity: its differences are finite, so no 0 * inf can arise.
 NOTHING = tl.constexpr(-1e30)
@@ -54,7 +54,7 @@ def stats_kernel(
         tl.zeros((BM, BN), dtype=tl.float32), q, q_factors, q_row, top, R, k, k_factors, k_row, left, C, D,
         BM, BN, BK, EVEN, OPERAND, PRECISION
     )  # fmt: skip
-    counts = is_within(top, R, left, C, BM, BN) & ~is_positive(top, left, diagonal, BM, BN)
+    counts = is_within(top, R, left, C, BM, BN) & is_other(top, left, diagonal, BM, BN)
     store_positives(positives, z, top, R, left, C, diagonal, BM, BN)
     z = tl.where(counts, z, NOTHING)
     z_t = z
