@@ -11,20 +11,23 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from harness.errors import UserError
-from harness.files import named
+from harness.files import named, write_text
 
 
 class MetricsWriter:
     """Append-only writer of ``metrics.jsonl``; every line is on its way to the disk before the next step.
 
     Args:
-        path: the file; an earlier one is replaced.
+        path: the file.
+        up_to: when a run is resumed, the step of its checkpoint: lines up to it stay, later ones are dropped, since
+            those steps are taken again. None replaces the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, up_to: int | None = None) -> None:
         self._path = path
-        self._file: TextIO = path.open("w", encoding="utf-8", buffering=1)
+        kept = [] if up_to is None or not path.exists() else [x for x in read_metrics(path) if x["step"] <= up_to]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, values: dict[str, Any]) -> None:
         """Write one line."""
@@ -47,52 +50,60 @@ class Interval:
 
     Args:
         batch_size: pairs in a step.
-        skips_bad_steps: whether steps with a gradient that is not finite are skipped, as fp16's scaler does.
+        seconds: how long the run has trained already, when it is resumed.
     """
 
-    def __init__(self, batch_size: int, skips_bad_steps: bool = False) -> None:
-        self._batch_size, self._skips_bad_steps = batch_size, skips_bad_steps
-        self._start = self._since = time.perf_counter()
+    def __init__(self, batch_size: int, seconds: float = 0.0) -> None:
+        self._batch_size = batch_size
+        self._start = time.perf_counter() - seconds
+        self._since, self._timed = time.perf_counter(), 0
         self._sums: dict[str, Tensor] = {}
+        self._count: Tensor | None = None
         self._latest: dict[str, Tensor] = {}
-        self._count = 0
 
-    def add(self, losses: dict[str, Tensor], report: dict[str, Tensor]) -> None:
-        """Take one step's values."""
+    @property
+    def seconds(self) -> float:
+        """How long the run has trained."""
+        return time.perf_counter() - self._start
+
+    def add(self, losses: dict[str, Tensor], report: dict[str, Tensor], ok: Tensor) -> None:
+        """Take one step's values; where ``ok`` (0-d bool) is false, they are left out of the means."""
         for name, value in losses.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+            counted = torch.where(ok, value, torch.zeros_like(value))
+            self._sums[name] = self._sums[name] + counted if name in self._sums else counted
+        self._count = ok.long() if self._count is None else self._count + ok
         self._latest = report
-        self._count += 1
+        self._timed += 1
 
     def flush(self, step: int, lr: float) -> dict[str, Any]:
-        """The values to report, read from the device in one go; starts a new interval.
-
-        Raises:
-            UserError: when a loss or the gradient has become NaN or infinite, naming it.
-        """
+        """The values to report, read from the device in one go; starts a new interval."""
         total = len(self._sums)
-        read = torch.stack([v.float() for v in [*self._sums.values(), *self._latest.values()]]).tolist()
-        means = {name: value / self._count for name, value in zip(self._sums, read[:total], strict=True)}
+        values = [*self._sums.values(), *self._latest.values(), self._count]
+        *read, count = torch.stack([value.double() for value in values]).tolist()
+        # No mean where every step was skipped.
+        means = {name: value / count if count else None for name, value in zip(self._sums, read[:total], strict=True)}
         latest = dict(zip(self._latest, read[total:], strict=True))
-        bad = [name for name, value in means.items() if not math.isfinite(value)]
-        # The newest gradient has spoiled the weights already; an older one would show in the losses.
-        if not self._skips_bad_steps and not math.isfinite(latest.get("grad_norm", 0.0)):
-            bad.append("grad_norm")
-        if bad:
-            raise UserError(
-                f"{', '.join(bad)} became NaN or infinite in steps {step - self._count + 1} to {step}; "
-                "try a lower optim.lr, a longer schedule.warmup_steps, optim.grad_clip, or train.precision bf16 or fp32"
-            )
         now = time.perf_counter()
-        values = {
+        line = {
             "step": step,
             "seconds": round(now - self._start, 3),
-            "images_per_second": round(self._count * self._batch_size / (now - self._since), 1),
+            "images_per_second": round(self._timed * self._batch_size / (now - self._since), 1),
             "lr": lr,
-            "loss": sum(means.values()),
+            "loss": sum(means.values()) if count else None,
             **means,
-            # JSON has no NaN; a gradient norm may be one where fp16's scaler skips the step.
+            # JSON has no NaN; a gradient norm may be one where the step was skipped.
             **{name: value if math.isfinite(value) else None for name, value in latest.items()},
         }
-        self._since, self._sums, self._count = now, {}, 0
-        return values
+        self._since, self._timed, self._sums, self._count = now, 0, {}, None
+        return line
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far, for a checkpoint between two reports."""
+        return {"sums": dict(self._sums), "count": self._count, "latest": dict(self._latest), "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on from a checkpoint."""
+        self._start = time.perf_counter() - state["seconds"]
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self._latest = {name: value.to(device) for name, value in state["latest"].items()}
+        self._count = None if state["count"] is None else state["count"].to(device)

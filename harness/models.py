@@ -180,14 +180,21 @@ def freeze(model: nn.Module) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def pick_device(choice: str) -> torch.device:
-    """The device a recipe asks for.
+def pick_device(choice: str, local_rank: int = 0) -> torch.device:
+    """The device a recipe asks for; with several GPUs, the one of this process.
 
     Raises:
         UserError: when CUDA is asked for and there is none; nothing falls back in silence.
     """
-    if choice == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if choice == "cuda" and not torch.cuda.is_available():
+    available = torch.cuda.is_available()
+    if choice == "cpu" or (choice == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
         raise UserError("train.device is cuda, but torch sees no CUDA device here; set train.device=cpu or auto")
-    return torch.device(choice)
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU of its own, there are {torch.cuda.device_count()}; "
+            "start at most one process a GPU (torchrun --nproc-per-node)"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)

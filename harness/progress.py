@@ -28,9 +28,9 @@ class Display(Protocol):
         """Show one line of metrics."""
 
 
-def make_display(name: str, steps: int, console: Console | None = None) -> Display:
-    """A live display when standard output is a terminal, else one plain line for each report."""
-    console = console or Console()
+def make_display(name: str, steps: int, console: Console | None = None, *, quiet: bool = False) -> Display:
+    """A live display when standard output is a terminal, else one plain line for each report; nothing when quiet."""
+    console = console or Console(quiet=quiet)
     return LiveDisplay(name, steps, console) if console.is_terminal else PlainDisplay(name, steps, console)
 
 

@@ -17,16 +17,14 @@ import torch
 import kdlosses
 from harness.config import Recipe, dump_recipe
 from harness.errors import UserError
-from harness.files import write_json, write_text
+from harness.files import read_json, write_json, write_text
 
 DONE = "summary.json"
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "clip_benchmark", "webdataset", "timm", "numpy")
 
 
-def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.device) -> None:
-    """Make the run folder and write ``recipe.yaml`` and ``run.json`` into it.
-
-    What an interrupted run left there is replaced; a finished run is never overwritten.
+def check_folder(out: Path) -> None:
+    """Refuse a folder that no run may go into.
 
     Raises:
         UserError: when ``out`` holds a finished run, or something that is no run.
@@ -39,15 +37,28 @@ def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.de
     strangers = [path for path in out.iterdir() if path.suffix != ".tmp"] if out.is_dir() else []
     if strangers and not (out / "recipe.yaml").exists():
         raise UserError(f"{out} holds files that are no clipkd run; choose an empty or new folder as --out")
+
+
+def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.device) -> None:
+    """Make the run folder with ``recipe.yaml`` and ``run.json`` in it; what an earlier start left is replaced."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the run folder {out} cannot be made: {error.strerror}; choose another --out") from error
     write_text(out / "recipe.yaml", dump_recipe(recipe))
-    for leftover in ("checkpoints", "export", "eval"):
+    for leftover in ("checkpoints", "export", "eval", "heartbeats"):
         shutil.rmtree(out / leftover, ignore_errors=True)
-    (out / "bad_samples.jsonl").unlink(missing_ok=True)
+    for pattern in ("bad_samples*.jsonl", "nonfinite*.jsonl"):
+        for leftover in out.glob(pattern):
+            leftover.unlink()
     write_json(out / "run.json", {**environment(device), "command": command or command_line(), "seed": recipe.seed})
+
+
+def record_resume(out: Path, step: int, command: str | None, device: torch.device) -> None:
+    """Add to ``run.json`` that the run goes on after ``step``, with what software and where."""
+    record = read_json(out / "run.json")
+    again = {"after_step": step, "command": command or command_line(), **environment(device)}
+    write_json(out / "run.json", {**record, "resumed": [*record.get("resumed", []), again]})
 
 
 def environment(device: torch.device | None = None) -> dict[str, Any]:

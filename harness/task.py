@@ -1,122 +1,140 @@
-"""Student, frozen teacher and loss as one step: a batch in, named losses out."""
+"""Student, frozen teachers and loss: the mathematics of a training step, in the parts that a step is made of."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from harness.config import LossConfig
 from harness.data import Batch, prepare
-from harness.errors import UserError
+from harness.encoder import Encoder
 from harness.models import LoadedModel, freeze
-from kdlosses import CLIPKDLoss
-from kdlosses.backends import create
-from kdlosses.masking import mask_pixels, supports_token_dropping, token_dropping
+from harness.objective import build_loss, reads_student_scale
 
-# Side of a hidden pixel patch for students whose image tower has no patches of its own.
-DEFAULT_PATCH = 16
+View = tuple[int, tuple[float, float, float], tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the models are fed for one batch, on the device.
+
+    Args:
+        image: ``[B, 3, S, S]``, normalised for the student.
+        tokens: ``[B, L]`` for the student.
+        taught: each teacher's ``(image, tokens)``; from a cache, its embeddings ``[B, D]`` of both.
+    """
+
+    image: Tensor
+    tokens: Tensor
+    taught: tuple[tuple[Tensor, Tensor], ...] = ()
+
+    def split(self, count: int) -> list[Inputs]:
+        """``count`` slices of equal size."""
+        images, tokens = self.image.chunk(count), self.tokens.chunk(count)
+        taught = [
+            tuple((image.chunk(count)[i], ids.chunk(count)[i]) for image, ids in self.taught) for i in range(count)
+        ]
+        return [Inputs(*parts) for parts in zip(images, tokens, taught, strict=True)]
 
 
 class DistillTask(nn.Module):
-    """One training step's mathematics.
+    """One training step's models and loss.
 
     Args:
         student: the model that is trained.
-        teacher: the model it learns from, or None.
+        teachers: the models it learns from; none for plain training.
         config: the recipe's ``loss`` section.
         autocast: dtype of the models' autocast, or None for float32. The losses compute in float32 either way.
+        weights: of the teachers; equal by default.
     """
 
     def __init__(
-        self, student: LoadedModel, teacher: LoadedModel | None, config: LossConfig, autocast: torch.dtype | None = None
+        self,
+        student: LoadedModel,
+        teachers: Sequence[LoadedModel],
+        config: LossConfig,
+        autocast: torch.dtype | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.student = student.model
-        self.loss = build_loss(config, student, teacher)
-        # A teacher whose every term has weight 0 is not run.
-        self.teacher = freeze(teacher.model) if teacher and set(self.loss.weights) != {"contrastive"} else None
-        self.config, self.autocast = config, autocast
-        self._student_view = (student.image_size, student.mean, student.std)
-        self._teacher_view = (teacher.image_size, teacher.mean, teacher.std) if teacher else None
-        self._masks = "mfd" in self.loss.weights and config.variant == "paper"
-        if self._masks:
-            self._try_masking(student)
+        self.loss = build_loss(config, student, teachers, weights)
+        # Teachers whose every term has weight 0 are not run.
+        self.live = [teacher for teacher in teachers if set(config.active) != {"contrastive"}]
+        self.teachers = nn.ModuleList(freeze(teacher.model) for teacher in self.live)
+        self.encoder = Encoder(student, config, autocast)
+        self.autocast = autocast
+        self._views = [_view(model) for model in (student, *self.live)]
+        # FSDP2 gathers parameters into tensors that inference mode would not let it free.
+        self.teach_in = torch.inference_mode
+        if not reads_student_scale(config):
+            # Without a gradient DDP would wait for one for ever; alone, AdamW would leave it as it is.
+            self.student.logit_scale.requires_grad_(False)
 
     def train(self, mode: bool = True) -> DistillTask:
-        """Switch the student's mode; the teacher stays in eval."""
+        """Switch the student's mode; teachers stay in eval."""
         super().train(mode)
-        if self.teacher is not None:
-            self.teacher.eval()
+        self.teachers.eval()
         return self
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """The parameters to optimize, by name; the loss's own begin with ``loss.``."""
-        return [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        """The parameters to optimize, by name: the student's begin with ``student.``, the loss's own with ``loss.``."""
+        owners = (("student", self.student), ("loss", self.loss))
+        named = [(f"{owner}.{name}", p) for owner, module in owners for name, p in module.named_parameters()]
+        return [(name, p) for name, p in named if p.requires_grad]
 
-    def forward(self, view: Tensor, batch: Batch, generator: Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The weighted losses, whose sum is minimised, and scalars worth logging.
+    def inputs(self, view: Tensor, batch: Batch) -> Inputs:
+        """Prepare what each model is fed; models that agree on size and normalisation share it.
 
         Args:
-            view: ``[B, 3, S, S]`` images in 0..1, the one view that student and teacher share.
-            batch: its token ids; where the view lives.
-            generator: source of MFD's masks.
+            view: ``[B, 3, S, S]`` images in 0..1, the one view that student and teachers share.
+            batch: its token ids, and what the teachers said of this view where a cache knows.
         """
-        device = view.device
-        image = prepare(view, *self._student_view)
-        with self._precision(device):
-            outputs = self.student(image, batch.tokens["student"].to(device))
-            extra = {"masked_image_features": self._masked(image, generator)} if self._masks else {}
-        if self.teacher is not None:
-            extra.update(self._teach(view, image, batch))
-        losses = self.loss(**outputs, **extra, output_dict=True)
-        return losses, {"logit_scale": outputs["logit_scale"].detach()}
+        made: dict[View, Tensor] = {}
+        cached = None if batch.cached is None else batch.cached.to(view.device)
+        for wanted in self._views if cached is None else self._views[:1]:
+            if wanted not in made:
+                made[wanted] = prepare(view, *wanted)
+        tokens = {name: ids.to(view.device, non_blocking=True) for name, ids in batch.tokens.items()}
+        if cached is not None:
+            return Inputs(made[self._views[0]], tokens["student"], cached.features)
+        roles = zip(teacher_roles(len(self.live)), self._views[1:], strict=True)
+        taught = tuple((made[wanted], tokens[role]) for role, wanted in roles)
+        return Inputs(made[self._views[0]], tokens["student"], taught)
 
-    @torch.no_grad()
-    def _teach(self, view: Tensor, image: Tensor, batch: Batch) -> dict[str, Tensor]:
-        if self._teacher_view != self._student_view:
-            image = prepare(view, *self._teacher_view)
-        with self._precision(view.device):
-            outputs = self.teacher(image, batch.tokens["teacher"].to(view.device))
-        return {f"dist_{name}": value for name, value in outputs.items()}
+    def encode(self, inputs: Inputs, generator: Generator) -> dict[str, Tensor]:
+        """The student's embeddings, its scale, and for MFD the embeddings of masked images."""
+        return self.encoder(inputs.image, inputs.tokens, generator)
 
-    @torch.no_grad()
-    def _try_masking(self, student: LoadedModel) -> None:
-        """Mask one image now, so that what cannot be masked is said before any data is touched."""
-        if self.config.mask_kind == "tokens" and not supports_token_dropping(self.student.visual):
-            raise UserError(
-                f"loss.mask_kind is tokens, but the image tower of student {student.name} has no patch tokens to drop; "
-                "set loss.mask_kind to pixels"
-            )
-        training = self.student.training
-        try:
-            self.student.eval()
-            self._masked(torch.zeros(1, 3, student.image_size, student.image_size), Generator())
-        except ValueError as error:
-            raise UserError(f"recipe keys loss.mask_ratio and loss.mask_kind: {error}") from error
-        finally:
-            self.student.train(training)
+    def teach(self, inputs: Inputs) -> list[dict[str, Tensor]]:
+        """Each teacher's embeddings and scale."""
+        device = inputs.image.device.type
+        with self.teach_in(), torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
+            return [model(*given) for model, given in zip(self.teachers, inputs.taught, strict=True)]
 
-    def _masked(self, image: Tensor, generator: Generator) -> Tensor:
-        visual, ratio = self.student.visual, self.config.mask_ratio
-        if self.config.mask_kind == "tokens":
-            with token_dropping(visual, ratio, generator):
-                return self.student.encode_image(image, normalize=True)
-        patch = getattr(visual, "patch_size", DEFAULT_PATCH)
-        patch = patch[0] if isinstance(patch, (tuple, list)) else patch
-        return self.student.encode_image(mask_pixels(image, ratio, patch, generator), normalize=True)
+    def compute(self, outputs: dict[str, Tensor], taught: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The weighted losses, whose sum is minimised."""
+        return self.loss(**outputs, **_targets(taught), output_dict=True)
 
-    def _precision(self, device: torch.device) -> torch.autocast | nullcontext:
-        return torch.autocast(device.type, dtype=self.autocast) if self.autocast else nullcontext()
+    def forward(self, inputs: Inputs, generator: Generator) -> dict[str, Tensor]:
+        """All of it for one batch."""
+        return self.compute(self.encode(inputs, generator), self.teach(inputs))
 
 
-def build_loss(config: LossConfig, student: LoadedModel, teacher: LoadedModel | None) -> CLIPKDLoss:
-    """The recipe's loss, sized for its two models."""
-    widths = {"student_dim": student.embed_dim, "teacher_dim": teacher.embed_dim} if teacher else {}
-    try:
-        options = config.backend_options
-        backend = create(config.backend, **options) if options else config.backend
-        return CLIPKDLoss(dict(config.weights), variant=config.variant, backend=backend, **widths)
-    except ValueError as error:
-        raise UserError(f"recipe key loss: {error}") from error
+def teacher_roles(count: int) -> list[str]:
+    """What the teachers are called where things are kept by name: one is the teacher, several have numbers."""
+    return ["teacher"] if count == 1 else [f"teacher-{number}" for number in range(1, count + 1)]
+
+
+def _targets(taught: list[dict[str, Tensor]]) -> dict[str, Any]:
+    if len(taught) < 2:
+        return {f"dist_{name}": value for teacher in taught for name, value in teacher.items()}
+    return {f"dist_{name}": [teacher[name] for teacher in taught] for name in taught[0]}
+
+
+def _view(model: LoadedModel) -> View:
+    return model.image_size, model.mean, model.std

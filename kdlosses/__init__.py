@@ -2,6 +2,7 @@
 
 from kdlosses import backends, masking
 from kdlosses.base import DistillLoss
+from kdlosses.distributed.parameters import share_parameters
 from kdlosses.losses.afd import AFDLoss
 from kdlosses.losses.clip import CLIPLoss
 from kdlosses.losses.clip_kd import CLIPKDLoss
@@ -11,6 +12,7 @@ from kdlosses.losses.fd import FDLoss
 from kdlosses.losses.gd import GDLoss
 from kdlosses.losses.icl import ICLLoss
 from kdlosses.losses.mfd import MFDLoss
+from kdlosses.multi_teacher import MultiTeacherLoss
 from kdlosses.parameters import ParameterReport, parameter_report
 from kdlosses.registry import available_losses, available_terms, build
 from kdlosses.weights import default_weights
@@ -28,6 +30,7 @@ __all__ = [
     "GDLoss",
     "ICLLoss",
     "MFDLoss",
+    "MultiTeacherLoss",
     "ParameterReport",
     "__version__",
     "available_losses",
@@ -37,4 +40,5 @@ __all__ = [
     "default_weights",
     "masking",
     "parameter_report",
+    "share_parameters",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,18 @@ from torch import Tensor, nn
 from kdlosses import backends
 from kdlosses.backends.contract import Backend
 from kdlosses.checks import check_variant, check_width
-from kdlosses.fit import check_call, check_dims
-from kdlosses.inputs import Inputs, read_inputs
+from kdlosses.distributed.shard import alone, check_group
+from kdlosses.fit import check_call, check_dims, warn_unmasked
+from kdlosses.inputs import Inputs, Scale, read_inputs
 from kdlosses.layers import MAX_LOGIT_SCALE, add_layers, make_views
+from kdlosses.mixture import weighted_mean
 from kdlosses.registry import term_class
-from kdlosses.requests import Term
+from kdlosses.requests import Request, Term
 from kdlosses.views import Views
 from kdlosses.weights import check_weights
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class DistillLoss(nn.Module):
@@ -34,9 +39,14 @@ class DistillLoss(nn.Module):
             ``kdlosses.backends.create``; an explicit choice never falls back.
         check: raise ValueError on non-finite features or scales; costs a host sync a call, and a graph break under
             ``torch.compile``, so off by default.
+        group: the processes that share a batch: ``"auto"`` for torch.distributed's default group where it is
+            initialised when the loss is called, None to keep the loss within its process, or a process group. N
+            processes with B/N rows each return, on every process, the value for all B rows; once DDP has averaged
+            them, all gradients are those for all B rows, also the loss's own (wrap it in DDP, or see
+            `kdlosses.share_parameters`). It is then computed eagerly, also under ``torch.compile``.
 
     Raises:
-        ValueError: for an unknown variant or backend, or missing widths where the loss has layers of its own.
+        ValueError: for an unknown variant, backend or group, or missing widths where the loss has layers of its own.
     """
 
     name: ClassVar[str]
@@ -52,33 +62,48 @@ class DistillLoss(nn.Module):
         teacher_dim: int | None = None,
         backend: str | Backend = "auto",
         check: bool = False,
+        group: str | ProcessGroup | None = "auto",
     ) -> None:
         super().__init__()
-        self._setup({self.name: 1.0}, variant, student_dim, teacher_dim, backend, check)
+        self._setup({self.name: 1.0}, variant, backend, check, group)
+        self._add_layers(student_dim, teacher_dim)
 
     @staticmethod
     def term(views: Views) -> Term:
         """The requests and the final step of this loss; a subclass that is one term defines it."""
         raise NotImplementedError
 
+    @classmethod
+    def mixed(cls, views: Sequence[Views], weights: Sequence[float]) -> Term:
+        """This term for several teachers: the weighted mean of those for each, unless a subclass mixes them earlier.
+
+        Args:
+            views: of each teacher, two at least.
+            weights: of each teacher; they sum to 1.
+        """
+        return weighted_mean([cls.term(one) for one in views], weights)
+
     def _setup(
         self,
         weights: Mapping[str, float],
         variant: str,
-        student_dim: int | None,
-        teacher_dim: int | None,
         backend: str | Backend,
         check: bool,
+        group: str | ProcessGroup | None,
     ) -> None:
         check_variant(variant)
+        check_group(group)
         self._backend = backends.resolve(backend)
+        self.weights = check_weights(weights, variant)
+        self.variant, self.backend, self.check, self.group = variant, backend, check, group
+        self._needs = frozenset().union(*(term_class(term).needs for term in self.weights))
+        self.compared = False  # whether this process's parameters have been held against the others'
+
+    def _add_layers(self, student_dim: int | None, teacher_dim: int | None) -> None:
         check_width("student_dim", student_dim)
         check_width("teacher_dim", teacher_dim)
-        self.weights = check_weights(weights, variant)
-        self.variant, self.backend, self.check = variant, backend, check
         self.student_dim, self.teacher_dim = student_dim, teacher_dim
-        self._needs = frozenset().union(*(term_class(term).needs for term in self.weights))
-        check_dims(type(self).__name__, self._needs, variant, student_dim, teacher_dim)
+        check_dims(type(self).__name__, self._needs, self.variant, student_dim, teacher_dim)
         add_layers(self, self._needs, student_dim, teacher_dim)
 
     def forward(
@@ -116,23 +141,13 @@ class DistillLoss(nn.Module):
             Matrix products follow torch's float32 precision: where a trainer allows TF32, logits near 100 lose digits.
 
         Raises:
-            ValueError: for a wrong shape, dtype, device, row count or width, or a missing teacher argument.
+            ValueError: for a wrong shape, dtype, device, row count or width, or a missing teacher argument; with
+                several processes on all of them, where one failed or where rows, widths, dtypes or parameters differ.
         """
-        inputs = read_inputs(
-            image_features,
-            text_features,
-            logit_scale,
-            dist_image_features,
-            dist_text_features,
-            dist_logit_scale,
-            masked_image_features,
-            self.check,
-        )
-        check_call(self, self._needs, inputs)
-        # bf16 is spaced 0.5 apart near a logit of 100, so autocast must not touch the similarities.
-        with torch.autocast(inputs.image.device.type, enabled=False):
-            losses = self._weighted_terms(inputs)
-        return losses if output_dict else sum(losses.values())
+        warn_unmasked(self, self._needs, masked_image_features)
+        student = (image_features, text_features, logit_scale)
+        teacher = (dist_image_features, dist_text_features, dist_logit_scale)
+        return self._compute(lambda: self._read(student, teacher, masked_image_features), output_dict)
 
     @torch.no_grad()
     def clamp_scales(self) -> None:
@@ -147,19 +162,58 @@ class DistillLoss(nn.Module):
                     # A hair below: in float32 ln 100 itself rounds up, to beyond the clamp.
                     parameter.clamp_(max=MAX_LOGIT_SCALE - 1e-6)
 
-    def _weighted_terms(self, inputs: Inputs) -> dict[str, Tensor]:
-        views = make_views(self, self._needs, self.variant, inputs)
-        terms = [term_class(name).term(views) for name in self.weights]
-        # All requests go to the backend at once, so that one pass over a tile can serve several terms.
-        answers = self._backend.evaluate([r for term in terms for r in term.requests])
-        losses, start = {}, 0
-        for (name, weight), term in zip(self.weights.items(), terms, strict=True):
-            stop = start + len(term.requests)
-            losses[f"{name}_loss"] = weight * term.finish(answers[start:stop])
-            start = stop
-        return losses
+    def _read(
+        self,
+        student: tuple[Tensor, Tensor, Scale],
+        teacher: tuple[Tensor | None, Tensor | None, Scale | None],
+        masked: Tensor | None,
+    ) -> list[Inputs]:
+        """Validated inputs, one for each teacher."""
+        inputs = read_inputs(*student, *teacher, masked, self.check)
+        check_call(type(self).__name__, self._needs, inputs, self.student_dim, self.teacher_dim)
+        return [inputs]
+
+    def _views(self, inputs: list[Inputs]) -> list[Views]:
+        return [make_views(self, self._needs, self.variant, inputs[0])]
+
+    def _terms(self, views: list[Views]) -> list[Term]:
+        return [term_class(name).term(views[0]) for name in self.weights]
+
+    def _compute(self, read: Callable[[], list[Inputs]], output_dict: bool) -> Tensor | dict[str, Tensor]:
+        if alone(self.group):
+            losses = self.weighted_terms(read(), _evaluate)
+        else:
+            from kdlosses.distributed import call  # here, as what keeps a compiler out imports the compiler
+
+            losses = call.weighted_terms(self, read)
+        return losses if output_dict else sum(losses.values())
+
+    def weighted_terms(
+        self, inputs: list[Inputs], evaluate: Callable[[Backend, list[Request]], list[Any]]
+    ) -> dict[str, Tensor]:
+        """The weighted terms by name.
+
+        Args:
+            inputs: validated, one for each teacher.
+            evaluate: has a backend answer requests.
+        """
+        # bf16 is spaced 0.5 apart near a logit of 100, so autocast must not touch the similarities.
+        with torch.autocast(inputs[0].image.device.type, enabled=False):
+            terms = self._terms(self._views(inputs))
+            # All requests go to the backend at once, so that one pass over a tile can serve several terms.
+            answers = evaluate(self._backend, [request for term in terms for request in term.requests])
+            losses, start = {}, 0
+            for (name, weight), term in zip(self.weights.items(), terms, strict=True):
+                stop = start + len(term.requests)
+                losses[f"{name}_loss"] = weight * term.finish(answers[start:stop])
+                start = stop
+            return losses
 
     def extra_repr(self) -> str:
         """The terms and settings, for ``print(loss)``."""
         terms = " + ".join(f"{weight:g} {name}" for name, weight in self.weights.items())
         return f"{terms}, variant={self.variant!r}, backend={self.backend!r}"
+
+
+def _evaluate(backend: Backend, requests: list[Request]) -> list[Any]:
+    return backend.evaluate(requests)

@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from kdlosses.inputs import Inputs
 
@@ -35,25 +36,31 @@ def check_dims(
         )
 
 
-def check_call(loss: DistillLoss, needs: frozenset[str], inputs: Inputs) -> None:
-    """Raise ValueError unless the teacher's outputs that ``needs`` names are there and all widths fit."""
-    name = type(loss).__name__
+def check_call(
+    name: str, needs: frozenset[str], inputs: Inputs, student_dim: int | None, teacher_dim: int | None
+) -> None:
+    """Raise ValueError unless the teacher's outputs that ``needs`` names are there and all widths fit.
+
+    Args:
+        name: of the loss, for messages.
+        needs: what its terms read.
+        inputs: of the call.
+        student_dim, teacher_dim: what it was built for, None where it fits any width.
+    """
     _check_teacher(name, needs, inputs)
     student = inputs.image.shape[1]
     teacher = None if inputs.teacher_image is None else inputs.teacher_image.shape[1]
     called = f"student width {student}" + ("" if teacher is None else f" and teacher width {teacher}")
-    wrong_teacher = teacher is not None and loss.teacher_dim not in (None, teacher)
-    if loss.student_dim not in (None, student) or wrong_teacher:
+    wrong_teacher = teacher is not None and teacher_dim not in (None, teacher)
+    if student_dim not in (None, student) or wrong_teacher:
         raise ValueError(
-            f"{name} was built with student_dim={loss.student_dim}, teacher_dim={loss.teacher_dim} "
-            f"but was called with {called}"
+            f"{name} was built with student_dim={student_dim}, teacher_dim={teacher_dim} but was called with {called}"
         )
-    if "aligned" in needs and loss.student_dim is None and student != teacher:
+    if "aligned" in needs and student_dim is None and student != teacher:
         raise ValueError(
             f"{name} was called with {called}, which differ, so it needs a projection: "
             f"construct it with student_dim={student}, teacher_dim={teacher}"
         )
-    _warn_unmasked(loss, needs, inputs)
 
 
 def _check_teacher(name: str, needs: frozenset[str], inputs: Inputs) -> None:
@@ -68,8 +75,9 @@ def _check_teacher(name: str, needs: frozenset[str], inputs: Inputs) -> None:
         raise ValueError(f"{name} needs the teacher's outputs; missing: {', '.join(missing)}")
 
 
-def _warn_unmasked(loss: DistillLoss, needs: frozenset[str], inputs: Inputs) -> None:
+def warn_unmasked(loss: DistillLoss, needs: frozenset[str], masked_image: Tensor | None) -> None:
+    """Warn the caller of ``loss`` that its MFD may be FD; to be called by ``forward`` itself."""
     # Alone, mfd's image_features are the masked image's; beside other terms they are more likely the whole one's.
-    alone = inputs.masked_image is not None or "masked" not in needs or len(loss.weights) == 1
+    alone = masked_image is not None or "masked" not in needs or len(loss.weights) == 1
     if not alone and loss.variant == "paper" and not torch.compiler.is_compiling():
-        warnings.warn(_MFD_UNMASKED, stacklevel=6)
+        warnings.warn(_MFD_UNMASKED, stacklevel=5)

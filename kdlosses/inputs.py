@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kdlosses.checks import as_scale, check_features, check_finite, check_same_rows, check_same_width
+
+Scale = float | Tensor
 
 
 @dataclass(eq=False)
@@ -26,18 +29,35 @@ class Inputs:
     teacher_scale: Tensor | None
     masked_image: Tensor | None
 
+    def features(self) -> dict[str, Tensor]:
+        """Those that were given, by the name of their argument."""
+        every = {
+            "image_features": self.image,
+            "text_features": self.text,
+            "dist_image_features": self.teacher_image,
+            "dist_text_features": self.teacher_text,
+            "masked_image_features": self.masked_image,
+        }
+        return {name: value for name, value in every.items() if value is not None}
+
 
 def read_inputs(
     image: Tensor,
     text: Tensor,
-    scale: float | Tensor,
+    scale: Scale,
     teacher_image: Tensor | None,
     teacher_text: Tensor | None,
-    teacher_scale: float | Tensor | None,
+    teacher_scale: Scale | None,
     masked_image: Tensor | None,
     check: bool,
+    dtype: torch.dtype | None = None,
 ) -> Inputs:
-    """Validate shapes, rows, devices and dtypes; the computation is in float32 (float64 if any features are).
+    """Validate shapes, rows, devices and dtypes.
+
+    Args:
+        image, text, scale, teacher_image, teacher_text, teacher_scale, masked_image: see `DistillLoss.forward`.
+        check: look for non-finite numbers too.
+        dtype: of the computation, where other features than these have a say in it (see `computation_dtype`).
 
     Raises:
         ValueError: naming the argument, what was expected and what was given.
@@ -50,7 +70,7 @@ def read_inputs(
     }
     features.update({name: value for name, value in optional.items() if value is not None})
     _check(features)
-    dtype = torch.float64 if any(f.dtype == torch.float64 for f in features.values()) else torch.float32
+    dtype = dtype or computation_dtype(list(features.values()))
     scales = {"logit_scale": as_scale("logit_scale", scale, image, dtype)}
     if teacher_scale is not None:
         scales["dist_logit_scale"] = as_scale("dist_logit_scale", teacher_scale, image, dtype).detach()
@@ -66,6 +86,12 @@ def read_inputs(
         teacher_scale=scales.get("dist_logit_scale"),
         masked_image=masked_image,
     )
+
+
+def computation_dtype(features: Sequence[object]) -> torch.dtype:
+    """float32, or float64 if any of ``features`` are."""
+    wide = any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in features)
+    return torch.float64 if wide else torch.float32
 
 
 def _check(features: dict[str, Tensor]) -> None:

@@ -33,10 +33,20 @@ def add_layers(loss: nn.Module, needs: frozenset[str], student_dim: int | None, 
         loss.fusion_logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
 
 
-def make_views(loss: nn.Module, needs: frozenset[str], variant: str, inputs: Inputs) -> Views:
-    """Project and fuse ``inputs`` once, as far as ``needs`` asks."""
+def make_views(
+    loss: nn.Module, needs: frozenset[str], variant: str, inputs: Inputs, student: Pairs | None = None
+) -> Views:
+    """Project and fuse ``inputs`` once, as far as ``needs`` asks.
+
+    Args:
+        loss: the module that has the layers.
+        needs: in the words of ``kdlosses.views.NEEDS``.
+        variant: ``"paper"`` or ``"released"``.
+        inputs: of one teacher.
+        student: the student's pairs where another teacher's views have them already.
+    """
     dtype = inputs.dtype
-    views = Views(variant=variant, student=_pairs(inputs.image, inputs.text, inputs.scale, dtype))
+    views = Views(variant=variant, student=student or _pairs(inputs.image, inputs.text, inputs.scale, dtype))
     if "teacher" in needs:
         views.teacher = _pairs(inputs.teacher_image, inputs.teacher_text, inputs.teacher_scale, dtype)
     if "aligned" in needs:

@@ -56,12 +56,27 @@ class SquaredDistance:
     teacher: Rows
 
 
-Request = CrossEntropy | KL | CrossEntropyGrad | SquaredDistance
+@dataclass(eq=False)
+class JensenShannon:
+    """``[N]``: sum_k w_k KL(row of relation k || sum_l w_l row of relation l), in nats; how far teachers disagree.
+
+    All relations are constants: they receive no gradient. The weights sum to 1.
+    """
+
+    relations: Sequence[Relation]
+    weights: Sequence[float]
+
+
+Request = CrossEntropy | KL | CrossEntropyGrad | SquaredDistance | JensenShannon
 
 
 @dataclass(eq=False)
 class Term:
-    """The requests of one loss term and the function that turns their answers into its scalar."""
+    """The requests of one loss term and the function that turns their answers into its scalar.
+
+    The scalar is a mean over rows of something that each row has by itself once the requests are answered: only so is
+    the mean over several processes, which each have a part of the rows, that of all rows.
+    """
 
     requests: Sequence[Request]
     finish: Callable[[Sequence[Any]], Tensor]
@@ -79,6 +94,8 @@ def relations_in(request: Request) -> list[Relation]:
     """The relations that ``request`` reads."""
     if isinstance(request, SquaredDistance):
         return []
+    if isinstance(request, JensenShannon):
+        return list(request.relations)
     return [request.student, request.teacher] if isinstance(request, KL) else [request.relation]
 
 

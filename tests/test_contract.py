@@ -42,7 +42,8 @@ def test_keywords_are_open_clips_in_its_order(name):
 def test_constructor_takes_keywords_alone(name):
     parameters = inspect.signature(type(build(name, Problem()))).parameters.values()
     keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert keywords == {"variant": "paper", "student_dim": None, "teacher_dim": None, "backend": "auto", "check": False}
+    settings = {"variant": "paper", "backend": "auto", "check": False, "group": "auto"}
+    assert keywords == settings | {"student_dim": None, "teacher_dim": None}
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])

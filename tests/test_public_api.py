@@ -24,6 +24,7 @@ PUBLIC = [
     "GDLoss",
     "ICLLoss",
     "MFDLoss",
+    "MultiTeacherLoss",
     "ParameterReport",
     "__version__",
     "available_losses",
@@ -33,6 +34,7 @@ PUBLIC = [
     "default_weights",
     "masking",
     "parameter_report",
+    "share_parameters",
 ]
 CLASSES = {
     "afd": kdlosses.AFDLoss,

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from harness.cli import bench, data, evaluate, export, quickstart, recipes, train
+from harness.cli import bench, data, evaluate, export, quickstart, recipes, teacher, train
 from harness.cli.guard import explained
 
 
@@ -24,6 +24,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("export")(export.export)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(teacher.app, name="teacher")
 app.add_typer(bench.app, name="bench")
 app.command("quickstart")(quickstart.quickstart)
 

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness.cli import options
+
 app = typer.Typer(no_args_is_help=True, help="Measure speed and memory.")
 
 Results = Annotated[Path, typer.Argument(metavar="FILE", help="A result file of clipkd bench losses.")]
@@ -44,6 +46,43 @@ def losses(
     choice = Choice(loss, backend, against, batch, dim, teacher_dim or dim, dtype, device, variant, threads)
     if not bench(choice, out, plot or out.parent, repeats=repeats, seconds=time_limit, rss=rss):
         raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one such as openmoji/clipkd.")],
+    overrides: options.Overrides = None,
+    data_root: options.DataRoot = None,
+    data: Annotated[
+        Literal["live", "synthetic", "decode"],
+        typer.Option(
+            help="live: the recipe's own pairs. synthetic: batches that stay on the device. decode: JPEG files made "
+            "for the purpose, 480 x 360."
+        ),
+    ] = "live",
+    against: Annotated[
+        str, typer.Option(help="open_clip, open_clip-compile: its own trainer on the same models and data; or none.")
+    ] = "none",
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps.")] = 30,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps before the timed ones of each round.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that the trainers take; the steps are shared out.")] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: the recipe's).")] = None,
+    out: Annotated[Path, typer.Option(help="CSV to which the rows are added.")] = Path("runs/bench/train.csv"),
+) -> None:
+    """Time a recipe's training step, part by part, beside open_clip's own trainer.
+
+    Compared with open_clip, both minimize what it knows (contrastive + crd) on crops of the same kind, unaugmented.
+    """
+    from harness.config import load_recipe
+
+    loaded = load_recipe(recipe, overrides or (), data_root)
+    # The recipe is checked before torch, open_clip and the data are touched.
+    from harness.bench.losses.choose import NONE, words
+    from harness.bench.train.command import bench
+    from harness.bench.train.turns import Effort
+
+    others = [name for name in words(against) if name != NONE]
+    bench(loaded, data, others, Effort(steps, warmup, rounds), threads, out)
 
 
 @app.command()

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Build data sets.")
+from harness.cli import pairs
+
+app = typer.Typer(no_args_is_help=True, help="Build, check and convert data sets.")
 
 
 @app.callback()
 def root() -> None:
-    """Build data sets."""
+    """Build, check and convert data sets."""
 
 
 @app.command()
@@ -25,3 +27,82 @@ def openmoji(
     typer.echo(f"{out}: OpenMoji {summary['openmoji']}, {summary['size']} pixels. {summary['license']}")
     for folder, count in summary["counts"].items():
         typer.echo(f"  {folder}: {count} images")
+
+
+@app.command()
+def check(
+    source: pairs.Sources,
+    root: pairs.Root = None,
+    image_key: pairs.ImageKey = "filepath",
+    caption_key: pairs.CaptionKey = "title",
+    separator: Annotated[str, typer.Option(help="Column separator of a CSV; auto = found from the file.")] = "auto",
+    workers: pairs.Workers = None,
+    fast: pairs.Fast = False,
+    max_image_pixels: pairs.MaxPixels = None,
+    max_bad_rate: pairs.MaxBadRate = 0.05,
+    out: Annotated[
+        Path | None, typer.Option(help="JSONL file for the unusable samples. (default: print the first of each kind)")
+    ] = None,
+) -> None:
+    """Decode every sample before training does, and report what cannot be used.
+
+    Exit code 0 when training would go through, 1 when too much is unusable.
+    """
+    with pairs.named_as_options():
+        cfg = pairs.config_of(source, root, separator, image_key, caption_key, max_image_pixels)
+        from rich.console import Console
+
+        from harness.cli.guard import INTERRUPTED
+        from harness.data.tools.check import check as run
+        from harness.data.tools.report import show
+        from harness.data.tools.verdict import problem
+
+        report = run(cfg, workers=pairs.num_workers(workers), fast=fast, out=out)
+    show(report, Console())
+    if out is not None:
+        typer.echo(f"{out} lists every unusable sample")
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    tally = report.tally
+    _fail_if(problem(tally.bad, tally.num_good, len(tally.shards), max_bad_rate))
+
+
+@app.command()
+def convert(
+    source: pairs.Sources,
+    out: Annotated[Path, typer.Option(help="New folder to write; a killed conversion there goes on.")],
+    root: pairs.Root = None,
+    image_key: pairs.ImageKey = "filepath",
+    caption_key: pairs.CaptionKey = "title",
+    separator: Annotated[
+        str, typer.Option(help="Column separator of the CSV; auto = found from the file, and a comma when written.")
+    ] = "auto",
+    samples_per_shard: Annotated[int, typer.Option(min=1, help="Rows of a CSV for each shard.")] = 10_000,
+    workers: pairs.Workers = None,
+    fast: pairs.Fast = False,
+    max_image_pixels: pairs.MaxPixels = None,
+    max_bad_rate: pairs.MaxBadRate = 0.05,
+) -> None:
+    """Turn CSV files and their images into webdataset shards, or shards into a CSV file and a folder of images.
+
+    Images are copied byte for byte; unusable samples are left out and listed in bad_samples.jsonl. What is killed
+    goes on where it was when the same command is given again.
+    """
+    with pairs.named_as_options():
+        cfg = pairs.config_of(source, root, separator, image_key, caption_key, max_image_pixels)
+        from rich.console import Console
+
+        from harness.data.tools.convert import convert as run
+        from harness.data.tools.report import show_conversion
+        from harness.data.tools.verdict import problem
+
+        count = pairs.num_workers(workers)
+        summary = run(cfg, out, workers=count, fast=fast, samples_per_shard=samples_per_shard)
+    show_conversion(summary, out, Console())
+    _fail_if(problem(summary.bad, summary.samples, summary.shards, max_bad_rate))
+
+
+def _fail_if(sentence: str | None) -> None:
+    if sentence is not None:
+        typer.echo(f"error: {sentence}", err=True)
+        raise typer.Exit(1)

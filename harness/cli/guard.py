@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from harness.errors import UserError
+from harness.errors import Terminated, UserError
 
 USAGE = 2
+# EX_TEMPFAIL of sysexits.h, try again later: the run was saved on SIGTERM and goes on with --resume.
+TERMINATED = 75
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 OURS = ("harness", "kdlosses")
 
@@ -22,6 +24,9 @@ def explained(leave: Callable[[int], NoReturn]) -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         leave(INTERRUPTED)
+    except Terminated as stopped:
+        print(stopped, file=sys.stderr)
+        leave(TERMINATED)
     except Exception as error:
         sentence = explain(error)
         if sentence is None:

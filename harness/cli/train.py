@@ -6,26 +6,38 @@ from typing import Annotated
 import typer
 
 from harness.cli import options
+from harness.errors import UserError
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one such as openmoji/clipkd.")],
     overrides: options.Overrides = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run (default: runs/NAME); an interrupted run there is replaced.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run (default: runs/NAME).")] = None,
     data_root: options.DataRoot = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint there, or begin where there is none.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew, losing what an interrupted run has left there.")
+    ] = False,
 ) -> None:
-    """Train a student as a recipe says, evaluate it and export it."""
+    """Train a student as a recipe says, evaluate it and export it; torchrun starts it on several processes.
+
+    On SIGTERM it finishes the step, saves and leaves with exit code 75.
+    """
     from harness.config import load_recipe
 
     loaded = load_recipe(recipe, overrides or (), data_root)
     # The recipe is checked before torch, open_clip and the data are touched.
     from harness.cli.table import print_metrics
-    from harness.loop import train as run
     from harness.runs import command_line
+    from harness.train import train as run
 
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite contradict each other; give one of them")
     out = out or Path("runs") / loaded.name
-    summary = run(loaded, out, command=command_line())
+    summary = run(loaded, out, command=command_line(), resume=resume, overwrite=overwrite)
+    if not summary:  # one of several processes, and not the first
+        return
     print_metrics(summary["metrics"])
     typer.echo(f"{out / 'export'} holds the model, {out / 'summary.json'} the results")

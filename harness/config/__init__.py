@@ -3,9 +3,9 @@
 from harness.config.data import AugmentConfig, DataConfig
 from harness.config.errors import RecipeError
 from harness.config.evaluation import EvalConfig, EvalSet
-from harness.config.load import dump_recipe, load_recipe
+from harness.config.load import dump_recipe, load_recipe, parse_recipe
 from harness.config.loss import LossConfig
-from harness.config.model import ModelConfig
+from harness.config.model import ModelConfig, TeacherConfig
 from harness.config.recipe import PathsConfig, Recipe
 from harness.config.shipped import recipe_names, recipes_dir
 from harness.config.training import OptimConfig, ScheduleConfig, TrainConfig
@@ -22,9 +22,11 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "ScheduleConfig",
+    "TeacherConfig",
     "TrainConfig",
     "dump_recipe",
     "load_recipe",
+    "parse_recipe",
     "recipe_names",
     "recipes_dir",
 ]

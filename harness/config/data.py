@@ -1,12 +1,54 @@
 """Section `data`: what the student is trained on and how it is shown."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WrapValidator, model_validator
 
 from harness.config.section import Range, Section, Text, as_list, problem
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# Pillow's own limit, above which it warns; above twice of it it refuses to open an image.
+PILLOW_PIXELS = 89_478_485
+
+
+class TrainSource(Section):
+    """One entry of `data.train` that needs more than a path."""
+
+    path: Text = Field(description="What a plain entry of data.train would be. ${data_root} is replaced.")
+    root: str | None = Field(
+        None, description="Folder that relative image paths of this CSV start from; null = data.root. CSV only."
+    )
+    weight: float = Field(
+        1.0,
+        gt=0,
+        le=1000,
+        description="How often one pass visits each of its samples: 2 = twice, 0.5 = a half drawn anew for each pass. "
+        "Shards are visited as wholes, so of 3 shards 0.5 means 2.",
+    )
+
+
+def _text_or_source(value: Any, validate: Any) -> Any:
+    """Leave a text as it was written, so that a recipe is dumped as it was read; check a mapping."""
+    if isinstance(value, str):
+        if not value:
+            raise problem("must be a text that is not empty, got an empty text")
+        return value
+    if isinstance(value, dict | TrainSource):
+        return validate(value)
+    raise problem(f"must be text, got {value!r}; or a mapping with the keys path, root and weight")
+
+
+def _dumped(value: Any) -> Any:
+    return value if isinstance(value, str) else value.model_dump(mode="json")
+
+
+# The annotation names the section, for the list of all keys; a text passes through as it is.
+TrainEntry = Annotated[TrainSource, WrapValidator(_text_or_source), PlainSerializer(_dumped)]
+
+
+def _as_entries(value: Any) -> Any:
+    """Let a single text or mapping stand for a list of one."""
+    return [value] if isinstance(value, dict | TrainSource) else as_list(value)
 
 
 class AugmentConfig(Section):
@@ -28,9 +70,11 @@ class AugmentConfig(Section):
 class DataConfig(Section):
     """Image-text pairs, their decoding and their augmentation."""
 
-    train: Annotated[tuple[Text, ...], BeforeValidator(as_list), Field(strict=False, min_length=1)] = Field(
-        description="Training pairs: webdataset shards (a folder of .tar files, a glob or a {00000..00009} range), a "
-        ".csv or .tsv file, a list of these, or synthetic:N for N seeded random pairs. ${data_root} is replaced."
+    train: Annotated[tuple[TrainEntry, ...], BeforeValidator(_as_entries), Field(strict=False, min_length=1)] = Field(
+        description="Training pairs: webdataset shards (a folder of .tar files, a glob, a {00000..00009} range whose "
+        "gaps are left out, or such a range of s3://, gs://, https:// addresses or pipe: commands), a .csv or .tsv "
+        "file, several of these with commas between or as a list, or synthetic:N for N seeded random pairs. "
+        "${data_root} is replaced."
     )
     root: str | None = Field(
         None, description="Folder that relative image paths of a CSV start from; null = the CSV's own folder. CSV only."
@@ -51,11 +95,20 @@ class DataConfig(Section):
     cache: Literal["none", "memory"] = Field(
         "none", description="memory = decode every image once and keep it in RAM as uint8; none = decode each time."
     )
-    workers: int = Field(0, ge=0, description="Extra processes that decode images; 0 = decode in the training process.")
+    workers: int = Field(
+        0, ge=0, description="Extra processes that decode images, for each training process; 0 = decode in it."
+    )
+    max_image_pixels: int = Field(
+        PILLOW_PIXELS,
+        ge=1,
+        le=2 * PILLOW_PIXELS,
+        description="Width x height above which an image is skipped as a decompression bomb, before it is decoded.",
+    )
     max_bad_rate: Fraction = Field(
         0.05,
-        description="Share of unreadable samples (0 to 1) above which the run stops; those below it are logged. A "
-        "shard that cannot be read to its end always stops it: how much it hides is unknown.",
+        description="Share of unusable samples (0 to 1) above which the run stops; those below it are skipped and "
+        "listed. The same share of the shards may break off before their end, at least one unless it is 0; what was "
+        "read before the break is used.",
     )
 
     @model_validator(mode="after")

@@ -43,6 +43,25 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), data_root: st
         raise explain.invalid(error, tree) from None
 
 
+def parse_recipe(text: str, name: str) -> Recipe:
+    """Read back what `dump_recipe` wrote.
+
+    Args:
+        text: the YAML.
+        name: what to call it in errors.
+
+    Raises:
+        RecipeError: it is no recipe of this version.
+    """
+    try:
+        tree = yamltext.parse(text, name)
+        return Recipe.model_validate(tree.values)
+    except yaml.YAMLError as error:
+        raise explain.not_yaml(error, name) from None
+    except ValidationError as error:
+        raise explain.invalid(error, tree) from None
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML that loads to an equal recipe."""
     return yamltext.dump(recipe.model_dump(mode="json"))

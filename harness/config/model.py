@@ -39,3 +39,9 @@ class ModelConfig(Section):
         elif self.config is not None and (missing := [key for key in REQUIRED if key not in self.config]):
             raise problem(f"needs `{missing[0]}` in its `config`, as every open_clip model config does")
         return self
+
+
+class TeacherConfig(ModelConfig):
+    """One of several teachers."""
+
+    weight: float = Field(1.0, gt=0, description="Its share in the targets, beside the other teachers' weights.")

@@ -5,8 +5,9 @@ from pydantic import Field, model_validator
 from harness.config.data import DataConfig
 from harness.config.evaluation import EvalConfig
 from harness.config.loss import LossConfig
-from harness.config.model import ModelConfig
+from harness.config.model import ModelConfig, TeacherConfig
 from harness.config.section import Name, Section, Text, problem
+from harness.config.teacher_cache import TeacherCacheConfig
 from harness.config.training import OptimConfig, ScheduleConfig, TrainConfig
 
 
@@ -26,20 +27,46 @@ class Recipe(Section):
     data: DataConfig = Field(description="Training pairs.")
     student: ModelConfig = Field(description="The model that is trained.")
     teacher: ModelConfig | None = Field(None, description="The frozen model to learn from; null = plain training.")
+    teachers: tuple[TeacherConfig, ...] = Field(
+        (), strict=False, description="Several frozen models to learn from, each with a weight; instead of `teacher`."
+    )
+    teacher_cache: TeacherCacheConfig = Field(
+        default_factory=TeacherCacheConfig, description="The teacher's embeddings, computed once."
+    )
     loss: LossConfig = Field(default_factory=LossConfig, description="What is minimised.")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="AdamW.")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="Learning rate over time.")
     train: TrainConfig = Field(description="Length, batch, precision, device.")
     eval: EvalConfig = Field(default_factory=EvalConfig, description="Held-out sets, measured at the end.")
 
+    @property
+    def all_teachers(self) -> tuple[ModelConfig, ...]:
+        """The one teacher or the several, or none."""
+        return self.teachers or (() if self.teacher is None else (self.teacher,))
+
+    @model_validator(mode="after")
+    def _one_or_several_teachers(self) -> "Recipe":
+        if self.teacher is not None and self.teachers:
+            raise problem("cannot stand beside `teacher`; move that one into the list", at=("teachers",))
+        return self
+
     @model_validator(mode="after")
     def _terms_have_a_teacher(self) -> "Recipe":
         needy = [term for term in self.loss.active if term != "contrastive"]
-        if needy and self.teacher is None:
+        if needy and not self.all_teachers:
             raise problem(
                 "needs a teacher, but the recipe has none; add a `teacher` section or set the weight to 0",
                 at=("loss", "weights", needy[0]),
             )
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_inline_models_differ(self) -> "Recipe":
+        # Inline configs are registered under their names: of two that share one, the second would win.
+        inline: dict[str, object] = {}
+        for config in (self.student, *self.all_teachers):
+            if config.config is not None and inline.setdefault(config.model, config.config) != config.config:
+                raise problem(f"gives the name {config.model} to two different inline model configs", at=("student",))
         return self
 
     @model_validator(mode="after")

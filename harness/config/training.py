@@ -44,7 +44,17 @@ class ScheduleConfig(Section):
 class TrainConfig(Section):
     """Length, batch, precision, device and bookkeeping of a run."""
 
-    batch_size: int = Field(ge=1, description="Pairs in a step.")
+    batch_size: int = Field(ge=1, description="Pairs in a step, over all processes: each takes an equal share.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Slices that each process cuts its share into, to save memory; the result is that of one slice.",
+    )
+    parallel: Literal["ddp", "fsdp2"] = Field(
+        "ddp",
+        description="What several processes do: ddp = each holds the models; fsdp2 = student and teachers are sharded. "
+        "No effect on one process.",
+    )
     steps: int | None = Field(None, ge=1, description="Length of the run in optimizer steps; give this or epochs.")
     epochs: int | None = Field(None, ge=1, description="Length of the run in passes over the data; give this or steps.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
@@ -52,6 +62,19 @@ class TrainConfig(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda if there is one, else cpu.")
     channels_last: bool = Field(False, description="Memory layout that is faster for convolutional models.")
+    compile: bool = Field(False, description="Compile student and teachers (torch.compile); needs a C++ compiler.")
+    nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="What a loss or gradient that is not finite does: stop = end the run; skip = leave the step out. "
+        "Its samples are listed in nonfinite.jsonl, and the weights are not touched, either way.",
+    )
+    max_nonfinite: int = Field(10, ge=1, description="With nonfinite: skip, how many such steps a run may have.")
+    stall_after: float = Field(
+        300.0, gt=0, description="Seconds without progress after which a stalled loader or process is named."
+    )
+    stall_abort: float | None = Field(
+        None, gt=0, description="Seconds without progress after which the process ends itself; null = never."
+    )
     log_every: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl.")
     save_every: int | None = Field(None, ge=1, description="Steps between two checkpoints; null = one at the end only.")
     keep: int = Field(2, ge=1, description="How many checkpoints to keep; older ones are deleted.")
@@ -59,6 +82,15 @@ class TrainConfig(Section):
     flush_denormal: bool = Field(
         False, description="Treat denormal floats as 0: faster on CPUs, which slow down on them. No effect on CUDA."
     )
+
+    @model_validator(mode="after")
+    def _fp16_is_not_sharded(self) -> "TrainConfig":
+        if self.parallel == "fsdp2" and self.precision == "fp16":
+            raise problem(
+                "cannot be fp16 with parallel: fsdp2, whose shards need one loss scale; use bf16",
+                at=("train", "precision"),
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainConfig":

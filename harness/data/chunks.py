@@ -1,71 +1,105 @@
 """Decoded samples on their way from a worker to the training process."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+from torch import Tensor
 
-from harness.data.bad import BadSampleLog
+from harness.config.data import PILLOW_PIXELS
 from harness.data.batch import Batch
 from harness.data.decode import decode
 from harness.data.samples import BadSample, RawSample
 from harness.data.tokens import Tokenizers, tokenize
 from harness.data.view import View
-from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.teachers.cached import CachedTeacher, CachedView
+
+
+class Cache(Protocol):
+    """A teacher cache: what the teacher made of a sample in a pass, None if it is not in there."""
+
+    def lookup(self, raw: RawSample, epoch: int) -> CachedView | None: ...
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What came of reading some samples: the good ones (None if there is none) and the bad ones, in pass `epoch`."""
+    """What came of one request for a batch.
+
+    Attributes:
+        good: the batch, full; None if it could not be filled.
+        bad: the samples and shards met on the way that cannot be used.
+        failure: one sentence for the user that ends the run; None if there is a batch.
+    """
 
     good: Batch | None
-    bad: list[BadSample]
-    epoch: int
+    bad: list[BadSample] = field(default_factory=list)
+    failure: str | None = None
+
+    def pin_memory(self) -> Chunk:
+        """Return a copy in page-locked memory; the DataLoader calls this."""
+        return self if self.good is None else replace(self, good=self.good.pin_memory())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A decoded pair: `image` is its view, uint8 [3, S, S]."""
+
+    image: Tensor
+    caption: str
+    key: str
+    cached: CachedView | None
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Makes a chunk of raw samples; it runs in the workers."""
+    """Makes samples and batches; it runs in the workers."""
 
     view: View
     tokenizers: Tokenizers
+    max_pixels: int = PILLOW_PIXELS
+    cache: Cache | None = None
 
-    def chunk(self, samples: Iterable[tuple[RawSample, int]], epoch: int, bad: Iterable[BadSample] = ()) -> Chunk:
-        """Decode samples that each come with the seed of their view."""
-        problems = list(bad)
-        images, captions, keys = [], [], []
-        for raw, seed in samples:
-            decoded = decode(raw)
-            if isinstance(decoded, BadSample):
-                problems.append(decoded)
-                continue
-            images.append(self.view(decoded[0], seed))
-            captions.append(decoded[1])
-            keys.append(raw.key)
-        good = Batch(torch.stack(images), tokenize(self.tokenizers, captions), captions, keys) if keys else None
-        return Chunk(good, problems, epoch)
+    def sample(self, raw: RawSample, seed: int, epoch: int) -> Sample | BadSample:
+        """Decode a sample; its view is cut by the seed, or as the cache's teacher saw it in this pass."""
+        decoded = decode(raw, self.max_pixels)
+        if isinstance(decoded, BadSample):
+            return decoded
+        image, caption = decoded
+        if self.cache is None:
+            return Sample(self.view(image, seed), caption, raw.key, None)
+        cached = self.cache.lookup(raw, epoch)
+        return not_cached(raw) if cached is None else Sample(self.view.cut(image, cached.box), caption, raw.key, cached)
+
+    def batch(self, samples: Sequence[Sample]) -> Batch:
+        """Put samples together."""
+        captions = [sample.caption for sample in samples]
+        return Batch(
+            torch.stack([sample.image for sample in samples]),
+            tokenize(self.tokenizers, captions),
+            captions,
+            [sample.key for sample in samples],
+            stack_cached([sample.cached for sample in samples if sample.cached is not None]),
+        )
 
 
-def full_batches(chunks: Iterable[Chunk], batch_size: int, log: BadSampleLog) -> Iterator[Batch]:
-    """Join chunks into batches of exactly `batch_size`.
+def stack_cached(views: list[CachedView]) -> CachedTeacher | None:
+    """Put together what a cache knows of a batch's samples; None without a cache."""
+    if not views:
+        return None
+    from harness.teachers.cached import CachedTeacher  # only a run with a cache needs the teachers' code
 
-    What is left at the end of a pass is dropped: joined to the next pass it could put a pair twice into one batch.
-    """
-    rest: Batch | None = None
-    epoch, num_batches = None, 0
-    for chunk in chunks:
-        if epoch is not None and chunk.epoch != epoch:
-            log.add([], 0, complete=True)
-            if num_batches == 0:
-                raise UserError(too_few(len(rest) if rest else 0, batch_size))
-            rest, num_batches = None, 0
-        epoch = chunk.epoch
-        log.add(chunk.bad, len(chunk.good) if chunk.good else 0)
-        rest = _join(rest, chunk.good)
-        while rest is not None and len(rest) >= batch_size:
-            batch, rest = _cut(rest, batch_size)
-            num_batches += 1
-            yield batch
+    return CachedTeacher.stack(views)
+
+
+def not_cached(raw: RawSample) -> BadSample:
+    """Return what is wrong with a sample that a teacher cache does not hold."""
+    reason = "the teacher cache does not hold it; run `clipkd teacher cache` again if the data has grown"
+    return BadSample(raw.key, raw.shard, "not_cached", reason)
 
 
 def too_few(found: int, batch_size: int) -> str:
@@ -74,26 +108,3 @@ def too_few(found: int, batch_size: int) -> str:
         f"data.train holds {found} usable samples, fewer than one batch of {batch_size}; "
         "lower train.batch_size or add data."
     )
-
-
-def _join(first: Batch | None, second: Batch | None) -> Batch | None:
-    if first is None or second is None:
-        return first or second
-    return Batch(
-        torch.cat([first.images, second.images]),
-        {name: torch.cat([ids, second.tokens[name]]) for name, ids in first.tokens.items()},
-        first.captions + second.captions,
-        first.keys + second.keys,
-    )
-
-
-def _cut(batch: Batch, size: int) -> tuple[Batch, Batch | None]:
-    """Split off the first `size` pairs."""
-    if len(batch) == size:
-        return batch, None
-    return _part(batch, slice(None, size)), _part(batch, slice(size, None))
-
-
-def _part(batch: Batch, part: slice) -> Batch:
-    tokens = {name: ids[part] for name, ids in batch.tokens.items()}
-    return Batch(batch.images[part], tokens, batch.captions[part], batch.keys[part])

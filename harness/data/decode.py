@@ -1,20 +1,35 @@
 """From a raw sample to pixels and a caption, or to the reason why not."""
 
 import io
+import warnings
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from harness.config.data import PILLOW_PIXELS
 from harness.data.samples import BadSample, RawSample, Unusable
 
+# Pillow warns of images above its limit; here such an image is skipped and listed, so nobody need be warned.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-def decode(raw: RawSample) -> tuple[Tensor, str] | BadSample:
-    """Return the image, uint8 [3, H, W] in RGB, and the caption; or what is wrong with the sample."""
+_PLAIN = ("RGB", "L", "1", "CMYK", "YCbCr", "HSV", "LAB")
+_TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def decode(raw: RawSample, max_pixels: int = PILLOW_PIXELS) -> tuple[Tensor, str] | BadSample:
+    """Return the image, uint8 [3, H, W] in RGB, and the caption; or what is wrong with the sample.
+
+    Args:
+        raw: the sample.
+        max_pixels: an image of more pixels, by its header, is not decoded.
+    """
     try:
         caption = _caption(raw.caption)
-        return _pixels(_image_bytes(raw.image)), caption
+        return _pixels(_image_bytes(raw.image), max_pixels), caption
     except Unusable as problem:
         return BadSample(raw.key, raw.shard, problem.kind, problem.reason)
 
@@ -40,17 +55,51 @@ def _image_bytes(image: bytes | Path | None) -> bytes:
             image = image.read_bytes()
         except OSError as error:
             raise Unusable("missing_image", f"{image}: {error.strerror}") from None
+        except ValueError as error:  # a path with a zero byte in it
+            raise Unusable("missing_image", f"{str(image)!r}: {error}") from None
     if not image:
         raise Unusable("empty_image", "the image file has zero bytes")
     return image
 
 
-def _pixels(content: bytes) -> Tensor:
+def _pixels(content: bytes, max_pixels: int) -> Tensor:
     try:
-        return pil_to_tensor(Image.open(io.BytesIO(content)).convert("RGB"))
-    except MemoryError:
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise Unusable("decompression_bomb", f"{width} x {height} pixels, above {max_pixels}")
+            return pil_to_tensor(_rgb(image))
+    except (MemoryError, Unusable):
         raise
+    except Image.DecompressionBombError as error:
+        raise Unusable("decompression_bomb", str(error)) from None
     except UnidentifiedImageError:  # its message is about the buffer, not about the image
         raise Unusable("corrupt_image", "not an image, or of a kind that PIL does not know") from None
     except Exception as error:  # a broken file makes PIL raise OSError, SyntaxError, struct.error, zlib.error and more
-        raise Unusable("corrupt_image", f"{type(error).__name__}: {error}") from None
+        kind = "truncated_image" if "truncated" in str(error).lower() else "corrupt_image"
+        raise Unusable(kind, f"{type(error).__name__}: {error}") from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB: transparency lies on white, as on a web page; 16 bits of gray are scaled to 8."""
+    if image.mode in _DEEP:
+        return _from_16_bits(image)
+    if image.mode in _TRANSPARENT or "transparency" in image.info:
+        return _on_white(image.convert("RGBA"))
+    if image.mode in (*_PLAIN, "P", "RGBX"):
+        return image.convert("RGB")
+    raise Unusable("wrong_mode", f"pixels of mode {image.mode}, whose range is not known")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.getextrema()[3][0] == 255:
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Scale to 8 bits; Pillow's own conversion would cut everything above 255 off."""
+    gray = np.asarray(image)
+    if gray.min() < 0 or gray.max() > 65535:
+        raise Unusable("wrong_mode", f"pixels of mode {image.mode} between {gray.min()} and {gray.max()}")
+    return Image.fromarray((gray // 256).astype(np.uint8)).convert("RGB")

@@ -1,41 +1,61 @@
 """The training data of a run, as endless full batches."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from harness.config import DataConfig
 from harness.data.bad import BadSampleLog
 from harness.data.batch import Batch
-from harness.data.chunks import Decoder, full_batches, too_few
+from harness.data.chunks import Cache, Decoder, too_few
+from harness.data.entries import listed
+from harness.data.feeds import IndexedFeed, MemoryFeed, ShardFeed, Share, Workers
 from harness.data.memory import fill
+from harness.data.position import Setting, setting_of
+from harness.data.samples import BadSample
 from harness.data.shards import IMAGE_ENDINGS, ShardSource
-from harness.data.sources import IndexedSource, describe, open_source
-from harness.data.streaming import stream
-from harness.data.tokens import Tokenizers
+from harness.data.sources import Opened, open_train
+from harness.data.tokens import Tokenizers, leaders
 from harness.data.view import View
 from harness.errors import UserError
+
+Feed = MemoryFeed | IndexedFeed | ShardFeed
 
 
 class Loader(Iterator[Batch]):
     """An endless iterator over full, shuffled batches.
 
     Attributes:
-        num_samples: the number of pairs in one pass; None for a stream of shards, which is not counted.
+        num_samples: the number of pairs that one pass visits; None for a stream of shards, which is not counted.
         bad: the samples skipped so far, by kind in `bad.counts`.
     """
 
-    def __init__(self, batches: Iterator[Batch], num_samples: int | None, bad: BadSampleLog, description: str) -> None:
-        self._batches = batches
-        self._description = description
-        self.num_samples = num_samples
+    def __init__(self, feed: Feed, setting: Setting, names: dict[str, str], bad: BadSampleLog, rank: int) -> None:
+        self._feed, self._setting, self._names, self._rank = feed, setting, names, rank
+        self.num_samples = feed.num_samples
         self.bad = bad
 
     def __next__(self) -> Batch:
-        return next(self._batches)
+        return next(self._feed).renamed(self._names)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position after the last batch handed out, in plain numbers, texts, lists and dicts."""
+        return {
+            "setting": self._setting.as_dict(),
+            "position": self._feed.position(),
+            "rank": self._rank,
+            "bad": self.bad.state_dict(),
+        }
 
     def describe(self) -> str:
         """Return one line on what is loaded and how."""
-        return self._description
+        return self._feed.about
+
+    def close(self) -> None:
+        """Stop the worker processes; no batch can be had afterwards."""
+        self._feed.close()
 
 
 def build_loader(
@@ -46,62 +66,99 @@ def build_loader(
     image_size: int,
     tokenizers: Tokenizers,
     bad_samples: Path | None,
-    start: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    state: dict[str, Any] | None = None,
+    cache: Cache | None = None,
+    pin_memory: bool = False,
 ) -> Loader:
     """Open the training pairs of a recipe.
 
     The batches depend on the data and the arguments alone; on `cfg.workers` only for shards that are not cached.
+    Batch k of the process of rank r is rows r * batch_size and following of batch k over all processes, which for CSV,
+    synthetic and cached data is the batch that one process would get.
 
     Args:
         cfg: the recipe's section `data`; its `augment` is left to BatchAugment.
-        batch_size: number of pairs in every batch.
+        batch_size: number of pairs in every batch of this process.
         seed: decides on order and crops.
         image_size: side of the images in pixels.
         tokenizers: from a list of captions to int64 [B, L], by name.
-        bad_samples: the file that skipped samples are appended to, None for none.
-        start: number of batches already consumed, when a run is resumed. Cached data goes on exactly as if it had not
-            stopped, and so do CSV and synthetic data without bad samples; a stream of shards gets a new order.
+        bad_samples: the file that skipped samples are appended to, None for none; other ranks than 0 write beside it.
+        rank: the number of this process.
+        world_size: how many processes there are.
+        state: the `state_dict` of the loader of a run that goes on; the batches go on as if it had not stopped.
+        cache: a teacher cache, whose views are repeated.
+        pin_memory: whether batches are put into page-locked memory, for a GPU.
 
     Raises:
-        UserError: data is missing, broken beyond `cfg.max_bad_rate`, in a broken shard, or less than a batch.
+        UserError: data is missing, broken beyond `cfg.max_bad_rate`, or less than a batch, or the state belongs to
+            batches in another order.
     """
-    source = open_source(cfg, image_size=image_size, seed=seed)
-    _check_size(source, cfg, batch_size)
-    log = BadSampleLog(bad_samples, cfg.max_bad_rate)
+    opened = open_train(cfg, image_size=image_size, seed=seed)
+    share, workers = Share(batch_size, rank, world_size), Workers(cfg.workers, pin_memory)
+    setting = setting_of(cfg, opened, share)
+    if state is not None:
+        setting.check(state["setting"])
+    _check_size(opened, share.global_batch)
+    num_shards = len(opened.source.shards) if isinstance(opened.source, ShardSource) else 0
+    log = BadSampleLog(_beside(bad_samples, rank), cfg.max_bad_rate, num_shards)
+    if state is not None and state["rank"] == rank:
+        log.load_state_dict(state["bad"])
+    names = leaders(tokenizers)
     view = View(image_size, cfg.crop, cfg.crop_scale)
-    name = describe(cfg.train)
+    decoder = Decoder(view, {name: tokenizers[name] for name in names.values()}, cfg.max_image_pixels, cache)
+    position = None if state is None else state["position"]
+    feed = _feed(cfg, opened, decoder, share, workers, log, position)
+    return Loader(feed, setting, names, log, rank)
+
+
+def _feed(
+    cfg: DataConfig,
+    opened: Opened,
+    decoder: Decoder,
+    share: Share,
+    workers: Workers,
+    log: BadSampleLog,
+    position: Any,
+) -> Feed:
     if cfg.cache == "memory":
-        memory = fill(source, view, tokenizers, log, threads=max(1, cfg.workers))
-        if len(memory) < batch_size:
-            raise UserError(too_few(len(memory), batch_size))
-        about = f"{len(memory)} pairs from {name}, {memory.num_bytes / 2**20:.0f} MiB in memory"
-        return Loader(memory.batches(batch_size, seed, start), len(memory), log, about)
-    chunks = stream(
-        source, Decoder(view, tokenizers), batch_size=batch_size, seed=seed, start=start, workers=cfg.workers
-    )
-    if isinstance(source, ShardSource):
-        count, about = None, f"a stream of {len(source.shards)} shards from {name}"
-    else:
-        count, about = len(source), f"{len(source)} pairs from {name}, decoded as they are needed"
-    return Loader(full_batches(chunks, batch_size, log), count, log, about)
+        memory = fill(opened, decoder, log, threads=max(1, cfg.workers))
+        return MemoryFeed(memory, share, workers.pin_memory, opened.about, position)
+    kind = ShardFeed if isinstance(opened.source, ShardSource) else IndexedFeed
+    return kind(opened, decoder, share, workers, log, position)
 
 
-def _check_size(source: IndexedSource | ShardSource, cfg: DataConfig, batch_size: int) -> None:
-    found = source.count(batch_size) if isinstance(source, ShardSource) else len(source)
-    if found == 0 and isinstance(source, ShardSource):
+def _beside(bad_samples: Path | None, rank: int) -> Path | None:
+    """Return the file of a rank: each process has one of its own."""
+    if bad_samples is None or rank == 0:
+        return bad_samples
+    return bad_samples.with_name(f"{bad_samples.stem}.rank{rank}{bad_samples.suffix}")
+
+
+def _check_size(opened: Opened, batch_size: int) -> None:
+    """Refuse less than a batch; of remote shards only reading will tell."""
+    source = opened.source
+    if not isinstance(source, ShardSource):
+        if len(source) < batch_size:
+            raise UserError(too_few(len(source), batch_size))
+        return
+    if source.is_remote:
+        return
+    broken: list[BadSample] = []
+    found = source.count(batch_size, broken.append)
+    if found == 0 and not broken:
         raise UserError(_no_image(source))
     if found < batch_size:
-        raise UserError(too_few(found, batch_size))
-    if isinstance(source, ShardSource) and cfg.cache == "none" and cfg.workers > len(source.shards):
-        raise UserError(
-            f"data.workers is {cfg.workers} but data.train has {len(source.shards)} shards, and each worker reads "
-            f"shards of its own; set data.workers to at most {len(source.shards)}, or data.cache to memory."
-        )
+        raise UserError(too_few(found, batch_size) + (_and_broken(broken) if broken else ""))
+
+
+def _and_broken(broken: list[BadSample]) -> str:
+    return f" {len(broken)} of its shards are broken, the first is {broken[0].shard} ({broken[0].reason})."
 
 
 def _no_image(source: ShardSource) -> str:
-    shards = describe([str(shard) for shard in source.shards])
     return (
-        f"data.train: {shards} {'is' if len(source.shards) == 1 else 'are'} empty, without any image (a member ending "
-        f"in {', '.join(IMAGE_ENDINGS)}); build the data again or list other shards."
+        f"data.train: {listed(source.shards)} {'is' if len(source.shards) == 1 else 'are'} empty, without any image (a "
+        f"member ending in {', '.join(IMAGE_ENDINGS)}); build the data again or list other shards."
     )

@@ -1,8 +1,9 @@
 """The cache in memory: decode once, then a batch costs an index."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 
 import torch
@@ -10,97 +11,132 @@ from torch import LongTensor, Tensor
 
 from harness.data.bad import BadSampleLog
 from harness.data.batch import Batch
+from harness.data.chunks import Decoder, not_cached, stack_cached
 from harness.data.decode import decode
+from harness.data.indexed import view_seed
+from harness.data.order import Visits
 from harness.data.samples import BadSample, RawSample
-from harness.data.seeds import derive, permutation
 from harness.data.shards import ShardSource
-from harness.data.sources import IndexedSource
-from harness.data.tokens import Tokenizers, tokenize
-from harness.data.view import View
+from harness.data.sources import IndexedSource, Opened
+from harness.data.tokens import tokenize
 
 _READ_AHEAD = 512  # undecoded samples held at once while the cache fills
+
+Read = tuple[int, RawSample]  # the number of the entry of data.train that it comes from, and the sample
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Every usable pair, decoded: `images` are the views, [N, 3, S, S], or a list of what random crops are cut from."""
+    """Every usable pair, decoded.
+
+    Attributes:
+        images: the views, [N, 3, S, S], or a list of what random crops are cut from.
+        tokens: for each tokenizer int64 [N, L].
+        captions: the N captions.
+        samples: the N samples without their content.
+        visits: how often a pass visits each of them.
+        decoder: cuts the views.
+    """
 
     images: Tensor | list[Tensor]
     tokens: dict[str, LongTensor]
     captions: list[str]
-    keys: list[str]
-    view: View
+    samples: list[RawSample]
+    visits: Visits
+    decoder: Decoder
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.samples)
 
     @property
     def num_bytes(self) -> int:
         """Memory that the images take."""
         return sum(image.nbytes for image in self.images)
 
-    def batches(self, batch_size: int, seed: int, start: int) -> Iterator[Batch]:
-        """Yield full batches for ever, beginning with batch `start`; each pass is a new order of all pairs."""
-        per_pass = len(self) // batch_size
+    def batches(self, batch_size: int, rows: slice, start: int) -> Iterator[Batch]:
+        """Yield the rows of full batches for ever, beginning with batch `start`; each pass is a new order of all."""
+        per_pass = len(self.visits) // batch_size
         for number in count(start):
             epoch, place = divmod(number, per_pass)
             if place == 0 or number == start:
-                order = permutation(len(self), seed, "order", epoch)
-            yield self._batch(order[place * batch_size : (place + 1) * batch_size], seed, epoch)
+                order = self.visits.batches(epoch, batch_size)
+            again = None if self.visits.once else place
+            yield self._batch(order[place * batch_size : (place + 1) * batch_size][rows], epoch, again)
 
-    def _batch(self, chosen: Tensor, seed: int, epoch: int) -> Batch:
+    def _batch(self, chosen: Tensor, epoch: int, again: int | None) -> Batch:
         indices = chosen.tolist()
+        samples = [self.samples[index] for index in indices]
+        cache = self.decoder.cache
+        cached = [] if cache is None else [cache.lookup(sample, epoch) for sample in samples]
+        if isinstance(self.images, Tensor):
+            images = self.images[chosen]
+        elif cached:
+            boxes = zip(indices, cached, strict=True)
+            images = torch.stack([self.decoder.view.cut(self.images[index], found.box) for index, found in boxes])
+        else:
+            seed = self.visits.seed
+            images = torch.stack(
+                [self.decoder.view(self.images[index], view_seed(seed, epoch, index, again)) for index in indices]
+            )
         return Batch(
-            self._views(chosen, seed, epoch),
+            images,
             {name: ids[chosen] for name, ids in self.tokens.items()},
             [self.captions[index] for index in indices],
-            [self.keys[index] for index in indices],
-        )
-
-    def _views(self, chosen: Tensor, seed: int, epoch: int) -> Tensor:
-        if isinstance(self.images, Tensor):
-            return self.images[chosen]
-        return torch.stack(
-            [self.view(self.images[index], derive(seed, "view", epoch, index)) for index in chosen.tolist()]
+            [sample.key for sample in samples],
+            stack_cached(cached),
         )
 
 
-def fill(
-    source: IndexedSource | ShardSource, view: View, tokenizers: Tokenizers, log: BadSampleLog, *, threads: int
-) -> Memory:
+def fill(opened: Opened, decoder: Decoder, log: BadSampleLog, *, threads: int) -> Memory:
     """Read and decode the whole source once.
 
     Raises:
-        UserError: a shard is broken, or too many samples are bad.
+        UserError: too many samples are bad, or too many shards broken.
     """
     bad: list[BadSample] = []
-    images, captions, keys = [], [], []
-    for key, decoded in _decode_all(_read_all(source, log), view, threads):
+    images, captions, samples = [], [], []
+    sizes: Counter[int] = Counter()
+    for (entry, raw), decoded in _decode_all(_read_all(opened.source, log), decoder, threads):
         if isinstance(decoded, BadSample):
             bad.append(decoded)
             continue
+        sizes[entry] += 1
         images.append(decoded[0])
         captions.append(decoded[1])
-        keys.append(key)
-    log.add(bad, len(keys), complete=True)
-    images = images if view.random or not images else torch.stack(images)
-    return Memory(images, tokenize(tokenizers, captions), captions, keys, view)
+        samples.append(replace(raw, image=None))  # a teacher cache knows samples by key and caption
+    log.add(bad, len(samples), complete=True)
+    images = images if decoder.view.random or not images else torch.stack(images)
+    weights = opened.visits.weights
+    visits = Visits(tuple(sizes[entry] for entry in range(len(weights))), weights, opened.visits.seed)
+    return Memory(images, tokenize(decoder.tokenizers, captions), captions, samples, visits, decoder)
 
 
-def _read_all(source: IndexedSource | ShardSource, log: BadSampleLog) -> Iterator[RawSample]:
+def _read_all(source: IndexedSource | ShardSource, log: BadSampleLog) -> Iterator[Read]:
+    entries = [entry for entry, size in enumerate(source.sizes) for _ in range(size)]
     if isinstance(source, ShardSource):
-        # A broken shard ends the run at once, not after all the others are decoded.
-        return source.read(range(len(source.shards)), lambda broken: log.add([broken], 0))
-    return (source[index] for index in range(len(source)))
+        for number, entry in enumerate(entries):
+            # Too many broken shards end the run at once, not after all the others are decoded.
+            for raw in source.read([number], lambda broken: log.add([broken], 0)):
+                yield entry, raw
+    else:
+        for index, entry in enumerate(entries):
+            yield entry, source[index]
 
 
 def _decode_all(
-    samples: Iterator[RawSample], view: View, threads: int
-) -> Iterable[tuple[str, tuple[Tensor, str] | BadSample]]:
-    def work(raw: RawSample) -> tuple[str, tuple[Tensor, str] | BadSample]:
-        decoded = decode(raw)
-        kept = decoded if isinstance(decoded, BadSample) else (view.to_keep(decoded[0]), decoded[1])
-        return raw.key, kept
+    samples: Iterator[Read], decoder: Decoder, threads: int
+) -> Iterable[tuple[Read, tuple[Tensor, str] | BadSample]]:
+    def work(read: Read) -> tuple[Read, tuple[Tensor, str] | BadSample]:
+        raw = read[1]
+        decoded = decode(raw, decoder.max_pixels)
+        if isinstance(decoded, BadSample):
+            return read, decoded
+        if decoder.cache is None:
+            return read, (decoder.view.to_keep(decoded[0]), decoded[1])
+        if decoder.cache.lookup(raw, 0) is None:
+            return read, not_cached(raw)
+        # The boxes of a teacher's cache are in pixels of the whole image.
+        return read, (decoded[0] if decoder.view.random else decoder.view(decoded[0], 0), decoded[1])
 
     # Threads, not processes: PIL and torch release the GIL, and the images need no copy.
     with ThreadPoolExecutor(threads) as pool:

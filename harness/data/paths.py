@@ -1,35 +1,80 @@
 """Finding data files, and saying what is there when they are not."""
 
 import glob
+import shlex
 from difflib import get_close_matches
 from pathlib import Path
 
 from braceexpand import UnbalancedBracesError, braceexpand
+from webdataset.gopen import gopen_schemes, rewrite_url
 
+from harness.data.entries import PIPE, is_remote
 from harness.errors import UserError
 
 
-def expand_shards(pattern: str) -> list[Path]:
-    """Return the shards that a pattern names: a folder of .tar files, a {00000..00009} range, a glob or one file."""
+def expand_shards(pattern: str) -> tuple[list[str], int]:
+    """Find the shards that a pattern names.
+
+    Args:
+        pattern: a folder of .tar files, a glob or one file; an address or a pipe: command; each of them may hold
+            ranges such as {00000..00009}.
+
+    Returns:
+        The shards, and how many of a range are not there: img2dataset leaves gaps. Remote ones are not looked for.
+
+    Raises:
+        UserError: there is none, or the pattern cannot be understood.
+    """
     if Path(pattern).is_dir():
-        return _some(sorted(Path(pattern).glob("*.tar")), f"no .tar file in the folder {pattern}")
+        return _some(sorted(Path(pattern).glob("*.tar")), f"no .tar file in the folder {pattern}"), 0
     try:
         names = list(braceexpand(pattern))
     except UnbalancedBracesError as error:
         raise UserError(f"data.train: {pattern} has an unbalanced brace; write a range as {{00000..00009}}.") from error
-    return [path for name in names for path in _expand_one(name, pattern)]
+    if is_remote(pattern):
+        _check_remote(pattern)
+        return names, 0
+    if len(names) == 1:
+        return _expand_one(pattern), 0
+    found = [shard for name in names if glob.has_magic(name) or Path(name).is_file() for shard in _expand_one(name)]
+    if not found:
+        existing_file(Path(names[0]), f"shard of {pattern}")
+    return found, sum(not glob.has_magic(name) and not Path(name).is_file() for name in names)
 
 
-def _expand_one(name: str, pattern: str) -> list[Path]:
+def opener(shard: str) -> str:
+    """Return what webdataset's gopen opens for a shard: itself, or for s3://, which it does not know, AWS's client."""
+    if shard.startswith("s3://") and "s3" not in gopen_schemes and rewrite_url(shard) == shard:
+        return f"{PIPE}aws s3 cp {shlex.quote(shard)} -"
+    return shard
+
+
+def _check_remote(pattern: str) -> None:
+    """Refuse what webdataset cannot open, before hours of training rather than as broken shards."""
+    scheme = rewrite_url(opener(pattern)).partition(":")[0]
+    if scheme not in (*gopen_schemes, "file"):
+        known = ", ".join(f"{name}://" for name in ("s3", *gopen_schemes) if name not in ("pipe", "__default__"))
+        raise UserError(
+            f"data.train: {pattern} cannot be opened, webdataset knows {known}; read from elsewhere by a command that "
+            'writes the shard to its output, as in "pipe:rclone cat store:folder/{00000..00009}.tar".'
+        )
+    if not pattern.startswith(PIPE) and "*" in pattern:
+        raise UserError(
+            f"data.train: {pattern} has a *, but remote shards cannot be listed; name them by a range such as "
+            "{00000..00009}."
+        )
+
+
+def _expand_one(name: str) -> list[str]:
     if glob.has_magic(name):
         return _some(sorted(map(Path, glob.glob(name))), f"no file matches {name}{nearest(Path(name))}")
-    return [existing_file(Path(name), f"shard of {pattern}" if name != pattern else "shard")]
+    return [str(existing_file(Path(name), "shard"))]
 
 
-def _some(paths: list[Path], problem: str) -> list[Path]:
+def _some(paths: list[Path], problem: str) -> list[str]:
     if not paths:
         raise UserError(f"data.train: {problem}; check the path or build the data first (clipkd data --help).")
-    return paths
+    return [str(path) for path in paths]
 
 
 def existing_file(path: Path, what: str) -> Path:

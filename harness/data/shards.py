@@ -1,90 +1,130 @@
 """Webdataset shards: tar files whose members share a key, such as 0001.jpg and 0001.txt."""
 
+import hashlib
 import json
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from webdataset.tariterators import base_plus_ext, tarfile_samples
 
-from harness.data.bad import broken_shard
+from harness.data.entries import is_remote
+from harness.data.paths import opener
 from harness.data.samples import BadSample, RawSample
+from harness.files import read_json
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 
+SIZES = "sizes.json"  # of this name and form open_clip's trainer reads how many samples each shard has
+
+OnBroken = Callable[[BadSample], None]
+
 
 class ShardSource:
-    """Pairs in webdataset shards, read one shard after another."""
+    """Pairs in webdataset shards, read one shard after another.
 
-    def __init__(self, shards: Sequence[Path]) -> None:
-        self.shards = list(shards)
+    Args:
+        shards: paths, addresses or pipe: commands.
+        sizes: how many of them each source holds, in order; default: all belong to one.
 
-    def read(self, order: Iterable[int], on_broken: Callable[[BadSample], None]) -> Iterator[RawSample]:
-        """Yield the pairs of the shards with these numbers.
+    Attributes:
+        shards: as texts.
+        sizes: as given.
+    """
 
-        A shard that breaks off is handed to `on_broken`, as a BadSample because a worker process cannot raise a clean
-        UserError: what it raises arrives with its traceback as the message.
+    def __init__(self, shards: Sequence[Path | str], sizes: Sequence[int] | None = None) -> None:
+        self.shards = [str(shard) for shard in shards]
+        self.sizes = [len(self.shards)] if sizes is None else list(sizes)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether any shard is an address or a command."""
+        return any(map(is_remote, self.shards))
+
+    def read(self, order: Iterable[int], on_broken: OnBroken) -> Iterator[RawSample]:
+        """Yield the pairs of the shards with these numbers, of a shard that breaks off those before the break.
+
+        Such a shard is handed to `on_broken`.
         """
         for number in order:
-            shard = str(self.shards[number])
-            errors: list[Exception] = []
+            yield from self._read_one(self.shards[number], on_broken)
 
-            def note(error: Exception, errors: list[Exception] = errors) -> bool:
-                errors.append(error)
-                return True  # for webdataset: go on
+    def _read_one(self, shard: str, on_broken: OnBroken) -> Iterator[RawSample]:
+        errors: list[Exception] = []
 
-            yield from map(_pair, tarfile_samples(iter([{"url": shard}]), handler=note))
-            reason = _reason(errors[0]) if errors else _cut_short(self.shards[number])
-            if reason:
-                on_broken(BadSample("", shard, "broken_shard", reason))
+        def note(error: Exception) -> bool:
+            errors.append(error)
+            return True  # for webdataset: go on
 
-    def count(self, at_most: int) -> int:
-        """Return the number of images, reading no further than `at_most`; only the tar headers are read.
+        last: RawSample | None = None
+        for members in tarfile_samples(iter([{"url": opener(shard)}]), handler=note):
+            if last is not None:
+                yield last
+            last = _pair(members, shard)
+        reason = _reason(errors[0]) if errors else _cut_short(shard)
+        # The break may have cut members off the last sample.
+        if last is not None and (not reason or (last.image is not None and last.caption is not None)):
+            yield last
+        if reason:
+            on_broken(BadSample("", shard, "broken_shard", reason))
 
-        Raises:
-            UserError: a shard among those read is broken.
-        """
+    def count(self, at_most: int, on_broken: OnBroken) -> int:
+        """Return the number of images, reading no further than `at_most`; only the tar headers of files are read."""
         found = 0
         for shard in self.shards:
-            for name in _member_names(shard):
+            for name in _member_names(shard, on_broken):
                 _, ending = base_plus_ext(name)
                 found += ending is not None and ending.lower() in IMAGE_ENDINGS
                 if found >= at_most:
                     return found
         return found
 
+    def pairs(self) -> list[int | None]:
+        """Return how many pairs each shard holds, where a sizes.json (see `clipkd data convert`) beside it says so."""
+        folders = {str(Path(shard).parent) for shard in self.shards if not is_remote(shard)}
+        files = {folder: Path(folder, SIZES) for folder in folders}
+        sizes = {folder: read_json(file) if file.is_file() else {} for folder, file in files.items()}
+        return [sizes.get(str(Path(shard).parent), {}).get(Path(shard).name) for shard in self.shards]
 
-def _member_names(shard: Path) -> Iterator[str]:
+    def fingerprint(self) -> str:
+        """Return a text that differs where the names of the shards do; their folder may move."""
+        names = [self.sizes, *(PurePosixPath(shard).name for shard in self.shards)]
+        return hashlib.blake2b(json.dumps(names).encode(), digest_size=16).hexdigest()
+
+
+def _member_names(shard: str, on_broken: OnBroken) -> Iterator[str]:
+    reason = ""
     try:
         with tarfile.open(shard) as archive:
             for member in archive:
                 yield member.name
     except Exception as error:  # TarError, OSError, and what a broken compression raises: EOFError, zlib.error, ...
-        raise broken_shard(str(shard), _reason(error)) from error
-    if reason := _cut_short(shard):
-        raise broken_shard(str(shard), reason)
+        reason = _reason(error)
+    if reason := reason or _cut_short(shard):
+        on_broken(BadSample("", shard, "broken_shard", reason))
 
 
-def _cut_short(shard: Path) -> str:
+def _cut_short(shard: str) -> str:
     """Return the reason if a tar ends inside a block: tarfile takes a header cut short for the archive's end."""
-    whole = shard.suffix != ".tar" or shard.stat().st_size % tarfile.BLOCKSIZE == 0
-    return "" if whole else "the file ends inside a block, as after an unfinished download"
+    if is_remote(shard) or not shard.endswith(".tar") or Path(shard).stat().st_size % tarfile.BLOCKSIZE == 0:
+        return ""
+    return "the file ends inside a block, as after an unfinished download"
 
 
 def _reason(error: Exception) -> str:
     """Return the error's name and the first line of its message, which is all that is about the shard's content."""
     # webdataset appends the stream to the message, and the stream and the shard to the arguments; tarfile adds a line
     # for each compression that it tried.
-    text = error.strerror if isinstance(error, OSError) else str(next(iter(error.args), ""))
-    first_line = (text or str(error)).split("\n")[0].split(" @ <")[0]
+    text = getattr(error, "strerror", None) or str(next(iter(error.args), error))
+    first_line = text.split("\n")[0].split(" @ <")[0]
     return f"{type(error).__name__}: {first_line.rstrip(':')}"
 
 
-def _pair(members: dict[str, Any]) -> RawSample:
+def _pair(members: dict[str, Any], shard: str) -> RawSample:
     image = next((members[ending] for ending in IMAGE_ENDINGS if ending in members), None)
     caption = members["txt"] if "txt" in members else _caption_in_json(members.get("json"))
-    return RawSample(members["__key__"], members["__url__"], image, caption)
+    return RawSample(members["__key__"], shard, image, caption)
 
 
 def _caption_in_json(content: bytes | None) -> bytes | str | None:

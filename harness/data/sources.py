@@ -2,11 +2,15 @@
 
 import tarfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from harness.config import DataConfig
+from harness.config.data import TrainSource
 from harness.data.csv_files import CsvSource
+from harness.data.entries import describe, entries, is_remote
+from harness.data.order import Visits, visited
 from harness.data.paths import expand_shards
 from harness.data.samples import RawSample
 from harness.data.shards import ShardSource
@@ -18,46 +22,105 @@ _SYNTHETIC = "synthetic:"
 
 
 class IndexedSource(Protocol):
-    """Pairs that can be read in any order."""
+    """Pairs that can be read in any order; `sizes` says how many of them come from each entry of the recipe."""
+
+    sizes: Sequence[int]
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> RawSample: ...
 
+    def fingerprint(self) -> str: ...
 
-def open_source(cfg: DataConfig, *, image_size: int, seed: int) -> IndexedSource | ShardSource:
+
+@dataclass(frozen=True)
+class Opened:
+    """The training pairs of a recipe.
+
+    Attributes:
+        source: the pairs.
+        visits: how often a pass visits each sample, or each shard.
+        about: what a user is told about them, beside their number.
+    """
+
+    source: IndexedSource | ShardSource
+    visits: Visits
+    about: str
+
+
+def open_train(cfg: DataConfig, *, image_size: int, seed: int) -> Opened:
     """Open the training pairs, checking that every file is there.
 
     Raises:
         UserError: a file or column is missing, a file is of no known kind, or the entries are of different kinds.
     """
-    kinds = {_kind(entry) for entry in cfg.train}
+    found = entries(cfg)
+    kinds = {_kind(entry.path) for entry in found}
     if len(kinds) > 1:
-        raise UserError(f"data.train mixes {' and '.join(sorted(kinds))}: {', '.join(cfg.train)}; use one kind.")
-    if kinds == {"CSV files"}:
-        return CsvSource(
-            [Path(entry) for entry in cfg.train],
-            root=cfg.root,
-            separator=cfg.csv_separator,
-            image_key=cfg.csv_image_key,
-            caption_key=cfg.csv_caption_key,
-        )
-    if kinds == {"synthetic pairs"}:
-        return SyntheticSource(sum(map(_synthetic_count, cfg.train)), image_size, seed)
+        raise UserError(f"data.train mixes {' and '.join(sorted(kinds))}: {describe(cfg)}; use one kind.")
+    kind = kinds.pop()
     for entry in cfg.train:
-        _check_kind(Path(entry))
-    return ShardSource([shard for pattern in cfg.train for shard in expand_shards(pattern)])
+        if kind != "CSV files" and isinstance(entry, TrainSource) and entry.root is not None:
+            raise UserError(f"data.train: {entry.path} has a root, which only image paths in a CSV have; remove it.")
+    about = describe(cfg)
+    if kind == "webdataset shards":
+        source, missing = _open_shards(found)
+        about += f" ({missing} shards of a range are missing)" if missing else ""
+    else:
+        source = _open_csv(cfg, found) if kind == "CSV files" else _open_synthetic(found, image_size, seed)
+    for entry, size in zip(found, source.sizes, strict=True):
+        _check_weight(entry, size, "shards" if isinstance(source, ShardSource) else "samples")
+    weights = tuple(entry.weight for entry in found)
+    return Opened(source, Visits(tuple(source.sizes), weights, seed), about)
 
 
-def _kind(entry: str) -> str:
-    if entry.startswith(_SYNTHETIC):
+def open_source(cfg: DataConfig, *, image_size: int, seed: int) -> IndexedSource | ShardSource:
+    """Open the training pairs without their weights."""
+    return open_train(cfg, image_size=image_size, seed=seed).source
+
+
+def _open_csv(cfg: DataConfig, found: Sequence[TrainSource]) -> CsvSource:
+    return CsvSource(
+        [Path(entry.path) for entry in found],
+        root=[entry.root for entry in found],
+        separator=cfg.csv_separator,
+        image_key=cfg.csv_image_key,
+        caption_key=cfg.csv_caption_key,
+    )
+
+
+def _open_synthetic(found: Sequence[TrainSource], image_size: int, seed: int) -> SyntheticSource:
+    return SyntheticSource([_synthetic_count(entry.path) for entry in found], image_size, seed)
+
+
+def _open_shards(found: Sequence[TrainSource]) -> tuple[ShardSource, int]:
+    """Return the shards of all entries, and how many more a range names."""
+    for entry in found:
+        _check_kind(entry.path)
+    expanded = [expand_shards(entry.path) for entry in found]
+    shards = [shard for names, _ in expanded for shard in names]
+    return ShardSource(shards, [len(names) for names, _ in expanded]), sum(missing for _, missing in expanded)
+
+
+def _kind(path: str) -> str:
+    if path.startswith(_SYNTHETIC):
         return "synthetic pairs"
-    return "CSV files" if Path(entry).suffix.lower() in _CSV_ENDINGS else "webdataset shards"
+    is_list = not is_remote(path) and Path(path).suffix.lower() in _CSV_ENDINGS
+    return "CSV files" if is_list else "webdataset shards"
 
 
-def _check_kind(path: Path) -> None:
+def _check_weight(entry: TrainSource, size: int, what: str) -> None:
+    if size and visited(size, entry.weight) == 0:
+        raise UserError(
+            f"data.train: weight {entry.weight:g} leaves none of the {size} {what} of {entry.path} to a pass; raise "
+            f"it to {1 / size:.2g} or more, or split the data into more files."
+        )
+
+
+def _check_kind(entry: str) -> None:
     """Refuse a single file that is no tar; folders and patterns are left to the reading of their shards."""
-    if not path.is_file():
+    path = Path(entry)
+    if is_remote(entry) or not path.is_file():
         return
     if path.stat().st_size == 0:
         raise UserError(f"data.train: {path} is empty, it has zero bytes; build or download it again.")
@@ -79,8 +142,3 @@ def _synthetic_count(entry: str) -> int:
             f"data.train: {entry} should be synthetic:N with a whole number N above 0, as in synthetic:512."
         )
     return int(text)
-
-
-def describe(sources: Sequence[str]) -> str:
-    """Return the entries of `data.train` as a user wrote them, the long list cut."""
-    return ", ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else "")

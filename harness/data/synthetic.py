@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -12,15 +13,21 @@ _WORDS = ("red", "green", "blue", "small", "large", "round", "cat", "dog", "hous
 
 
 class SyntheticSource:
-    """`count` pairs of noise, the same for the same seed; encoded as PNG so that they take the usual path."""
+    """Pairs of noise, the same for the same seed; encoded as PNG so that they take the usual path.
 
-    def __init__(self, count: int, size: int, seed: int) -> None:
-        self._count = count
+    Args:
+        counts: how many there are, in all or for each entry of a recipe.
+        size: side of the images in pixels.
+        seed: decides on pixels and captions.
+    """
+
+    def __init__(self, counts: int | Sequence[int], size: int, seed: int) -> None:
+        self.sizes = [counts] if isinstance(counts, int) else list(counts)
         self._size = size
         self._seed = seed
 
     def __len__(self) -> int:
-        return self._count
+        return sum(self.sizes)
 
     def __getitem__(self, index: int) -> RawSample:
         noise = np.random.default_rng([self._seed, index])
@@ -29,3 +36,7 @@ class SyntheticSource:
         Image.fromarray(pixels).save(content, "png", compress_level=1)
         words = random.Random(f"{self._seed}:{index}").sample(_WORDS, 4)
         return RawSample(f"synthetic-{index}", "synthetic", content.getvalue(), " ".join(words))
+
+    def fingerprint(self) -> str:
+        """Return a text that differs where the pairs do; the seed is compared apart."""
+        return f"{self.sizes} of {self._size} pixels"

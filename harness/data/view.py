@@ -10,6 +10,8 @@ from torchvision.transforms.v2 import functional as vision
 
 _BICUBIC = v2.InterpolationMode.BICUBIC
 
+Box = tuple[int, int, int, int]  # top, left, height, width in pixels of the decoded image
+
 
 class View:
     """Cut and resize an image.
@@ -23,18 +25,29 @@ class View:
     def __init__(self, size: int, crop: Literal["random_resized", "resize"], scale: tuple[float, float]) -> None:
         self.size = size
         self.random = crop == "random_resized"
-        self._crop = v2.RandomResizedCrop(size, scale=scale, interpolation=_BICUBIC, antialias=True)
+        self._crop = v2.RandomResizedCrop(size, scale=scale)
         # A crop of the smallest area still has about S pixels a side.
         self._kept_side = math.ceil(size / math.sqrt(scale[0]))
 
     def __call__(self, image: Tensor, seed: int) -> Tensor:
         """Return the view, uint8 [3, S, S], of an image, uint8 [3, H, W]; the seed alone decides on the crop."""
+        return self.cut(image, self.box(image, seed))
+
+    def box(self, image: Tensor, seed: int) -> Box | None:
+        """Draw the crop of an image, uint8 [3, H, W]; None stands for the whole image."""
         if not self.random:
-            return self._resize(image, [self.size, self.size])
+            return None
         with torch.random.fork_rng(devices=()):
             # torch.manual_seed would reseed CUDA's generators too, which the fork does not restore.
             torch.default_generator.manual_seed(seed)
-            return self._crop(image)
+            drawn = self._crop.make_params([image])
+        return drawn["top"], drawn["left"], drawn["height"], drawn["width"]
+
+    def cut(self, image: Tensor, box: Box | None) -> Tensor:
+        """Return a part of an image, uint8 [3, H, W], resized to uint8 [3, S, S]."""
+        if box is None:
+            return self._resize(image, [self.size, self.size])
+        return vision.resized_crop(image, *box, size=[self.size, self.size], interpolation=_BICUBIC, antialias=True)
 
     def to_keep(self, image: Tensor) -> Tensor:
         """Return the smallest image to keep in memory: the view itself, or enough pixels for any random crop."""

@@ -10,13 +10,13 @@ import torch
 from harness.config import EvalConfig, Recipe, dump_recipe, load_recipe
 from harness.errors import UserError
 from harness.evaluate import evaluate
-from harness.loop import train
 from harness.metrics import read_metrics
 from harness.model_folders import find_folder
 from harness.models import LoadedModel, load_model, pick_device
 from harness.quickstart.stages import Stages, fingerprint_code, fingerprint_model
 from harness.report import Run
 from harness.runs import git_commit
+from harness.train import train
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def train_student(setting: Setting, name: str, recipe: Recipe, teacher: str) -> 
     bare = recipe.model_copy(update={"eval": EvalConfig()})
 
     def action() -> dict[str, Any]:
-        summary = train(bare, folder)
+        summary = train(bare, folder, overwrite=True)
         kept = {key: summary[key] for key in ("seconds", "images_per_second", "parameters")}
         return {**kept, "git_commit": git_commit()}
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
 from kdlosses.registry import register
 from kdlosses.weights import CLIP_KD
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 @register
@@ -20,7 +24,7 @@ class CLIPKDLoss(DistillLoss):
     Args:
         weights: ``{term: weight}``, terms from ``kdlosses.available_terms()``, weights >= 0, at least one above zero.
             They belong to the variant: `kdlosses.default_weights`.
-        variant, student_dim, teacher_dim, backend, check: see `DistillLoss`.
+        variant, student_dim, teacher_dim, backend, check, group: see `DistillLoss`.
 
     Call: `DistillLoss`; ``output_dict=True`` returns the weighted terms.
 
@@ -43,6 +47,8 @@ class CLIPKDLoss(DistillLoss):
         teacher_dim: int | None = None,
         backend: str | Backend = "auto",
         check: bool = False,
+        group: str | ProcessGroup | None = "auto",
     ) -> None:
         super(DistillLoss, self).__init__()
-        self._setup(CLIP_KD if weights is None else weights, variant, student_dim, teacher_dim, backend, check)
+        self._setup(CLIP_KD if weights is None else weights, variant, backend, check, group)
+        self._add_layers(student_dim, teacher_dim)

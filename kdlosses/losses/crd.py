@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kdlosses.base import DistillLoss
+from kdlosses.mixture import divergence_from_mixture
 from kdlosses.registry import register
 from kdlosses.requests import KL, Term, mean_of_directions
 from kdlosses.views import Views
@@ -30,3 +33,9 @@ class CRDLoss(DistillLoss):
         """KL of both directions."""
         student, teacher = views.student, views.teacher
         return Term([KL(student.i2t, teacher.i2t), KL(student.t2i, teacher.t2i)], mean_of_directions)
+
+    @classmethod
+    def mixed(cls, views: Sequence[Views], weights: Sequence[float]) -> Term:
+        """KL to the teachers' averaged distributions, both directions."""
+        student = views[0].student
+        return divergence_from_mixture([(1.0, (student.i2t, student.t2i))], [one.teacher for one in views], weights)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kdlosses.base import DistillLoss
+from kdlosses.mixture import divergence_from_mixture
 from kdlosses.registry import register
 from kdlosses.requests import KL, Term, mean_of_directions
 from kdlosses.views import Views
@@ -31,3 +34,9 @@ class CrossKDLoss(DistillLoss):
         """KL of both cross relations to the teacher's."""
         teacher = views.teacher
         return Term([KL(views.cross_i2t, teacher.i2t), KL(views.cross_t2i, teacher.t2i)], mean_of_directions)
+
+    @classmethod
+    def mixed(cls, views: Sequence[Views], weights: Sequence[float]) -> Term:
+        """KL of each teacher's cross relations to the teachers' averaged distributions, weighted alike."""
+        students = [(w, (one.cross_i2t, one.cross_t2i)) for w, one in zip(weights, views, strict=True)]
+        return divergence_from_mixture(students, [one.teacher for one in views], weights)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from kdlosses.relation import Relation
-from kdlosses.requests import Request, SquaredDistance
-from kdlosses.tiles import distance
+from kdlosses.requests import JensenShannon, Request, SquaredDistance
+from kdlosses.tiles import distance, mixture
 from kdlosses.tiles.coefficients import Coefficients, from_upstream, residual
 from kdlosses.tiles.products import Sums
 from kdlosses.tiles.program import Gradient, Job, Program, Softmax, program_of
@@ -64,7 +64,8 @@ class _Answers(torch.autograd.Function):
         # The program has the inputs; saved as well, autograd sees to it that nobody writes to them in the meantime.
         inputs = [] if torch.compiler.is_compiling() else [tensor for tensor in tensors if not tensor.is_inference()]
         ctx.num_inputs = len(inputs)
-        ctx.save_for_backward(*inputs, *(vector for job in statistics for vector in job), *tiles)
+        # A name of its own, as in `measure`: torch 2.6's compiler mixes tensors up that have one name in both passes.
+        ctx.save_for_backward(*inputs, *(statistic for job in statistics for statistic in job), *tiles)
         return tuple(answers)
 
     @staticmethod
@@ -102,6 +103,8 @@ def _restore(ctx: Any) -> tuple[list[Statistics], Kept]:
 def _answer(program: Program, engine: Engine, statistics: list[Statistics], kept: Kept, output: Any) -> list[Tensor]:
     if isinstance(output, SquaredDistance):
         return [distance.squared(output)]
+    if isinstance(output, JensenShannon):
+        return [mixture.jensen_shannon(output)]
     if isinstance(output, Softmax):
         direction = statistics[output.job].direction(output.cols)
         return [direction.kl() if output.kl else direction.cross_entropy()]
@@ -162,7 +165,7 @@ def _differentiate(
         gradient = upstream.pop(0)
         if isinstance(output, Gradient):
             _second(program, engine, statistics, kept, output, (gradient, upstream.pop(0)), totals)
-        elif gradient is None:
+        elif gradient is None or isinstance(output, JensenShannon):
             continue
         elif isinstance(output, SquaredDistance):
             distance.add_gradient(output, gradient, totals.of_rows(output))

@@ -1,4 +1,8 @@
-"""The forward pass: one look at each tile gives the statistics of its rows and of its columns."""
+"""The forward pass: one look at each tile gives the statistics of its rows and of its columns.
+
+Tiles that are kept are called ``table`` here, a name that the backward pass has for nothing: torch 2.6's compiler names
+tensors after variables and mixes up those of both passes that have one name.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,8 @@ def measure(job: Job, walk: Walk) -> Statistics:
     for rows, cols, where in walk.tiles():
         logits = [walk.logits(f"logits {i}", relation, rows, cols) for i, relation in enumerate(relations)]
         if where.any:
-            for row, tile in zip(positives, logits, strict=True):
-                row[where.rows] = where.of(tile)
+            for row, table in zip(positives, logits, strict=True):
+                row[where.rows] = where.of(table)
         for across in job.directions:
             key = (across, (cols if across else rows).start)
             part = _of_tile(logits, 0 if across else 1, where, walk.work)
@@ -31,9 +35,9 @@ def measure(job: Job, walk: Walk) -> Statistics:
 def _of_tile(logits: list[Tensor], dim: int, where: Positives, work: Workspace) -> Tensor:
     """Statistics of one tile along ``dim``, stacked as in ``statistics``."""
     shifted, peaks = [], []
-    for i, tile in enumerate(logits):
-        peaks.append(tile.amax(dim))
-        shifted.append(torch.sub(tile, peaks[i].unsqueeze(dim), out=work.get(f"shifted {i}", *tile.shape)))
+    for i, table in enumerate(logits):
+        peaks.append(table.amax(dim))
+        shifted.append(torch.sub(table, peaks[i].unsqueeze(dim), out=work.get(f"shifted {i}", *table.shape)))
     gap = None if len(logits) == 1 else torch.sub(shifted[1], shifted[0], out=work.get("gap", *logits[0].shape))
     stack = []
     for peak, tile in zip(peaks, shifted, strict=True):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from kdlosses.relation import Relation
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, SquaredDistance
+from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, JensenShannon, Request, SquaredDistance
 from kdlosses.rows import Rows
 
 
@@ -50,12 +50,15 @@ class Gradient:
     swapped: bool
 
 
+Output = Softmax | Gradient | SquaredDistance | JensenShannon
+
+
 @dataclass(eq=False)
 class Program:
     """Everything one call asks for, and the tensors it depends on, each listed once."""
 
     jobs: list[Job] = field(default_factory=list)
-    outputs: list[Softmax | Gradient | SquaredDistance] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
     scales: list[Tensor] = field(default_factory=list)
 
@@ -82,7 +85,7 @@ def program_of(requests: Sequence[Request]) -> Program:
     return program
 
 
-def _output(program: Program, request: Request) -> Softmax | Gradient | SquaredDistance:
+def _output(program: Program, request: Request) -> Output:
     if isinstance(request, KL):
         job = _kl_job(program, request)
         return Softmax(job, _is_transposed(request.student), kl=True)
@@ -91,6 +94,8 @@ def _output(program: Program, request: Request) -> Softmax | Gradient | SquaredD
         return Softmax(_job(program, request.relation, cols), cols, kl=False)
     if isinstance(request, CrossEntropyGrad):
         return _gradient(program, request)
+    if isinstance(request, JensenShannon):
+        return request  # of constants alone: nothing to list
     for rows in (request.student, request.teacher):
         add_once(program.rows, rows)
     return request

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdlosses.relation import Relation
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, SquaredDistance
+from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, JensenShannon, Request, SquaredDistance
 from kdlosses.rows import Rows
 
 
@@ -26,6 +26,8 @@ def answer(request: Request) -> list[Tensor]:
         return [(log_p.exp() * (log_p - log_q)).sum(1)]
     if isinstance(request, CrossEntropy):
         return [cross_entropies(logits(request.relation), request.relation.offset)]
+    if isinstance(request, JensenShannon):
+        return [_jensen_shannon(request)]
     assert isinstance(request, CrossEntropyGrad)
     return _gradients(request)
 
@@ -45,6 +47,13 @@ def logits(relation: Relation) -> Tensor:
 
 def cross_entropies(table: Tensor, offset: int) -> Tensor:
     return F.cross_entropy(table, torch.arange(len(table), device=table.device) + offset, reduction="none")
+
+
+@torch.no_grad()
+def _jensen_shannon(request: JensenShannon) -> Tensor:
+    rows = [logits(relation).softmax(1) for relation in request.relations]
+    mixture = sum(weight * row for weight, row in zip(request.weights, rows, strict=True))
+    return sum(w * (row * (row / mixture).log()).sum(1) for w, row in zip(request.weights, rows, strict=True))
 
 
 def _gradients(request: CrossEntropyGrad) -> list[Tensor]:

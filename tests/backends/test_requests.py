@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdlosses import backends
 from kdlosses.relation import Pairs, Relation
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, SquaredDistance
+from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, JensenShannon, Request, SquaredDistance
 from kdlosses.rows import Rows, rows_of
 from tests.backends.agreement import assert_agrees, flat
 from tests.backends.subjects import Subject, each_backend, subject
@@ -77,6 +77,14 @@ LISTS: dict[str, Make] = {
     "gradient-both": lambda w: [CrossEntropyGrad(w.student.i2t, both=True)],
     "gradient-both-transposed": lambda w: [CrossEntropyGrad(w.student.t2i, both=True)],
     "gradient-shard": lambda w: [CrossEntropyGrad(w.sharded)],
+    "mixture": lambda w: [JensenShannon([w.wide.i2t, w.narrow.i2t], [0.25, 0.75])],
+    "mixture-transposed": lambda w: [JensenShannon([w.wide.t2i, w.narrow.t2i, w.wide.t2i], [0.5, 0.25, 0.25])],
+    "mixture-and-kls": lambda w: [
+        KL(w.student.i2t, w.wide.i2t),
+        JensenShannon([w.wide.i2t, w.narrow.i2t], [0.25, 0.75]),
+        KL(w.student.i2t, w.narrow.i2t),
+    ],
+    "mixture-shard": lambda w: [JensenShannon([w.sharded_teacher] * 2, [0.5, 0.5])],
     "distance": lambda w: [SquaredDistance(w.queries, w.wide.image), SquaredDistance(w.keys, w.wide.text)],
     "rows-with-themselves": lambda w: [
         request(Relation(w.queries, w.queries, w.scale)) for request in (CrossEntropy, CrossEntropyGrad)

@@ -63,13 +63,18 @@ def numbers(captions: list[str]) -> torch.LongTensor:
     return torch.tensor([[int(caption.split()[-1])] for caption in captions])
 
 
+_OURS = ("seed", "rank", "world_size", "state", "pin_memory", "teacher_cache")
+
+
 def load(train: Path | str | Sequence[str], *, batch_size: int = 4, log: Path | None = None, **options) -> Loader:
-    """Build a loader of 8-pixel images; `seed` and `start` go to it, other options into the recipe's section."""
-    fixed = {"seed": options.pop("seed", 0), "start": options.pop("start", 0)}
+    """Build a loader of 8-pixel images; `seed`, `rank` and such go to it, other options into the recipe's section."""
+    ours = {"seed": 0, **{name: options.pop(name) for name in _OURS if name in options}}
+    ours["cache"] = ours.pop("teacher_cache", None)  # the recipe has a cache of its own
     tokenizers = options.pop("tokenizers", {"numbers": numbers})
-    entries = [train] if isinstance(train, Path | str) else train
-    cfg = DataConfig(train=tuple(map(str, entries)), **{"crop": "resize", **options})
-    return build_loader(cfg, batch_size=batch_size, image_size=8, tokenizers=tokenizers, bad_samples=log, **fixed)
+    entries = [train] if isinstance(train, Path | str | dict) else train
+    entries = tuple(entry if isinstance(entry, dict) else str(entry) for entry in entries)
+    cfg = DataConfig(train=entries, **{"crop": "resize", **options})
+    return build_loader(cfg, batch_size=batch_size, image_size=8, tokenizers=tokenizers, bad_samples=log, **ours)
 
 
 def take(loader: Loader, count: int) -> list[int]:

@@ -11,7 +11,7 @@ import pytest
 from harness.cli import main
 from harness.cli.guard import explain
 from harness.config import recipe_names
-from harness.errors import UserError
+from harness.errors import Terminated, UserError
 
 
 @pytest.fixture
@@ -85,21 +85,32 @@ def test_a_recipe_error_is_one_sentence_on_stderr(clipkd):
 def test_train_passes_recipe_folder_and_command_on(clipkd, stand_in, tmp_path):
     calls = []
 
-    def train(recipe, out, *, command):
-        calls.append((recipe.optim.lr, out, command))
+    def train(recipe, out, *, command, resume, overwrite):
+        calls.append((recipe.optim.lr, out, command, resume, overwrite))
         return {"metrics": {"val": {"top1": 50.04}}}
 
-    stand_in("harness.loop", train=train)
+    stand_in("harness.train", train=train)
     code, out, _ = clipkd("train", "smoke", "--set", "optim.lr=2e-3", "--out", str(tmp_path / "a b"))
     assert code == 0
-    assert calls == [(2e-3, tmp_path / "a b", f"clipkd train smoke --set optim.lr=2e-3 --out '{tmp_path}/a b'")]
+    typed = f"clipkd train smoke --set optim.lr=2e-3 --out '{tmp_path}/a b'"
+    assert calls == [(2e-3, tmp_path / "a b", typed, False, False)]
     assert "top1" in out
     assert "50.0" in out
 
 
+def test_resume_and_overwrite_are_passed_on_and_exclude_each_other(clipkd, stand_in, tmp_path):
+    asked = []
+    stand_in("harness.train", train=lambda *_, resume, overwrite, **__: asked.append((resume, overwrite)) or {})
+    assert clipkd("train", "smoke", "--out", str(tmp_path), "--resume") == (0, "", "")  # not the first process
+    assert clipkd("train", "smoke", "--out", str(tmp_path), "--overwrite")[0] == 0
+    assert asked == [(True, False), (False, True)]
+    code, _, err = clipkd("train", "smoke", "--resume", "--overwrite")
+    assert (code, err) == (2, "error: --resume and --overwrite contradict each other; give one of them\n")
+
+
 def test_train_records_the_command_as_runs_writes_it(clipkd, stand_in, tmp_path):
     commands = []
-    stand_in("harness.loop", train=lambda *_, command: commands.append(command) or {"metrics": {}})
+    stand_in("harness.train", train=lambda *_, command, **__: commands.append(command) or {"metrics": {}})
     stand_in("harness.runs", command_line=lambda: "as runs writes it")
     assert clipkd("train", "smoke", "--out", str(tmp_path))[0] == 0
     assert commands == ["as runs writes it"]
@@ -132,14 +143,16 @@ def test_train_records_the_command_as_runs_writes_it(clipkd, stand_in, tmp_path)
             "error: runs/a/export is in the way;",
         ),
         (ModuleNotFoundError("No module named 'webdataset'", name="webdataset"), 2, "pip install 'kdlosses[harness]'"),
+        (Terminated("stopped by SIGTERM and saved in runs/a"), 75, "stopped by SIGTERM and saved in runs/a\n"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (Terminated("stopped by SIGTERM and saved in runs/a"), 75, "stopped by SIGTERM and saved in runs/a\n"),
     ],
 )
 def test_errors_that_a_user_can_mend(clipkd, stand_in, tmp_path, error, code, says):
     def train(*_, **__):
         raise error
 
-    stand_in("harness.loop", train=train)
+    stand_in("harness.train", train=train)
     got, _, err = clipkd("train", "smoke", "--out", str(tmp_path))
     assert got == code
     assert says in err
@@ -150,7 +163,7 @@ def test_a_bug_is_a_traceback(monkeypatch, stand_in, tmp_path):
     def train(*_, **__):
         raise ZeroDivisionError("ours")
 
-    stand_in("harness.loop", train=train)
+    stand_in("harness.train", train=train)
     monkeypatch.setattr(sys, "argv", ["clipkd", "train", "smoke", "--out", str(tmp_path)])
     with pytest.raises(ZeroDivisionError):
         main()

@@ -154,7 +154,7 @@ def test_an_unknown_key_is_answered_with_the_nearest(recipe, override, meant):
 
 
 def test_an_unknown_key_unlike_any_is_answered_with_the_known_ones(recipe):
-    assert "unknown key train.zzz; train has the keys batch_size, steps, epochs" in refused(recipe(), "train.zzz=1")
+    assert "unknown key train.zzz; train has the keys batch_size, accumulate, p" in refused(recipe(), "train.zzz=1")
 
 
 def test_an_unknown_key_is_reported_before_the_key_it_leaves_missing(recipe):

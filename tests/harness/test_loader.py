@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from harness.data.bad import MIN_SEEN, BadSampleLog
-from harness.data.samples import BadSample
 from harness.data.view import View
 from harness.errors import UserError
-from tests.harness.pairs import load, pair, picture, take, write_csv, write_shards, write_tar
+from tests.harness.pairs import load, take, write_csv, write_shards, write_tar
 
 # The ways to read the same twelve pairs; those with a cache or a CSV know the whole data set.
 KNOWN = {"cached shards": ("shards", "memory"), "csv": ("csv", "none"), "cached csv": ("csv", "memory")}
@@ -83,11 +80,6 @@ def test_workers_share_the_shards_out(data):
     assert sorted(take(load(data["shards"], workers=2, batch_size=6), 2)) == list(range(12))
 
 
-def test_what_is_bad_in_a_stream_counts_once_a_pass(tmp_path):
-    write_tar(tmp_path / "0.tar", [("broken", {"png": b"", "txt": b"x"}), *map(pair, range(100))])
-    take(load(tmp_path, max_bad_rate=0.015), 100)
-
-
 def test_random_crops_do_not_depend_on_who_decodes(tmp_path):
     noisy_csv(tmp_path)
     options = {"crop": "random_resized", "crop_scale": (0.3, 0.9), "tokenizers": {}}
@@ -128,25 +120,6 @@ def test_the_cache_shows_what_a_stream_shows(data):
     assert torch.equal(cached.images, read.images) and cached.keys == read.keys
 
 
-@pytest.mark.parametrize("start", [1, 3, 7])
-def test_a_resumed_run_goes_on_where_it_stopped(known, start):
-    def loader(**where):
-        return load(known[0], cache=known[1], batch_size=5, crop="random_resized", crop_scale=(0.5, 1.0), **where)
-
-    whole, resumed = loader(), loader(start=start)
-    for _ in range(start):
-        next(whole)
-    for _ in range(5):
-        expected, got = next(whole), next(resumed)
-        assert got.keys == expected.keys and torch.equal(got.images, expected.images)
-
-
-def test_a_resumed_stream_is_shuffled_anew_but_fixed(data):
-    first, resumed, again = (take(load(data["shards"], start=start), 3) for start in (0, 3, 3))
-    assert first != resumed == again
-    assert sorted(resumed) == list(range(12))
-
-
 def test_num_samples_and_description(data):
     assert load(data["csv"]).num_samples == 12
     assert load(data["shards"], cache="memory").num_samples == 12
@@ -166,132 +139,6 @@ def test_every_tokenizer_is_applied(data):
         )
         assert {name: tuple(ids.shape) for name, ids in batch.tokens.items()} == {"a": (4, 2), "b": (4, 1)}
         assert batch.tokens["a"][:, 0].tolist() == [len(caption) for caption in batch.captions]
-
-
-# What can be wrong with a sample: its members, and the kind that is reported.
-BAD = {
-    "corrupt": ({"png": b"\x89PNG\r\n\x1a\nnot really", "txt": b"x"}, "corrupt_image"),
-    "truncated": ({"png": picture(3, (64, 64))[:-60], "txt": b"x"}, "corrupt_image"),
-    "truncated jpeg": ({"jpg": picture(3, (64, 64), "jpeg")[:-90], "txt": b"x"}, "corrupt_image"),
-    "no image at all": ({"png": b"hello", "txt": b"x"}, "corrupt_image"),
-    "zero bytes": ({"png": b"", "txt": b"x"}, "empty_image"),
-    "no image member": ({"txt": b"x"}, "missing_image"),
-    "no caption member": ({"png": picture(3)}, "missing_caption"),
-    "empty caption": ({"png": picture(3), "txt": b" \n"}, "empty_caption"),
-    "latin-1 caption": ({"png": picture(3), "txt": "café".encode("latin-1")}, "caption_not_utf8"),
-}
-
-
-@pytest.mark.parametrize("cache", ["none", "memory"])
-@pytest.mark.parametrize(("members", "kind"), BAD.values(), ids=BAD)
-def test_a_bad_sample_is_skipped_and_written_down(tmp_path, members, kind, cache):
-    shard = write_tar(tmp_path / "0.tar", [*map(pair, range(4)), ("broken", members), *map(pair, range(4, 8))])
-    log = tmp_path / "bad_samples.jsonl"
-    loader = load(shard, log=log, cache=cache, max_bad_rate=0.2)
-    assert sorted(take(loader, 2)) == list(range(8))
-    take(loader, 4)
-    assert loader.bad.counts == {kind: 1}, "counted once though read every pass"
-    (line,) = [json.loads(line) for line in log.read_text().splitlines()]
-    assert (line["key"], line["shard"], line["kind"]) == ("broken", str(shard), kind)
-    assert line["reason"]
-
-
-def test_bad_samples_of_workers_are_written_down(tmp_path):
-    for number in range(2):
-        samples = [*map(pair, range(4 * number, 4 * number + 4)), (f"broken{number}", {"png": b"", "txt": b"x"})]
-        write_tar(tmp_path / f"{number}.tar", samples)
-    loader = load(tmp_path, log=tmp_path / "bad.jsonl", workers=2, max_bad_rate=0.3)
-    take(loader, 6)
-    lines = (tmp_path / "bad.jsonl").read_text().splitlines()
-    assert sorted(json.loads(line)["key"] for line in lines) == ["broken0", "broken1"]
-
-
-# An error page instead of a shard; cut inside a member; cut inside a header, which tarfile takes for the end.
-@pytest.mark.parametrize(("length", "reason"), [(0, "ReadError: "), (2570, "ReadError: "), (2100, "the file ends")])
-@pytest.mark.parametrize(("cache", "workers"), [("none", 0), ("none", 2), ("memory", 0), ("memory", 2)])
-def test_a_broken_shard_ends_the_run_whatever_rate_is_allowed(tmp_path, cache, workers, length, reason):
-    write_shards(tmp_path, 12, per_shard=4)
-    shard = tmp_path / "00002.tar"
-    shard.write_bytes(shard.read_bytes()[:length] or b"<html>not found</html>")
-    with pytest.raises(UserError) as caught:
-        take(load(tmp_path, log=tmp_path / "bad.jsonl", cache=cache, workers=workers, max_bad_rate=1.0), 4)
-    message = str(caught.value)
-    assert message.startswith(f"data.train: the shard {shard} is broken ({reason}")
-    assert message.endswith("; mend or remove the file, or list only the good shards in data.train.")
-    assert "\n" not in message and " @ " not in message
-    (line,) = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
-    assert (line["shard"], line["kind"]) == (str(shard), "broken_shard")
-
-
-def test_the_cache_decodes_nothing_more_after_a_broken_shard(tmp_path, monkeypatch):
-    (tmp_path / "00001.tar").write_text("an error page instead of a shard")
-    write_tar(tmp_path / "00000.tar", map(pair, range(4)))
-    write_tar(tmp_path / "00002.tar", map(pair, range(4, 8)))
-    monkeypatch.setattr("harness.data.memory.decode", lambda raw: pytest.fail("decoded"))
-    with pytest.raises(UserError, match=r"00001.tar is broken"):
-        load(tmp_path, cache="memory")
-
-
-def test_shards_that_vanish_during_a_run_end_it(tmp_path):
-    loader = load(write_shards(tmp_path, 8, per_shard=4))
-    take(loader, 2)
-    for shard in tmp_path.iterdir():
-        shard.unlink()
-    with pytest.raises(UserError, match=r"the shard .*tar is broken \(FileNotFoundError: No such file or directory\)"):
-        take(loader, 2)
-
-
-def test_a_vanished_image_of_a_csv(tmp_path):
-    path = write_csv(tmp_path, 9)
-    (tmp_path / "images" / "8.png").unlink()
-    loader = load(path, max_bad_rate=0.2)
-    assert sorted(take(loader, 2)) == list(range(8))
-    assert loader.bad.counts == {"missing_image": 1}
-
-
-def test_nothing_is_written_where_nothing_is_bad(data, tmp_path):
-    take(load(data["csv"], log=tmp_path / "bad.jsonl"), 6)
-    assert not (tmp_path / "bad.jsonl").exists()
-
-
-@pytest.mark.parametrize(
-    ("source", "cache"), [("csv", "none"), ("csv", "memory"), ("shards", "none"), ("shards", "memory")]
-)
-def test_too_many_bad_samples_end_the_run(tmp_path, source, cache):
-    if source == "csv":
-        train = write_csv(tmp_path, 12)
-        for number in range(3):
-            (tmp_path / "images" / f"{number}.png").write_bytes(b"")
-    else:
-        bad = [(f"broken{number}", {"png": b"", "txt": b"x"}) for number in range(3)]
-        train = write_tar(tmp_path / "0.tar", [*map(pair, range(9)), *bad])
-    with pytest.raises(UserError) as caught:
-        take(load(train, cache=cache, max_bad_rate=0.2), 2 * MIN_SEEN)
-    message = str(caught.value)
-    assert "cannot be used, more than data.max_bad_rate = 0.2 allows: 3 empty_image; the first is " in message
-    assert "the image file has zero bytes" in message and "\n" not in message
-
-
-def test_a_rate_is_not_judged_on_a_few():
-    log = BadSampleLog(None, 0.1)
-    broken = [BadSample(f"k{number}", "s", "empty_image", "r") for number in range(30)]
-    log.add(broken, 0)
-    log.add([], MIN_SEEN - 31)
-    with pytest.raises(UserError, match=f"30 of the first {MIN_SEEN} samples"):
-        log.add([], 1)
-
-
-def test_a_rate_at_the_bound_is_allowed():
-    log = BadSampleLog(None, 0.5)
-    broken = [BadSample(f"k{number}", "s", "empty_image", "r") for number in range(3)]
-    log.add(broken[:2], 2, complete=True)
-    with pytest.raises(UserError, match="3 of the first 5 samples"):
-        log.add(broken[2:], 0, complete=True)
-
-
-def test_a_full_disk_while_writing_bad_samples_down():
-    with pytest.raises(UserError, match=r"cannot write /dev/full: No space left on device; free some space"):
-        BadSampleLog(Path("/dev/full"), 1.0).add([BadSample("k", "s", "empty_image", "r")], 0)
 
 
 def test_fewer_pairs_than_a_batch(every):
@@ -326,11 +173,20 @@ def test_empty_shards_are_named(tmp_path, samples):
         load(tmp_path)
 
 
-def test_more_workers_than_shards(data):
-    with pytest.raises(
-        UserError, match=r"data.workers is 5 but data.train has 4 shards.*at most 4, or data.cache to mem"
-    ):
-        load(data["shards"], workers=5)
+def test_readers_share_shards_where_there_are_too_few(data):
+    loader = load(data["shards"], workers=2, batch_size=3)
+    assert "readers" not in loader.describe()
+    few = load(data["shards"] / "{00000..00001}.tar", workers=3, batch_size=2)
+    assert few.describe().endswith("{00000..00001}.tar, fewer than the 3 readers, which share each of them")
+    assert sorted(take(few, 3)) == list(range(6))
+
+
+def test_a_reader_without_a_batch_of_its_own(data):
+    words = (
+        r"one of the 5 readers \(processes x data.workers\) gets [23] usable samples, fewer than its batch of 4; lower"
+    )
+    with pytest.raises(UserError, match=words):
+        take(load(data["shards"], workers=5), 1)
     assert len(take(load(data["shards"], workers=5, cache="memory"), 1)) == 4
 
 
@@ -341,3 +197,13 @@ def test_memory_errors_are_not_bad_samples(data, monkeypatch):
     monkeypatch.setattr("harness.data.decode.pil_to_tensor", exhausted)
     with pytest.raises(MemoryError):
         take(load(data["csv"]), 1)
+
+
+def test_sizes_beside_the_shards_say_how_many_pairs_a_pass_has(tmp_path):
+    folder = write_shards(tmp_path / "shards", 10, 4)
+    assert load(folder).num_samples is None
+    (folder / "sizes.json").write_text('{"00000.tar": 4, "00001.tar": 4, "00002.tar": 2}')
+    assert load(folder).num_samples == 10
+    assert load([folder / "00000.tar", folder / "00002.tar"]).num_samples == 6
+    (folder / "sizes.json").write_text('{"00000.tar": 4}')
+    assert load(folder).num_samples is None

@@ -9,11 +9,11 @@ import open_clip
 import pytest
 import torch
 
-from harness import loop
 from harness.config import load_recipe
 from harness.errors import UserError
-from harness.loop import Trainer, train
 from harness.metrics import read_metrics
+from harness.train import Trainer, train
+from harness.train import run as loop
 from tests.harness import tiny
 from tests.harness.pairs import pair, write_tar
 
@@ -59,14 +59,14 @@ def test_checkpoints_load_safely_and_hold_the_losss_parameters_but_not_the_teach
 def test_the_loss_falls_and_its_own_parameters_learn(tmp_path):
     run = trainer(tmp_path, **tiny.DISTILL, optim={"lr": 3e-3}, train={"steps": 30, "log_every": 1})
     before = {name: p.clone() for name, p in run.task.trainable()}
-    teacher = {name: p.clone() for name, p in run.teacher.model.state_dict().items()}
+    teacher = {name: p.clone() for name, p in run.models.teachers[0].model.state_dict().items()}
     run.run()
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
     for name, parameter in run.task.trainable():
         if name.startswith("loss.") or name == "student.logit_scale":
             assert not torch.equal(parameter, before[name]), name
-    for name, value in run.teacher.model.state_dict().items():
+    for name, value in run.models.teachers[0].model.state_dict().items():
         assert torch.equal(value, teacher[name]), name
 
 
@@ -75,7 +75,7 @@ def test_a_teacher_is_a_run_like_any_other(tmp_path):
     student = {**tiny.DISTILL, "teacher": {"model": f"run:{tmp_path / 'teacher'}"}}
     run = trainer(tmp_path, **student)
     exported = open_clip.create_model(f"local-dir:{tmp_path / 'teacher' / 'export'}")
-    weights = run.teacher.model.state_dict()
+    weights = run.models.teachers[0].model.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in exported.state_dict().items())
 
 
@@ -121,18 +121,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_naming_the_term(tmp_path):
     run = trainer(tmp_path, **tiny.DISTILL)
     with torch.no_grad():
         run.task.loss.visual_proj.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"fd_loss, icl_loss, grad_norm became NaN or infinite in steps 1 to 2"):
+    with pytest.raises(UserError, match=r"fd_loss, icl_loss, grad_norm became NaN or infinite in step 1, "):
         run.run()
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_finished_run_is_not_overwritten_and_an_interrupted_one_is(tmp_path, monkeypatch):
+def test_neither_a_finished_nor_an_interrupted_run_is_overwritten_unasked(tmp_path, monkeypatch):
     out = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(loop, "export_model", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
         train(tiny.recipe(), out)
     assert not (out / "summary.json").exists()
-    train(tiny.recipe(), out)
+    with pytest.raises(UserError, match=r"interrupted run .* step-0000004.pt; add --resume .* or --overwrite"):
+        train(tiny.recipe(), out)
+    assert train(tiny.recipe(), out, overwrite=True)["steps"] == 4
     with pytest.raises(UserError, match="already holds a finished run"):
         train(tiny.recipe(), out)
 

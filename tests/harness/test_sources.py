@@ -10,9 +10,10 @@ import torch
 
 from harness.config import DataConfig
 from harness.data.decode import decode
+from harness.data.entries import describe
 from harness.data.samples import BadSample, RawSample
 from harness.data.shards import ShardSource
-from harness.data.sources import describe, open_source
+from harness.data.sources import open_source, open_train
 from harness.errors import UserError
 from tests.harness.pairs import pair, picture, write_csv, write_shards, write_tar
 
@@ -111,19 +112,19 @@ def test_a_shard_that_is_no_tar_is_reported(tmp_path):
 
 # No tar; cut inside a member; cut inside a header; cut inside the compression.
 @pytest.mark.parametrize(
-    ("harm", "words"),
-    [(lambda content: b"not a tar", "ReadError: "), (lambda content: content[:2570], "ReadError: "),
-     (lambda content: content[:2100], "the file ends inside a block"),
-     (lambda content: gzip.compress(content)[:-60], "EOFError: ")],
+    ("harm", "left", "words"),
+    [(lambda content: b"not a tar", 0, "ReadError: "), (lambda content: content[:2570], 2, "ReadError: "),
+     (lambda content: content[:2100], 1, "the file ends inside a block"),
+     (lambda content: gzip.compress(content)[:-60], 3, "EOFError: ")],
 )  # fmt: skip
-def test_counting_stops_at_a_broken_shard(tmp_path, harm, words):
+def test_counting_goes_on_after_a_broken_shard(tmp_path, harm, left, words):
     write_shards(tmp_path, count=6, per_shard=3)
     shard = tmp_path / "00000.tar"
     shard.write_bytes(harm(shard.read_bytes()))
-    with pytest.raises(UserError) as caught:
-        opened(tmp_path).count(6)
-    assert str(caught.value).startswith(f"data.train: the shard {shard} is broken ({words}")
-    assert "\n" not in str(caught.value)
+    broken: list[BadSample] = []
+    assert opened(tmp_path).count(9, broken.append) == 3 + left
+    assert [(bad.shard, bad.kind) for bad in broken] == [(str(shard), "broken_shard")]
+    assert broken[0].reason.startswith(words) and "\n" not in broken[0].reason
 
 
 @pytest.mark.parametrize("name", ["pairs.txt", "pairs.tar", "pairs"])
@@ -148,16 +149,26 @@ def test_a_tar_may_be_compressed_and_of_any_name(tmp_path, name):
 
 def test_counting_stops_when_there_are_enough(tmp_path):
     write_shards(tmp_path, count=6, per_shard=2)
-    assert opened(tmp_path).count(100) == 6
+    assert opened(tmp_path).count(100, pytest.fail) == 6
     (tmp_path / "00002.tar").write_text("never read")
-    assert opened(tmp_path).count(3) == 3
+    assert opened(tmp_path).count(3, pytest.fail) == 3
 
 
-def test_a_missing_shard_names_the_nearest(tmp_path):
+def test_gaps_in_a_range_are_left_out_and_told(tmp_path):
+    write_shards(tmp_path, count=8, per_shard=2)
+    (tmp_path / "00001.tar").unlink()
+    found = open_train(DataConfig(train=f"{tmp_path}/{{00000..00005}}.tar"), image_size=8, seed=0)
+    assert captions(found.source) == [*NUMBERS[:2], *NUMBERS[4:], "number 6", "number 7"]
+    assert found.about == f"{tmp_path}/{{00000..00005}}.tar (3 shards of a range are missing)"
+    assert open_train(DataConfig(train=str(tmp_path)), image_size=8, seed=0).about == str(tmp_path)
+
+
+def test_a_range_of_which_nothing_is_there_names_the_nearest(tmp_path):
     write_shards(tmp_path, count=6, per_shard=2)
-    message = refused(tmp_path / "{00000..00003}.tar")
-    assert f"no shard of {tmp_path}/{{00000..00003}}.tar at {tmp_path}/00003.tar" in message
+    message = refused(tmp_path / "{00007..00009}.tar")
+    assert f"no shard of {tmp_path}/{{00007..00009}}.tar at {tmp_path}/00007.tar" in message
     assert "nearest there: 00002.tar" in message
+    assert "no shard at" in refused(tmp_path / "00007.tar")
 
 
 def test_a_missing_folder_names_the_deepest_that_exists(tmp_path):
@@ -277,5 +288,6 @@ def test_kinds_do_not_mix(tmp_path):
 
 
 def test_a_long_list_is_cut_in_the_description():
-    assert describe(["a", "b", "c"]) == "a, b, c"
-    assert describe(["a", "b", "c", "d"]) == "a, b, c and 1 more"
+    assert describe(DataConfig(train=("a", "b", "c"))) == "a, b, c"
+    weighted = {"path": "b", "weight": 2.5}
+    assert describe(DataConfig(train=("a", weighted, "c", "d"))) == "a, b (weight 2.5), c and 1 more"

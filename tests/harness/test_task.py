@@ -19,7 +19,7 @@ def make(weights: dict[str, float], student: dict = tiny.STUDENT, autocast: torc
         loss={"weights": weights, **loss},
     )
     models = create_model(recipe.student), create_model(recipe.teacher)
-    task = DistillTask(*models, recipe.loss, autocast).train()
+    task = DistillTask(models[0], models[1:], recipe.loss, autocast).train()
     captions = ["a red apple", "two dogs", "the sea", "a house"]
     tokens = {role: model.tokenizer(captions) for role, model in zip(("student", "teacher"), models, strict=True)}
     batch = Batch(torch.zeros(4, 3, 48, 48, dtype=torch.uint8), tokens, captions, captions)
@@ -27,7 +27,7 @@ def make(weights: dict[str, float], student: dict = tiny.STUDENT, autocast: torc
 
 
 def step(task: DistillTask, view: Tensor, batch: Batch, seed: int = 0):
-    return task(view, batch, torch.Generator().manual_seed(seed))
+    return task(task.inputs(view, batch), torch.Generator().manual_seed(seed))
 
 
 class Spy(nn.Module):
@@ -44,20 +44,20 @@ class Spy(nn.Module):
 
 def test_each_model_gets_its_own_size_and_tokens_from_one_view():
     task, models, batch, view = make({"contrastive": 1, "crd": 1})
-    task.student, task.teacher = Spy(task.student), Spy(task.teacher)
+    task.encoder.student, task.teachers[0] = Spy(task.student), Spy(task.teachers[0])
     step(task, view, batch)
     _, teacher = models
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (teacher.mean, teacher.std))
-    assert torch.allclose(task.teacher.image, (view - mean) / std, atol=1e-6)  # the view has the teacher's size
-    assert task.student.image.shape[-2:] == (32, 32)
-    assert (task.student.text.shape[1], task.teacher.text.shape[1]) == (12, 16)
-    assert (task.student.grad, task.teacher.grad) == (True, False)
+    assert torch.allclose(task.teachers[0].image, (view - mean) / std, atol=1e-6)  # the view has the teacher's size
+    assert task.encoder.student.image.shape[-2:] == (32, 32)
+    assert (task.encoder.student.text.shape[1], task.teachers[0].text.shape[1]) == (12, 16)
+    assert (task.encoder.student.grad, task.teachers[0].grad) == (True, False)
 
 
 def test_losses_are_those_of_kdlosses_on_the_models_outputs():
     weights = {"contrastive": 1, "crd": 2, "icl": 1}
     task, (student, teacher), batch, view = make(weights)
-    losses, report = step(task, view, batch)
+    losses = step(task, view, batch)
     from harness.data import prepare
 
     with torch.no_grad():
@@ -67,17 +67,16 @@ def test_losses_are_those_of_kdlosses_on_the_models_outputs():
     assert list(losses) == [f"{term}_loss" for term in weights]
     for name, value in expected.items():
         assert torch.allclose(losses[name], value)
-    assert torch.allclose(report["logit_scale"], outputs["logit_scale"])
 
 
 def test_the_teacher_is_frozen_and_the_loss_learns():
     task, _, batch, view = make({"contrastive": 1, "fd": 10, "icl": 1})
-    losses, _ = step(task, view, batch)
+    losses = step(task, view, batch)
     sum(losses.values()).backward()
-    assert not task.teacher.training
-    assert not any(p.requires_grad or p.grad is not None for p in task.teacher.parameters())
+    assert not task.teachers[0].training
+    assert not any(p.requires_grad or p.grad is not None for p in task.teachers.parameters())
     names = [name for name, _ in task.trainable()]
-    assert not any(name.startswith("teacher.") for name in names)
+    assert not any(name.startswith("teacher") for name in names)
     for name in ("loss.visual_proj.weight", "loss.text_proj.bias", "loss.cross_logit_scale", "student.logit_scale"):
         assert name in names
         assert task.get_parameter(name).grad is not None
@@ -86,10 +85,10 @@ def test_the_teacher_is_frozen_and_the_loss_learns():
 @pytest.mark.parametrize("kind", ["tokens", "pixels"])
 def test_mfd_masks_the_students_image_only(kind):
     task, (student, _), batch, view = make({"contrastive": 1, "fd": 1, "mfd": 1}, mask_kind=kind, mask_ratio=0.75)
-    first, _ = step(task, view, batch, seed=1)
+    first = step(task, view, batch, seed=1)
     assert not torch.allclose(first["mfd_loss"], first["fd_loss"])
-    again, _ = step(task, view, batch, seed=1)
-    other, _ = step(task, view, batch, seed=2)
+    again = step(task, view, batch, seed=1)
+    other = step(task, view, batch, seed=2)
     assert torch.equal(first["mfd_loss"], again["mfd_loss"])
     assert not torch.equal(first["mfd_loss"], other["mfd_loss"])
     assert torch.equal(first["contrastive_loss"], other["contrastive_loss"])
@@ -99,13 +98,13 @@ def test_mfd_masks_the_students_image_only(kind):
 @pytest.mark.parametrize("kind", ["tokens", "pixels"])
 def test_mfd_at_ratio_zero_is_fd(kind):
     task, _, batch, view = make({"fd": 1, "mfd": 1}, mask_kind=kind, mask_ratio=0)
-    losses, _ = step(task, view, batch)
+    losses = step(task, view, batch)
     assert torch.allclose(losses["mfd_loss"], losses["fd_loss"])
 
 
 def test_released_mfd_does_not_mask():
     task, _, batch, view = make({"fd": 1, "mfd": 1}, variant="released")
-    losses, _ = step(task, view, batch)
+    losses = step(task, view, batch)
     assert torch.equal(losses["mfd_loss"], losses["fd_loss"])
 
 
@@ -113,7 +112,7 @@ def test_tokens_of_a_resnet_cannot_be_dropped_but_its_pixels_can():
     with pytest.raises(UserError, match=r"set loss\.mask_kind to pixels"):
         make({"mfd": 1}, student=tiny.RESNET)
     task, _, batch, view = make({"fd": 1, "mfd": 1}, student=tiny.RESNET, mask_kind="pixels")
-    losses, _ = step(task, view, batch)
+    losses = step(task, view, batch)
     assert not torch.allclose(losses["mfd_loss"], losses["fd_loss"])
 
 
@@ -127,17 +126,17 @@ def test_what_cannot_be_masked_is_said_before_any_data():
 
 def test_a_teacher_that_no_term_uses_is_not_run():
     task, _, batch, view = make({"contrastive": 1, "crd": 0})
-    assert task.teacher is None
-    assert list(step(task, view, batch)[0]) == ["contrastive_loss"]
+    assert len(task.teachers) == 0
+    assert list(step(task, view, batch)) == ["contrastive_loss"]
 
 
 def test_autocast_is_for_the_models_and_losses_stay_float32():
     task, _, batch, view = make({"contrastive": 1, "crd": 1}, autocast=torch.bfloat16)
-    losses, _ = step(task, view, batch)
+    losses = step(task, view, batch)
     assert all(value.dtype == torch.float32 for value in losses.values())
     plain, _, _, _ = make({"contrastive": 1, "crd": 1})
     plain.load_state_dict(task.state_dict())
-    exact, _ = step(plain, view, batch)
+    exact = step(plain, view, batch)
     assert not torch.equal(exact["crd_loss"], losses["crd_loss"])  # bf16 really was in use
     assert torch.allclose(exact["crd_loss"], losses["crd_loss"], atol=0.05)
 
@@ -151,7 +150,7 @@ def test_every_loss_can_be_trained_by_the_task():
     for variant in ("paper", "released"):
         terms = [term for term in kdlosses.available_terms() if (term, variant) != ("afd", "released")]
         task, _, batch, view = make(dict.fromkeys(terms, 1.0), variant=variant)
-        losses, _ = step(task, view, batch)
+        losses = step(task, view, batch)
         assert sorted(losses) == sorted(f"{term}_loss" for term in terms)
         assert all(torch.isfinite(value) for value in losses.values())
 
@@ -162,7 +161,7 @@ def test_a_recipe_chooses_the_backend_and_its_options():
     assert "chunked(chunk_size=3)" in repr(task.loss)
     dense, *_ = make(weights, backend="dense")
     dense.student.load_state_dict(task.student.state_dict())
-    dense.teacher.load_state_dict(task.teacher.state_dict())
+    dense.teachers.load_state_dict(task.teachers.state_dict())
     ours, theirs = step(task, view, batch), step(dense, view, batch)
     torch.testing.assert_close(ours, theirs)
 
@@ -170,3 +169,38 @@ def test_a_recipe_chooses_the_backend_and_its_options():
 def test_a_backends_bad_option_names_the_recipe_key():
     with pytest.raises(UserError, match="recipe key loss: chunk_size must be a positive integer, got 0"):
         make({"contrastive": 1.0}, backend="chunked", backend_options={"chunk_size": 0})
+
+
+def test_models_that_agree_on_their_input_share_it():
+    alike = {**tiny.TEACHER, "vision_cfg": {**tiny.TEACHER["vision_cfg"], "image_size": 32}}
+    recipe = tiny.recipe(teacher={"model": "test-task-alike", "config": alike}, loss={"weights": {"crd": 1}})
+    models = create_model(recipe.student), create_model(recipe.teacher)
+    task = DistillTask(models[0], models[1:], recipe.loss)
+    tokens = {"student": torch.zeros(2, 12, dtype=torch.long), "teacher": torch.zeros(2, 16, dtype=torch.long)}
+    batch = Batch(torch.zeros(2, 3, 48, 48, dtype=torch.uint8), tokens, ["a", "b"], ["a", "b"])
+    inputs = task.inputs(torch.rand(2, 3, 48, 48), batch)
+    assert inputs.taught[0][0] is inputs.image
+
+
+def test_several_teachers_teach_with_their_weights():
+    """A teacher given twice teaches what it teaches once, whatever the weights; two others teach between them."""
+    weights = {"contrastive": 1, "crd": 1, "fd": 10}
+    other = {**tiny.TEACHER, "embed_dim": 40}
+    recipe = tiny.recipe(
+        teachers=[
+            {"model": "test-task-first", "config": tiny.TEACHER, "weight": 3.0},
+            {"model": "test-task-second", "config": other},
+        ],
+        loss={"weights": weights},
+    )
+    student, *teachers = [create_model(config) for config in (recipe.student, *recipe.all_teachers)]
+    task = DistillTask(student, teachers, recipe.loss, None, [3.0, 1.0])
+    captions = ["a red apple", "two dogs", "the sea", "a house"]
+    roles = {"student": student, "teacher-1": teachers[0], "teacher-2": teachers[1]}
+    tokens = {role: model.tokenizer(captions) for role, model in roles.items()}
+    batch = Batch(torch.zeros(4, 3, 48, 48, dtype=torch.uint8), tokens, captions, captions)
+    losses = step(task, torch.rand(4, 3, 48, 48), batch)
+    assert sorted(losses) == ["contrastive_loss", "crd_loss", "fd_loss"]
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for name, p in task.trainable())
+    assert len([name for name, _ in task.trainable() if name.endswith("visual_proj.weight")]) == 2

@@ -1,0 +1,30 @@
+#!/bin/bash
+# One run on several machines, a GPU for each process, requeued and resumed when the queue takes the machines back.
+#   RUN=runs/mine sbatch docs/slurm.sh recipe.yaml [more arguments of clipkd train]
+#SBATCH --job-name=clipkd
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+# SIGTERM to the processes themselves, two minutes before the end: each finishes its step, saves and exits with 75.
+#SBATCH --signal=TERM@120
+
+set -u
+run=${RUN:?the folder of the run, on a file system that all machines share: RUN=runs/mine sbatch ...}
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+
+# srun passes the signal on to torchrun, which passes it on to its processes.
+srun torchrun \
+    --nnodes "$SLURM_NNODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \
+    --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$head:29500" \
+    -m harness train "$@" --out "$run" --resume
+code=$?
+
+# torchrun reports 1 whatever ended its processes: a run that has saved and has no summary yet has more to do.
+if [ "$code" -ne 0 ] && [ -e "$run/checkpoints/latest.pt" ] && [ ! -e "$run/summary.json" ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

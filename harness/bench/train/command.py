@@ -1,0 +1,86 @@
+"""`clipkd bench train` from its options to its last line."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from harness.bench.train.data import LIVE, SYNTHETIC, adapt
+from harness.bench.train.openclip import CONTENDERS, OBJECTIVE, unavailable
+from harness.bench.train.rows import append_rows, check_file
+from harness.bench.train.show import show
+from harness.bench.train.turns import Effort, measure
+from harness.config import EvalConfig, Recipe
+from harness.errors import UserError
+from harness.models import create_model
+from harness.train.processes import joined
+
+# Batches that each worker of a DataLoader has ready.
+AHEAD = 2
+
+
+def bench(
+    recipe: Recipe, kind: str, against: Sequence[str], effort: Effort, thread_count: int | None, out: Path
+) -> None:
+    """Measure, write and show.
+
+    Raises:
+        UserError: for contenders that do not exist or cannot train this pair, and for an ``out`` of something else;
+            before anything is measured.
+    """
+    check_file(out)
+    _check(recipe, against, kind)
+    count = thread_count or recipe.train.threads
+    if count:
+        torch.set_num_threads(count)
+    torch.set_flush_denormal(recipe.train.flush_denormal)
+    with (
+        joined(recipe.train.device) as (processes, device),
+        tempfile.TemporaryDirectory(prefix="clipkd-bench-") as name,
+    ):
+        if processes.world_size > 1:
+            raise UserError("clipkd bench train times one process; start it without torchrun")
+        folder = Path(name)
+        ahead = 0 if kind == SYNTHETIC else AHEAD * recipe.data.workers + 1
+        # Workers load ahead while others have their turn: those batches must be used up before a step counts.
+        effort = replace(effort, warm_up=max(effort.warm_up, ahead))
+        adapted = adapt(_prepared(recipe, effort, compared=bool(against)), kind, folder, effort.all_steps + ahead)
+        rows = measure(adapted, kind, against, effort, device, folder)
+    append_rows(out, rows)
+    console = Console()
+    show(rows, console)
+    console.print(f"{out}: {len(rows)} rows written", markup=False, highlight=False, soft_wrap=True)
+
+
+def _check(recipe: Recipe, against: Sequence[str], kind: str) -> None:
+    unknown = [name for name in against if name not in CONTENDERS]
+    if unknown:
+        raise UserError(f"--against {unknown[0]} is unknown; known: {', '.join(CONTENDERS)}")
+    if against and kind == LIVE:
+        raise UserError(
+            "--against compares on the same data, which is --data synthetic (batches that stay on the device) or "
+            "--data decode (JPEG files); the recipe's own data is not read by others"
+        )
+    if against:
+        models = [create_model(config) for config in (recipe.student, *recipe.all_teachers)]
+        if reason := unavailable(recipe.train.accumulate, *models):
+            raise UserError(f"--against {against[0]} cannot be used here: {reason}")
+
+
+def _prepared(recipe: Recipe, effort: Effort, compared: bool) -> Recipe:
+    """As long as the measurement needs, without evaluation; compared with others, with what they can do too."""
+    steps = max(recipe.schedule.warmup_steps, recipe.train.steps or 0, effort.all_steps)
+    train = recipe.train.model_copy(update={"steps": steps, "epochs": None})
+    update = {"train": train, "eval": EvalConfig()}
+    if compared:
+        update["loss"] = recipe.loss.model_copy(update={"weights": OBJECTIVE})
+        if not recipe.teacher_cache.use:
+            # open_clip's own views of images: a crop of at least 0.9 of the area, nothing else.
+            seen = {"crop": "random_resized", "crop_scale": (0.9, 1.0), "augment": None, "image_size": None}
+            update["data"] = recipe.data.model_copy(update=seen)
+    return recipe.model_copy(update=update)

@@ -1,0 +1,88 @@
+"""What the commands that read pairs have in common: their options, and the sentences about these."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from harness.config import DataConfig
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        help="As data.train in a recipe: a folder of .tar files, a glob, a {00000..00009} range, .csv or .tsv files.",
+    ),
+]
+Root = Annotated[
+    str | None, typer.Option(help="Folder that image paths of a CSV start from (default: the CSV's own folder).")
+]
+ImageKey = Annotated[str, typer.Option(help="CSV column with the image path.")]
+CaptionKey = Annotated[str, typer.Option(help="CSV column with the caption.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Processes; 0 = this one alone. (default: one for each CPU)", show_default=False),
+]
+Fast = Annotated[bool, typer.Option("--fast", help="Read image headers only: quicker, but broken pixels pass.")]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="As data.max_image_pixels: larger images are unusable (default: the recipes').", show_default=False
+    ),
+]
+MaxBadRate = Annotated[
+    float, typer.Option(min=0, max=1, help="As data.max_bad_rate: unusable share above which the command fails.")
+]
+
+
+def config_of(
+    source: list[str], root: str | None, separator: str, image_key: str, caption_key: str, max_pixels: int | None
+) -> "DataConfig":
+    """Make the section of a recipe that names these files.
+
+    Raises:
+        UserError: a value that no recipe may have.
+    """
+    from pydantic import ValidationError
+
+    from harness.config import DataConfig
+    from harness.errors import UserError
+
+    limits = {} if max_pixels is None else {"max_image_pixels": max_pixels}
+    keys = {"csv_separator": separator, "csv_image_key": image_key, "csv_caption_key": caption_key, **limits}
+    try:
+        return DataConfig(train=tuple(source), root=root, **keys)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(f"data.{first['loc'][0]} is {first['input']!r}; {first['msg']}.") from error
+
+
+@contextmanager
+def named_as_options() -> Iterator[None]:
+    """Let a sentence about the keys of a recipe speak of what was typed here."""
+    from harness.errors import UserError
+
+    names = {
+        "data.train": "SOURCE", "data.root": "--root", "data.csv_separator": "--separator",
+        "data.csv_image_key": "--image-key", "data.csv_caption_key": "--caption-key",
+        "data.max_image_pixels": "--max-image-pixels",
+    }  # fmt: skip
+    try:
+        yield
+    except UserError as error:
+        sentence = str(error)
+        for key, name in names.items():
+            sentence = sentence.replace(key, name)
+        raise UserError(sentence) from error
+
+
+def num_workers(given: int | None) -> int:
+    """Return what was given, else the number of CPUs."""
+    import os
+
+    if given is not None:
+        return given
+    # What this process may use: on a shared machine that is less than what the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,26 @@
+"""Section `teacher_cache`: the teacher's embeddings, computed once instead of in every pass."""
+
+from pydantic import Field
+
+from harness.config.section import Section, Text
+
+
+class TeacherCacheConfig(Section):
+    """What `clipkd teacher cache` writes, and whether training reads it."""
+
+    use: bool = Field(
+        False,
+        description="true = train from the cache that `clipkd teacher cache` made of this recipe; the teacher itself "
+        "is neither run nor loaded, and the student sees the cached views.",
+    )
+    views: int | None = Field(
+        None,
+        ge=1,
+        description="Views of each image in the cache, shown in turn, one a pass; null = 4, or 1 where neither crop "
+        "nor augment is random.",
+    )
+    path: Text | None = Field(
+        None,
+        description="Folder of the cache; null = a folder teacher_cache beside the shards or the CSV file, and in "
+        "paths.data_root for synthetic pairs. ${data_root} is replaced.",
+    )

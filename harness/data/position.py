@@ -1,0 +1,80 @@
+"""What a loader's state says beside the position, and whether a run may go on from it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.config import DataConfig
+from harness.data.feeds import Share
+from harness.data.shards import ShardSource
+from harness.data.sources import Opened
+from harness.errors import UserError
+
+# What is compared, and how it is called in the sentence to the user.
+_NAMES = {
+    "cache": "data.cache",
+    "visits": "the number of samples or shards in a pass",
+    "seed": "seed",
+    "global_batch": "train.batch_size",
+    "world_size": "the number of processes",
+    "rank": "the rank",
+    "workers": "data.workers",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the order of the batches depends on.
+
+    Attributes:
+        cache: data.cache.
+        data: the source's fingerprint.
+        visits: how many samples or shards there are, and their weights, as a text.
+        seed: of order and crops.
+        global_batch: pairs in a batch of all processes.
+        world_size: the number of processes; of shards only, as the following.
+        rank: of this process.
+        workers: the number of worker processes of each.
+    """
+
+    cache: str
+    data: str
+    visits: str
+    seed: int
+    global_batch: int
+    world_size: int | None = None
+    rank: int | None = None
+    workers: int | None = None
+
+    def as_dict(self) -> dict[str, int | str | None]:
+        """Return it in plain numbers and texts."""
+        return asdict(self)
+
+    def check(self, saved: Mapping[str, Any]) -> None:
+        """Refuse a state of a run whose batches came in another order.
+
+        Raises:
+            UserError: naming all that differs.
+        """
+        differences = [
+            "data.train holds other samples or shards"
+            if key == "data"
+            else f"{_NAMES[key]} was {saved.get(key)} and is {value}"
+            for key, value in self.as_dict().items()
+            if saved.get(key) != value
+        ]
+        if differences:
+            raise UserError(
+                "the run cannot go on in the same data order, because something has changed since its checkpoint: "
+                f"{'; '.join(differences)}; set it back, or start a new run."
+            )
+
+
+def setting_of(cfg: DataConfig, opened: Opened, share: Share) -> Setting:
+    """Return what the order of the batches of this process depends on."""
+    visits = opened.visits
+    weights = "" if visits.once else f" by weights {', '.join(f'{weight:g}' for weight in visits.weights)}"
+    always = (opened.source.fingerprint(), f"{len(visits)}{weights}", visits.seed, share.global_batch)
+    if cfg.cache == "memory" or not isinstance(opened.source, ShardSource):
+        return Setting(cfg.cache, *always)
+    return Setting(cfg.cache, *always, share.world_size, share.rank, cfg.workers)

@@ -1,0 +1,1 @@
+"""Tools for data sets on disk: check them, convert them."""

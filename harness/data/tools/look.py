@@ -1,0 +1,69 @@
+"""One sample as the tools see it: what it measures, or what is wrong with it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from harness.data.decode import decode
+from harness.data.samples import BadSample, RawSample
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A usable sample: its caption as training reads it, and its image's sides in pixels."""
+
+    caption: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """Decodes a sample as training does.
+
+    Args:
+        max_pixels: as the recipe's data.max_image_pixels.
+        fast: read no more of an image than its header.
+    """
+
+    max_pixels: int
+    fast: bool
+
+    def __call__(self, raw: RawSample) -> Seen | BadSample:
+        """Return what the sample measures, or what is wrong with it."""
+        return self._header(raw) if self.fast else self._pixels(raw)
+
+    def _pixels(self, raw: RawSample) -> Seen | BadSample:
+        decoded = decode(raw, self.max_pixels)
+        if isinstance(decoded, BadSample):
+            return decoded
+        height, width = decoded[0].shape[-2:]
+        return Seen(decoded[1], width, height)
+
+    def _header(self, raw: RawSample) -> Seen | BadSample:
+        caption = decode(replace(raw, image=_PIXEL))  # a fault now is the caption's
+        if isinstance(caption, BadSample):
+            return caption
+        try:
+            with Image.open(io.BytesIO(raw.image) if isinstance(raw.image, bytes) else raw.image) as image:
+                (width, height), mode = image.size, image.mode
+        except MemoryError:
+            raise
+        except Exception:  # a broken header makes PIL raise anything; training's decoder has the words for it
+            return self._pixels(raw)
+        # Too large an image, or one of a rare mode, is for training's decoder to judge too.
+        if width * height > self.max_pixels or mode not in ("RGB", "L", "P", "RGBA", "CMYK"):
+            return self._pixels(raw)
+        return Seen(caption[1], width, height)
+
+
+def _one_pixel() -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(content, "png")
+    return content.getvalue()
+
+
+_PIXEL = _one_pixel()

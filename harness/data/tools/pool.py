@@ -1,0 +1,149 @@
+"""Work spread over processes that end with the one that started them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing.context import BaseContext
+from typing import Any, Protocol, TypeVar
+
+from harness.errors import UserError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Tick = Callable[[], None]  # a piece of work calls it after every sample
+Watch = Callable[[int], None]  # told, a few times a second, how many samples are done
+
+_PAUSE = 0.2  # seconds between two looks at the workers
+_AHEAD = 4  # tasks handed out in advance, for each worker
+
+
+class Work(Protocol[Task, Result]):
+    """What is done with each task; it and its results travel between processes."""
+
+    def __call__(self, task: Task, tick: Tick) -> Result: ...
+
+
+class Stopped(Exception):
+    """Ends a piece of work half done, because the command was interrupted."""
+
+
+def run_ordered(work: Work[Task, Result], tasks: Iterable[Task], *, workers: int, watch: Watch) -> Iterator[Result]:
+    """Yield the result of each task, in the order of the tasks.
+
+    Closing the iterator, as an error or Ctrl-C in its consumer does under `contextlib.closing`, stops the workers at
+    their next sample.
+
+    Args:
+        work: a function that can be pickled.
+        tasks: what it is called with, taken only a little ahead of the results.
+        workers: number of processes; 0 works in this one.
+        watch: called with the number of samples done, by all workers together.
+
+    Raises:
+        UserError: a worker was killed.
+    """
+    if workers == 0:
+        return _here(work, tasks, watch)
+    return _in_processes(work, tasks, workers, watch)
+
+
+def _here(work: Work[Task, Result], tasks: Iterable[Task], watch: Watch) -> Iterator[Result]:
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        watch(done)
+
+    for task in tasks:
+        yield work(task, tick)
+
+
+def _in_processes(work: Work[Task, Result], tasks: Iterable[Task], workers: int, watch: Watch) -> Iterator[Result]:
+    context = _context()
+    done, stop = context.Value("q", 0), context.Event()
+    pool = ProcessPoolExecutor(workers, context, _begin, (done, stop))
+    remaining = iter(tasks)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        while True:
+            waiting.extend(pool.submit(_run, work, task) for task in islice(remaining, workers * _AHEAD - len(waiting)))
+            if not waiting:
+                return
+            while not waiting[0].done():
+                wait([waiting[0]], timeout=_PAUSE)
+                watch(done.value)
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, most likely because memory ran out; run the same command again with fewer "
+            f"--workers than {workers}."
+        ) from error
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """A way to start processes that copies neither threads nor locks of this one."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["harness.data.decode"])  # torch is imported once, not in every worker
+    return context
+
+
+class _Ticker:
+    """Counts a worker's samples into the shared number, some at a time, and notices that it is to stop."""
+
+    def __init__(self, done: Any, stop: Any) -> None:
+        self._done, self._stop = done, stop
+        self._pending, self._last = 0, 0.0
+
+    def __call__(self) -> None:
+        self._pending += 1
+        if time.monotonic() - self._last > _PAUSE / 2:
+            self.flush()
+            if self._stop.is_set():
+                raise Stopped
+
+    def flush(self) -> None:
+        with self._done.get_lock():
+            self._done.value += self._pending
+        self._pending, self._last = 0, time.monotonic()
+
+
+_ticker: _Ticker | None = None  # of this worker process
+
+
+def _begin(done: Any, stop: Any) -> None:
+    global _ticker
+    _ticker = _Ticker(done, stop)
+    # Ctrl-C reaches every process of the terminal; the main one tells the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave at once when the main process is gone: a pool's worker would wait for its next task for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _run(work: Work[Task, Result], task: Task) -> Result:
+    assert _ticker is not None
+    try:
+        return work(task, _ticker)
+    finally:
+        _ticker.flush()

@@ -1,0 +1,84 @@
+"""What a scan adds up: samples, faults by kind and by shard, and how captions and images are distributed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from harness.data.samples import BadSample
+from harness.data.tools.look import Seen
+
+Measures = dict[str, Counter[int]]  # how often each value of a quantity occurs; exact, and small for any data set
+
+CAPTION, WIDTH, HEIGHT = "caption, characters", "image width, pixels", "image height, pixels"
+
+
+def no_measures() -> Measures:
+    """Return empty counts of every quantity that is measured."""
+    return {name: Counter() for name in (CAPTION, WIDTH, HEIGHT)}
+
+
+@dataclass
+class ShardTally:
+    """One shard, or one CSV file: how many samples can be used, and the faults of the others."""
+
+    good: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Tally:
+    """The sum over what was scanned so far.
+
+    Attributes:
+        shards: by name, in the order met.
+        first: of each kind of fault the first sample.
+        measures: how often each length and size occurs among the usable samples.
+    """
+
+    shards: dict[str, ShardTally] = field(default_factory=dict)
+    first: dict[str, BadSample] = field(default_factory=dict)
+    measures: Measures = field(default_factory=no_measures)
+
+    @property
+    def num_good(self) -> int:
+        """Usable samples."""
+        return sum(shard.good for shard in self.shards.values())
+
+    @property
+    def bad(self) -> Counter[str]:
+        """Faults by kind."""
+        return sum((shard.bad for shard in self.shards.values()), Counter())
+
+    def add_good(self, shard: str, seen: Seen) -> None:
+        """Take in a usable sample."""
+        self.shards.setdefault(shard, ShardTally()).good += 1
+        for name, value in ((CAPTION, len(seen.caption)), (WIDTH, seen.width), (HEIGHT, seen.height)):
+            self.measures[name][value] += 1
+
+    def add_bad(self, sample: BadSample) -> None:
+        """Take in a sample that cannot be used, or a shard that breaks off."""
+        self.shards.setdefault(sample.shard, ShardTally()).bad[sample.kind] += 1
+        self.first.setdefault(sample.kind, sample)
+
+    def merge(self, other: Tally) -> None:
+        """Take in what another tally holds."""
+        for name, shard in other.shards.items():
+            mine = self.shards.setdefault(name, ShardTally())
+            mine.good += shard.good
+            mine.bad += shard.bad
+        self.first = other.first | self.first
+        for name, counts in other.measures.items():
+            self.measures[name].update(counts)
+
+
+def spread(counts: Counter[int]) -> tuple[int, int, int] | None:
+    """Return smallest, median (the lower one of two) and largest value, None if there is none."""
+    if not counts:
+        return None
+    half, reached = (counts.total() + 1) // 2, 0
+    for value in sorted(counts):
+        reached += counts[value]
+        if reached >= half:
+            return min(counts), value, max(counts)
+    raise AssertionError("half of the total is always reached")

@@ -1,0 +1,81 @@
+"""Rows of CSV files into one webdataset shard."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+from webdataset.writer import TarWriter
+
+from harness.data.samples import BadSample, RawSample
+from harness.data.tools.look import Look
+from harness.data.tools.place import Place, Record
+from harness.data.tools.pool import Tick
+from harness.data.tools.units import Unit, file_name
+from harness.files import named
+
+# By PIL's name of the format; an MPO, as phones write it, begins with a whole JPEG.
+_ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+
+
+def write_shard(unit: Unit, tick: Tick, *, place: Place, look: Look) -> Record:
+    """Write a unit's usable rows into its shard, and its record.
+
+    Time, owner and mode of the members are fixed: the same rows make the same bytes. A shard without any usable row
+    is not written, which leaves a gap in the numbers as img2dataset does.
+    """
+    name = f"{place.name(unit.number)}.tar"
+    temporary = place.work / f"{name}.{os.getpid()}.tmp"
+    bad: list[BadSample] = []
+    count = 0
+    with named(temporary), temporary.open("wb") as file:
+        with TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o644) as shard:
+            for index, (row, raw) in enumerate(unit.rows, unit.start):
+                sample = _members(raw, f"{index:09d}", row, look)
+                if isinstance(sample, BadSample):
+                    bad.append(sample)
+                else:
+                    shard.write(sample)
+                    count += 1
+                tick()
+        file.flush()
+        os.fsync(file.fileno())
+    size = temporary.stat().st_size
+    if count:
+        temporary.replace(place.out / name)
+    else:
+        temporary.unlink()
+    record = Record.of(count, name, size, bad)
+    place.save(unit.number, record)
+    return record
+
+
+def _members(raw: RawSample, key: str, row: int, look: Look) -> dict[str, bytes | str] | BadSample:
+    """Return a sample's members by ending: the image's bytes as they are, the caption, and where both are from."""
+    if isinstance(raw.image, Path):
+        try:
+            raw = replace(raw, image=raw.image.read_bytes())
+        except (OSError, ValueError) as error:  # not there, not readable, or no path at all
+            return BadSample(raw.key, raw.shard, "missing_image", str(error))
+    seen = look(raw)
+    if isinstance(seen, BadSample):
+        return seen
+    assert isinstance(raw.image, bytes) and isinstance(raw.caption, str)
+    kind = str(Image.open(io.BytesIO(raw.image)).format)
+    if kind not in _ENDINGS:
+        reason = f"a {kind}; shards hold JPEG, PNG and WebP, and images are never encoded anew"
+        return BadSample(raw.key, raw.shard, "unstorable_image", reason)
+    about = {
+        "caption": raw.caption, "key": key, "width": seen.width, "height": seen.height,
+        "filepath": raw.key, "csv": file_name(raw.shard), "row": row,
+    }  # fmt: skip
+    return {
+        "__key__": key,
+        _ENDINGS[kind]: raw.image,
+        "txt": raw.caption.encode(),
+        "json": json.dumps(about, ensure_ascii=False).encode(),
+    }

@@ -1,0 +1,46 @@
+"""The recipe's loss, sized for its models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import kdlosses
+from harness.config import LossConfig
+from harness.errors import UserError
+from harness.models import LoadedModel
+from kdlosses import CLIPKDLoss, DistillLoss
+from kdlosses.backends import create
+
+_READ_THE_SCALE = {"contrastive", "crd", "gd"}
+
+
+def build_loss(
+    config: LossConfig,
+    student: LoadedModel,
+    teachers: Sequence[LoadedModel],
+    weights: Sequence[float] | None = None,
+) -> DistillLoss:
+    """The weighted sum of terms; with several teachers, over all of them.
+
+    Raises:
+        UserError: the recipe's ``loss`` section does not fit the models.
+    """
+    try:
+        options = config.backend_options
+        backend = create(config.backend, **options) if options else config.backend
+        settings: dict[str, Any] = {"variant": config.variant, "backend": backend}
+        if not teachers:
+            return CLIPKDLoss(dict(config.weights), **settings)
+        settings["student_dim"] = student.embed_dim
+        if len(teachers) == 1:
+            return CLIPKDLoss(dict(config.weights), teacher_dim=teachers[0].embed_dim, **settings)
+        widths = [teacher.embed_dim for teacher in teachers]
+        return kdlosses.MultiTeacherLoss(dict(config.weights), teacher_dims=widths, teacher_weights=weights, **settings)
+    except ValueError as error:
+        raise UserError(f"recipe key loss: {error}") from error
+
+
+def reads_student_scale(config: LossConfig) -> bool:
+    """Whether any term's gradient reaches the student's logit scale."""
+    return not _READ_THE_SCALE.isdisjoint(config.active)

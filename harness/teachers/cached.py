@@ -1,0 +1,65 @@
+"""What a teacher's cache gives back: for one sample, and for a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from harness.data.view import Box
+
+# A teacher's embeddings of image and caption, float16: [D] of a sample, [B, D] of a batch.
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class CachedView:
+    """One view of one sample, as the teachers saw it.
+
+    Attributes:
+        box: the crop; None for the whole image.
+        map: the affine map of the augmentation, float32 [2, 3]; None for none.
+        features: each teacher's embeddings of this view and of the caption, float16 [D] each.
+    """
+
+    box: Box | None
+    map: Tensor | None
+    features: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class CachedTeacher:
+    """What the teachers said about a batch.
+
+    Attributes:
+        features: each teacher's embeddings of the images and of the captions, float16 [B, D] each.
+        maps: the affine maps that the student's images still need, float32 [B, 2, 3]; None for none.
+    """
+
+    features: tuple[Pair, ...]
+    maps: Tensor | None
+
+    @classmethod
+    def stack(cls, views: list[CachedView]) -> CachedTeacher:
+        """Put the views of a batch's samples together."""
+        each = zip(*(view.features for view in views), strict=True)
+        features = tuple(tuple(torch.stack(rows) for rows in zip(*pairs, strict=True)) for pairs in each)
+        return cls(features, None if views[0].map is None else torch.stack([view.map for view in views]))
+
+    def part(self, rows: slice) -> CachedTeacher:
+        """Return some of the rows."""
+        features = tuple((image[rows], text[rows]) for image, text in self.features)
+        return CachedTeacher(features, None if self.maps is None else self.maps[rows])
+
+    def to(self, device: torch.device) -> CachedTeacher:
+        """Return a copy on a device, without waiting for it."""
+        features = tuple(tuple(rows.to(device, non_blocking=True) for rows in pair) for pair in self.features)
+        return CachedTeacher(features, None if self.maps is None else self.maps.to(device, non_blocking=True))
+
+    def pin_memory(self) -> CachedTeacher:
+        """Return a copy in page-locked memory."""
+        features = tuple(tuple(rows.pin_memory() for rows in pair) for pair in self.features)
+        return CachedTeacher(features, None if self.maps is None else self.maps.pin_memory())

@@ -1,0 +1,135 @@
+"""Which teacher a recipe means and how it is fed, told without loading its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+from harness.config import ModelConfig
+from harness.errors import UserError
+from harness.model_folders import CONFIG, find_folder, folder_name, read_config
+from harness.models import register_config
+
+_PROBE = ("a photo of a cat", "Größe: 3 km², naïve café!", "x " * 200)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A model as its recipe section names it.
+
+    Attributes:
+        name: for people and file names.
+        config: its open_clip model config.
+        weights: what tells its weights apart from others: a file's digest, a tag, or "random".
+        mean: of its input's normalization.
+        std: likewise.
+        source: what open_clip's factory calls it.
+    """
+
+    name: str
+    config: dict[str, Any]
+    weights: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+
+    @property
+    def image_size(self) -> int:
+        """Side of its input in pixels."""
+        return _image_size(self.config)
+
+    def tokenizer(self) -> str:
+        """Digest of what its tokenizer makes of some texts."""
+        ids = open_clip.get_tokenizer(self.source)(list(_PROBE))
+        return digest([list(ids.shape), ids.tolist()])
+
+
+def identify(config: ModelConfig) -> Identity:
+    """Tell a model apart from others by the recipe's section `student` or `teacher`.
+
+    Raises:
+        UserError: the model is not there.
+    """
+    folder, model_cfg = _find(config)
+    if folder is not None:
+        view = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("preprocess_cfg", {})
+        weights, source = _folder_weights(folder), f"local-dir:{folder}"
+        return Identity(folder_name(folder), model_cfg, weights, *_normalization(view), source)
+    tag = open_clip.get_pretrained_cfg(config.model, config.pretrained) if config.pretrained else {}
+    return Identity(config.model, model_cfg, _named_weights(config, bool(tag)), *_normalization(tag), config.model)
+
+
+def input_size(config: ModelConfig) -> int:
+    """Side of a model's input in pixels."""
+    return _image_size(_find(config)[1])
+
+
+def _find(config: ModelConfig) -> tuple[Path | None, dict[str, Any]]:
+    """Return the model's folder, if it is one, and its open_clip config."""
+    if config.config is not None:
+        register_config(config.model, config.config)
+        return None, config.config  # as written: what is registered has the paths of this machine
+    if folder := find_folder(config.model):
+        return folder, read_config(folder, config.model)
+    found = open_clip.get_model_config(config.model)
+    if found is None:
+        raise UserError(
+            f"model {config.model!r} is neither a folder nor an open_clip model; write a path, run:PATH, "
+            "local-dir:PATH, shipped:NAME or a name from open_clip.list_models()"
+        )
+    return None, found
+
+
+def _image_size(model_cfg: dict[str, Any]) -> int:
+    size = model_cfg["vision_cfg"].get("image_size", 224)
+    return size if isinstance(size, int) else max(size)
+
+
+def digest(value: Any) -> str:
+    """Return 16 hexadecimal digits that depend on a value that JSON can hold."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file, read piece by piece."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 24):
+            sha.update(piece)
+    return sha.hexdigest()
+
+
+def digest_ends(path: Path, size: int = 1 << 16) -> str:
+    """Return a digest of a file's first and last bytes: tar files are padded, so their sizes seldom differ alone."""
+    with path.open("rb") as file:
+        first = file.read(size)
+        file.seek(max(0, path.stat().st_size - size))
+        return hashlib.blake2b(first + file.read(size), digest_size=8).hexdigest()
+
+
+def _normalization(view: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation; open_clip falls back on OpenAI's."""
+    return tuple(view.get("mean", OPENAI_DATASET_MEAN)), tuple(view.get("std", OPENAI_DATASET_STD))
+
+
+def _folder_weights(folder: Path) -> str:
+    files = sorted([*folder.glob("open_clip_*.safetensors"), *folder.glob("open_clip_*.bin")])
+    return "sha256 " + " ".join(digest_file(file) for file in files)
+
+
+def _named_weights(config: ModelConfig, is_tag: bool) -> str:
+    if config.pretrained is None:
+        return "random"
+    if is_tag:
+        return f"open_clip's {config.pretrained} of {config.model}"
+    path = Path(config.pretrained)
+    if not path.is_file():
+        raise UserError(f"weights {config.pretrained!r} of {config.model} are neither an open_clip tag nor a file")
+    return f"sha256 {digest_file(path)}"

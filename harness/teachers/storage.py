@@ -1,0 +1,139 @@
+"""The files of a cache: written whole or not at all, read without being loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from harness.data.samples import BadSample
+from harness.errors import UserError
+from harness.files import named
+from harness.teachers.fingerprint import Fingerprint
+from harness.teachers.identity import digest
+
+META = "cache.json"
+_HEADER = "teacher_cache"
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What all files of a cache share.
+
+    Attributes:
+        teacher: its name.
+        fingerprint: what its embeddings depend on beside the data.
+        weights: digest of the weights that computed them.
+        embed_dim: width of the embeddings.
+        scalars: the teacher's outputs that are the same for every batch.
+        environment: versions and machine, for the record.
+    """
+
+    teacher: str
+    fingerprint: Fingerprint
+    weights: str
+    embed_dim: int
+    scalars: dict[str, float]
+    environment: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Meta:
+        """Read the cache.json of a cache's folder.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        try:
+            return cls(**json.loads((folder / META).read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            message = f"{folder / META} is damaged ({error}); delete the folder and make the cache again"
+            raise UserError(message) from error
+
+    def write(self, folder: Path) -> None:
+        """Write it into a cache's folder."""
+        with _whole(folder / META) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def folder_in(home: Path, teacher: str, fingerprint: Fingerprint) -> Path:
+    """Return the folder of a cache: a teacher may have been renamed since, the fingerprint decides."""
+    mark = digest(fingerprint)
+    there = sorted(path.parent for path in home.glob(f"*-{mark}/{META}"))
+    return there[0] if there else home / f"{re.sub('[^A-Za-z0-9_.-]+', '-', teacher)}-{mark}"
+
+
+def write_part(path: Path, tensors: dict[str, Tensor], bad: list[BadSample], facts: dict[str, Any], mark: str) -> None:
+    """Write the embeddings of one part of the data.
+
+    Args:
+        path: the file, beside the cache.json.
+        tensors: by name; `bad_ids` belongs to `bad`.
+        bad: the samples that could not be used.
+        facts: of the data file.
+        mark: digest of the cache's fingerprint.
+    """
+    # One entry: safetensors writes several in any order, and the same content should be the same file.
+    header = {_HEADER: json.dumps({"cache": mark, "data": facts, "bad": [asdict(sample) for sample in bad]})}
+    for leftover in path.parent.glob(f"{escape(path.name)}.*.tmp"):
+        leftover.unlink()
+    with _whole(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=header)
+        # safetensors makes a file that only its owner can read.
+        shutil.copymode(path.parent / META, temporary)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return what `write_part` was given beside tensors: `cache`, `data`, `bad`.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads(file.metadata()[_HEADER])
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def map_part(path: Path) -> dict[str, Tensor]:
+    """Return a part's tensors, which read the file as they are used and take no memory of their own.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is no readable part of a teacher cache ({error}); delete it and make the cache again")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary name, flush what was written there to the disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Several commands may share the work on one folder.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with named(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

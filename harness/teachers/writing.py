@@ -1,0 +1,128 @@
+"""Parts of the data through the teacher and into the cache's files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness.config import DataConfig
+from harness.data.bad import BadSampleLog
+from harness.data.tools.display import WorkDisplay
+from harness.data.view import View
+from harness.teachers.decoding import Piece, Pieces, Views, decode_parts
+from harness.teachers.embed import Embedder
+from harness.teachers.fingerprint import Fingerprint
+from harness.teachers.identity import digest
+from harness.teachers.parts import Part
+from harness.teachers.report import Report
+from harness.teachers.storage import write_part
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one teacher is to do.
+
+    Attributes:
+        data: the recipe's section.
+        fingerprint: of the cache.
+        embedder: the teacher.
+        todo: the parts to make, by their files.
+    """
+
+    data: DataConfig
+    fingerprint: Fingerprint
+    embedder: Embedder
+    todo: dict[Path, Part]
+
+    def pieces(self) -> Pieces:
+        """Return the parts, ready to be decoded."""
+        count = self.fingerprint["teacher_cache.views"]
+        view = View(self.fingerprint["data.image_size"], self.data.crop, self.data.crop_scale)
+        return Pieces(
+            list(self.todo.values()),
+            Views(view, count, self.data.augment),
+            self.embedder.teacher.tokenizer,
+            max(1, self.embedder.batch_size // count),
+            self.data.max_image_pixels,
+        )
+
+    def num_samples(self) -> int | None:
+        """Return how many samples the parts hold, None where a shard would have to be read for it."""
+        sizes = [None if part.indices is None else len(part.indices) for part in self.todo.values()]
+        return None if None in sizes else sum(sizes)
+
+
+def write_parts(job: Job, report: Report) -> None:
+    """Embed the job's parts and write each as soon as it is complete.
+
+    Raises:
+        UserError: too many samples are bad, or an embedding is not finite.
+    """
+    paths = list(job.todo)
+    log = BadSampleLog(paths[0].parent / "bad_samples.jsonl", job.data.max_bad_rate)
+    start = time.perf_counter()
+    with WorkDisplay("caching", "files", len(paths), job.num_samples()) as display:
+        for number, pieces in _complete_parts(job, log, display):
+            path = paths[number]
+            _write(path, pieces, job)
+            report.written += 1
+            report.samples += sum(map(len, pieces))
+            report.bytes += path.stat().st_size
+            display.unit_done()
+    log.add([], 0, complete=True)
+    report.seconds += time.perf_counter() - start
+    if log.counts:
+        report.bad += log.counts
+        report.bad_lists.append(log.path)
+
+
+def _complete_parts(job: Job, log: BadSampleLog, display: WorkDisplay) -> Iterator[tuple[int, list[Piece]]]:
+    """Embed piece by piece; yield the number of each part with all its pieces when it is complete."""
+    waiting: dict[int, list[Piece]] = {}
+    done = 0
+    for piece in decode_parts(job.pieces(), job.data.workers):
+        log.add([sample for _, sample in piece.bad], len(piece))
+        _embed(piece, job.embedder)
+        waiting.setdefault(piece.part, []).append(piece)
+        done += len(piece)
+        display.watch(done)
+        if piece.last:
+            yield piece.part, waiting.pop(piece.part)
+
+
+def _embed(piece: Piece, embedder: Embedder) -> None:
+    """Put embeddings in the place of the images."""
+    if piece.images is None:
+        return
+    maps = piece.rows.get("maps")
+    features = embedder.images(piece.images, None if maps is None else maps.flatten(0, 1))
+    piece.rows["image_features"] = features.unflatten(0, (len(piece), -1))
+    piece.rows["text_features"] = embedder.texts(piece.rows["tokens"])
+    piece.images = None
+
+
+def _write(path: Path, pieces: list[Piece], job: Job) -> None:
+    tensors = _joined(pieces)
+    # A shard that broke off is listed, but has no id.
+    bad = {identity: sample for piece in pieces for identity, sample in piece.bad if identity is not None}
+    tensors["bad_ids"] = torch.tensor(list(bad), dtype=torch.int64)
+    write_part(path, tensors, list(bad.values()), job.todo[path].file.facts, digest(job.fingerprint))
+
+
+def _joined(pieces: list[Piece]) -> dict[str, Tensor]:
+    """Put the rows of a part together, in the order of their ids, each id once."""
+    full = [piece.rows for piece in pieces if piece.rows]
+    if not full:
+        return {name: torch.empty(0, dtype=torch.int64) for name in ("ids", "keys", "checks")}
+    rows = {name: torch.cat([piece[name] for piece in full]) for name in full[0]}
+    order = torch.sort(rows["ids"], stable=True).indices
+    ids = rows["ids"][order]
+    # The same line twice in a CSV is the same sample.
+    new = torch.ones(len(ids), dtype=torch.bool)
+    new[1:] = ids[1:] != ids[:-1]
+    return {name: values[order[new]] for name, values in rows.items()}

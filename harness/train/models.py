@@ -1,0 +1,66 @@
+"""The models of a run, built, tried and put where they train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from harness.config import Recipe
+from harness.models import LoadedModel, create_model
+from harness.probe import probe
+from harness.task import DistillTask, teacher_roles
+from harness.teachers.lookup import TeacherCache
+from harness.train.parallel import one_element_scale, spread
+from harness.train.processes import Processes
+from kdlosses import share_parameters
+
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Models:
+    """Student, teachers, and the task that trains the one with the others."""
+
+    student: LoadedModel
+    teachers: list[LoadedModel]
+    task: DistillTask
+
+    def by_role(self, *, live: bool = False) -> dict[str, LoadedModel]:
+        """The models under the recipe's names; ``live`` leaves out teachers that no term reads."""
+        teachers = self.task.live if live else self.teachers
+        return {"student": self.student, **dict(zip(teacher_roles(len(teachers)), teachers, strict=True))}
+
+
+def build_models(
+    recipe: Recipe, processes: Processes, device: torch.device, cache: TeacherCache | None = None
+) -> Models:
+    """Make the recipe's models, alike on all processes; with a cache, what stands in for the teachers.
+
+    Raises:
+        UserError: one cannot be made, or cannot embed an image and a text.
+    """
+    train = recipe.train
+    torch.manual_seed(recipe.seed)
+    student = create_model(recipe.student)
+    teachers = cache.stand_ins() if cache else [create_model(config) for config in recipe.all_teachers]
+    weights = [teacher.weight for teacher in recipe.teachers] or None
+    probe(student, "student")
+    for role, model in zip(teacher_roles(len(teachers)), teachers if cache is None else [], strict=cache is None):
+        probe(model, role)
+    task = DistillTask(student, teachers, recipe.loss, _AUTOCAST[train.precision], weights)
+    towers = (task.student, *task.teachers)
+    if train.parallel == "fsdp2" and processes.world_size > 1:
+        for model in towers:
+            one_element_scale(model)
+        # FSDP2 gathers parameters into tensors that inference mode would not let it free.
+        task.teach_in = torch.no_grad
+    task.to(device)
+    if train.channels_last:
+        task.to(memory_format=torch.channels_last)
+    if train.compile:
+        for model in towers:
+            model.compile()
+    spread(task, train.parallel, processes, device)
+    share_parameters(task.loss)
+    return Models(student, teachers, task)

@@ -1,0 +1,106 @@
+"""The processes of a run: who this one is, and the few words they exchange outside the losses."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from harness.errors import UserError
+from harness.models import pick_device
+
+
+class Signal(IntEnum):
+    """What a process tells the others before each step; the largest wins."""
+
+    GO = 0
+    STOP = 1  # take this step, save, leave
+    FAILED = 2  # this process cannot go on
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run, as torchrun numbers them.
+
+    Args:
+        rank: number of this process.
+        local_rank: its number on this machine, which picks its GPU.
+        world_size: how many there are.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.rank == 0
+
+    def worst(self, signal: Signal) -> Signal:
+        """The largest of all processes' signals. It travels between CPUs, so no GPU is waited for."""
+        if self.world_size == 1:
+            return signal
+        told = torch.tensor(int(signal))
+        dist.all_reduce(told, op=dist.ReduceOp.MAX)
+        return Signal(int(told))
+
+    def gather(self, value: Any) -> list[Any] | None:
+        """Every process's value, by rank, on the main process; None elsewhere."""
+        if self.world_size == 1:
+            return [value]
+        found: list[Any] | None = [None] * self.world_size if self.is_main else None
+        dist.gather_object(value, found)
+        return found
+
+    def same_for_all(self, value: Any) -> Any:
+        """The main process's value, on every process."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} of {self.world_size} on {socket.gethostname()}"
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[Processes, torch.device]]:
+    """Join the processes that torchrun started, or be the only one; leave them at the end.
+
+    Args:
+        device: the recipe's ``train.device``.
+
+    Raises:
+        UserError: no such device, or fewer GPUs than processes on this machine.
+    """
+    processes = _from_environment()
+    chosen = pick_device(device, processes.local_rank)
+    if processes.world_size == 1 or dist.is_initialized():
+        yield processes, chosen
+        return
+    # Both: tensors on GPUs go through NCCL, and words between CPUs through gloo without a GPU's waiting.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield processes, chosen
+    finally:
+        dist.destroy_process_group()
+
+
+def _from_environment() -> Processes:
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    given = {name: os.environ[name] for name in names if name in os.environ}
+    if "WORLD_SIZE" not in given:
+        return Processes()
+    if len(given) < len(names):
+        missing = ", ".join(name for name in names if name not in given)
+        raise UserError(f"WORLD_SIZE is set but {missing} not; start several processes with torchrun, which sets all")
+    return Processes(int(given["RANK"]), int(given["LOCAL_RANK"]), int(given["WORLD_SIZE"]))

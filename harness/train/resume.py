@@ -1,0 +1,108 @@
+"""Where a run starts: from nothing, or from the newest checkpoint in its folder if that belongs to the same recipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.checkpoint import list_checkpoints
+from harness.config import Recipe, parse_recipe
+from harness.errors import UserError
+from harness.runs import DONE
+
+# A change of these leaves the training what it was, up to rounding; what the data keys among them change in the order
+# of samples is the loader's to refuse.
+_SOUND = (
+    "name",
+    "description",
+    "paths.",
+    "eval.",
+    "data.workers",
+    "data.max_bad_rate",
+    "loss.backend",
+    "train.accumulate",
+    "train.compile",
+    "train.channels_last",
+    "train.device",
+    "train.keep",
+    "train.log_every",
+    "train.max_nonfinite",
+    "train.nonfinite",
+    "train.save_every",
+    "train.stall_",
+    "train.threads",
+)
+
+
+def find_start(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """The checkpoint to go on from; None to start from nothing.
+
+    Raises:
+        UserError: the folder holds checkpoints and neither ``resume`` nor ``overwrite`` says what to do with them; none
+            of them can be read; or the recipe has changed in a way that would make another run of it.
+    """
+    found = list_checkpoints(out / "checkpoints")
+    if overwrite or not found:
+        return None
+    if not resume:
+        raise UserError(
+            f"{out} holds an interrupted run with checkpoints up to {found[-1].name}; add --resume to go on from "
+            "there, or --overwrite to lose it and start over"
+        )
+    state = newest_loadable(found)
+    check_same(recipe, parse_recipe(state["recipe"], f"the recipe in {out}"), out)
+    return state
+
+
+def newest_loadable(paths: list[Path]) -> dict[str, Any]:
+    """The newest checkpoint that can be read; older ones are what a broken disk leaves, and are said."""
+    for path in reversed(paths):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # the reader of pickles fails on garbage in every way there is
+            reason = " ".join(str(error).split())[:200]
+            print(f"WARNING: the checkpoint {path} cannot be read ({reason}); trying the one before", file=sys.stderr)
+    raise UserError(f"none of the checkpoints in {paths[0].parent} can be read; start over with --overwrite")
+
+
+def check_same(recipe: Recipe, saved: Recipe, out: Path) -> None:
+    """Refuse a recipe that would not continue the saved one, naming each difference; say the harmless ones."""
+    changes = list(_changes(saved.model_dump(mode="json"), recipe.model_dump(mode="json")))
+    lengths = ("train.steps", "train.epochs") if recipe.schedule.kind == "constant" else ()
+    sound = [change for change in changes if change[0].startswith(_SOUND) or change[0] in lengths]
+    other = [change for change in changes if change not in sound]
+    if other:
+        told = "; ".join(f"{key} was {was!r} and is {now!r}" for key, was, now in other)
+        raise UserError(
+            f"{out} was started with another recipe: {told}; resume with the recipe in {out / 'recipe.yaml'}, or "
+            "choose another --out for the new one"
+        )
+    for key, was, now in sound:
+        print(f"resuming with {key} changed from {was!r} to {now!r}", file=sys.stderr)
+
+
+def check_world(state: dict[str, Any], world_size: int) -> None:
+    """Say that the number of processes has changed; whether the data allows it is the loader's to say."""
+    if state["world_size"] != world_size:
+        print(
+            f"resuming on {world_size} processes what ran on {state['world_size']}: the batches stay the same, dropout "
+            "and masks are drawn anew",
+            file=sys.stderr,
+        )
+
+
+def is_finished(out: Path) -> bool:
+    """Whether the run in this folder has come to its end."""
+    return (out / DONE).exists()
+
+
+def _changes(was: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(was, dict) and isinstance(now, dict) and not key.endswith(".config"):
+        for name in {**was, **now}:
+            yield from _changes(was.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif was != now:
+        yield key, was, now

@@ -1,0 +1,139 @@
+"""One recipe in, one run folder out."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.config import Recipe
+from harness.errors import Terminated, UserError
+from harness.evaluate import evaluate
+from harness.evaluate.layout import inspect
+from harness.export import export_model
+from harness.files import read_json, write_json
+from harness.models import LoadedModel, create_model
+from harness.runs import DONE, check_folder, prepare_run, record_resume
+from harness.train.parallel import student_state
+from harness.train.processes import Processes, joined
+from harness.train.resume import check_world, find_start, is_finished
+from harness.train.trainer import Trainer
+
+
+def train(
+    recipe: Recipe, out: Path, *, command: str | None = None, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Train the recipe's student, export it, evaluate it, and write everything into ``out``.
+
+    Under torchrun every process calls this; the first one writes.
+
+    Args:
+        recipe: what to run.
+        out: the run folder.
+        command: what the user typed, for the record; this process's command line by default.
+        resume: go on from the newest checkpoint in ``out``, or begin where there is none; a finished run is left alone.
+        overwrite: begin anew, whatever an interrupted run has left in ``out``.
+
+    Returns:
+        The content of ``out/summary.json``: name, steps, seconds, images_per_second, parameters, metrics by set.
+
+    Raises:
+        UserError: for anything the user can mend.
+        Terminated: SIGTERM came; the run is saved and can be resumed.
+    """
+    with joined(recipe.train.device) as (processes, device):
+        start = _start(recipe, out, processes, device, command, resume=resume, overwrite=overwrite)
+        if resume and is_finished(out):
+            return read_json(out / DONE)
+        trainer = Trainer(recipe, out, device, processes, start)
+        if not trainer.run():
+            raise Terminated(
+                f"stopped by SIGTERM and saved in {out}; the same command with --resume goes on from there"
+            )
+        return _finish(trainer)
+
+
+def _start(
+    recipe: Recipe,
+    out: Path,
+    processes: Processes,
+    device: torch.device,
+    command: str | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> dict[str, Any] | None:
+    """Check what can be checked before hours of training, and make the run folder; the checkpoint to go on from."""
+    for item in recipe.eval.sets:
+        if item.synthetic is None:
+            inspect(item)
+    _set_up_torch(recipe)
+    if resume and is_finished(out):
+        return None
+    problem, start = None, None
+    try:
+        check_folder(out)
+        start = find_start(recipe, out, resume=resume, overwrite=overwrite)
+        if processes.is_main:
+            if start is None:
+                prepare_run(recipe, out, command, device)
+            else:
+                check_world(start, processes.world_size)
+                record_resume(out, start["step"], command, device)
+    except UserError as error:
+        problem = error
+    # All or none: a process that went on alone would wait for the others for ever.
+    refused = processes.same_for_all(None if problem is None else str(problem))
+    if problem is not None or refused:
+        raise problem or UserError(refused)
+    return start
+
+
+def _finish(trainer: Trainer) -> dict[str, Any]:
+    """Export, evaluate and sum up; the main process's work."""
+    recipe, out, main = trainer.recipe, trainer.out, trainer.processes.is_main
+    weights = student_state(trainer.task, trainer.parallel)
+    student = trainer.models.student
+    if main and trainer.parallel == "fsdp2":
+        student = create_model(recipe.student)
+        student.model.load_state_dict(weights)
+        student.model.to(trainer.device)
+    seconds = trainer.interval.seconds
+    if not main:
+        return {}
+    export_model(student, out / "export", metadata={"recipe": recipe.name, "steps": trainer.steps})
+    metrics = _evaluate(student, recipe, out, trainer.device)
+    summary = {
+        "name": recipe.name,
+        "model": student.name,
+        "parameters": student.parameters,
+        "steps": trainer.steps,
+        "seconds": round(seconds, 2),
+        "images_per_second": round(trainer.steps * recipe.train.batch_size / seconds, 1),
+        "processes": trainer.processes.world_size,
+        "bad_samples": dict(trainer.loader.bad.counts),
+        "nonfinite_steps": trainer.health.count,
+        "metrics": metrics,
+    }
+    write_json(out / DONE, summary)
+    return summary
+
+
+def _evaluate(student: LoadedModel, recipe: Recipe, out: Path, device: torch.device) -> dict[str, dict[str, float]]:
+    try:
+        sets = list(recipe.eval.sets)
+        return evaluate(student, sets, batch_size=recipe.eval.batch_size, device=device, out=out / "eval")
+    except UserError as error:
+        way_on = f"the trained model is safe in {out / 'export'}: mend the set and run `clipkd eval {out}`"
+        raise UserError(f"{error}; {way_on}") from error
+
+
+def _set_up_torch(recipe: Recipe) -> None:
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    torch.set_flush_denormal(recipe.train.flush_denormal)
+    torch.backends.cudnn.benchmark = True  # all batches of a run have one shape
+    # In fp16 the scaler skips the first steps, as it should; torch then suspects the wrong order of calls.
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)

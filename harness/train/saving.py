@@ -1,0 +1,90 @@
+"""All that a run needs to go on as if it had never stopped, as one dict of plain values and tensors."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+
+from harness.config import dump_recipe
+from harness.errors import UserError
+from harness.train.parallel import (
+    load_optimizer_state,
+    load_student_state,
+    optimizer_state,
+    student_state,
+)
+
+if TYPE_CHECKING:
+    from harness.train.trainer import Trainer
+
+
+def capture(trainer: Trainer, step: int) -> dict[str, Any] | None:
+    """The state after ``step``: on the main process all of it, elsewhere None, though every process must call it.
+
+    The teacher is never part of it.
+    """
+    kind = trainer.parallel
+    task = trainer.task
+    student, optimizer = student_state(task, kind), optimizer_state(task, kind, trainer.optimizer)
+    ranks = trainer.processes.gather({**_random_state(trainer), "loader": trainer.loader.state_dict()})
+    if not trainer.processes.is_main:
+        return None
+    return {
+        "step": step,
+        "name": trainer.recipe.name,
+        "recipe": dump_recipe(trainer.recipe),
+        "world_size": trainer.processes.world_size,
+        "state_dict": student,
+        "loss": task.loss.state_dict(),
+        "optimizer": optimizer,
+        "schedule": trainer.schedule.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "interval": trainer.interval.state_dict(),
+        "nonfinite": trainer.health.count,
+        "ranks": ranks,
+    }
+
+
+def restore(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Put everything but the data's position back; that one is the loader's to start from."""
+    task, kind = trainer.task, trainer.parallel
+    try:
+        load_student_state(task, kind, state["state_dict"])
+        task.loss.load_state_dict(state["loss"])
+        load_optimizer_state(task, kind, trainer.optimizer, state["optimizer"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"the checkpoint of step {state['step']} does not fit the recipe's models and loss ({reason}); resume it "
+            "with the software that wrote it, or start over with --overwrite"
+        ) from error
+    trainer.schedule.load_state_dict(state["schedule"])
+    trainer.scaler.load_state_dict(state["scaler"])
+    trainer.interval.load_state_dict(state["interval"], trainer.device)
+    trainer.health.count = state["nonfinite"]
+    rank = trainer.processes.rank
+    if rank < len(state["ranks"]):
+        _set_random_state(trainer, state["ranks"][rank])
+
+
+def _random_state(trainer: Trainer) -> dict[str, Any]:
+    kind, keys, *rest = numpy.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(trainer.device) if trainer.device.type == "cuda" else None,
+        "own": trainer.generator.get_state(),
+        "python": random.getstate(),
+        "numpy": [kind, keys.tolist(), *rest],
+    }
+
+
+def _set_random_state(trainer: Trainer, state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    trainer.generator.set_state(state["own"])
+    random.setstate(state["python"])
+    numpy.random.set_state(tuple(state["numpy"]))
+    if state["cuda"] is not None and trainer.device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], trainer.device)

@@ -1,0 +1,292 @@
+"""Models, data, optimizer and the loop over steps of one process of a run."""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from harness.checkpoint import save_checkpoint
+from harness.config import Recipe
+from harness.data import Batch, BatchAugment, Loader, build_loader
+from harness.data.dataloader import lost_worker
+from harness.errors import UserError
+from harness.metrics import Interval, MetricsWriter
+from harness.optim import build_optimizer, build_schedule
+from harness.progress import Display, make_display
+from harness.teachers.opening import open_cache
+from harness.teachers.replay import apply_maps
+from harness.train.clipping import clip_gradients
+from harness.train.health import Health
+from harness.train.models import build_models
+from harness.train.processes import Processes, Signal
+from harness.train.saving import capture, restore
+from harness.train.signals import watching_for_sigterm
+from harness.train.step import forward_backward
+from harness.train.words import describe, tell_bad
+from harness.watchdog import Watchdog
+from kdlosses.layers import MAX_LOGIT_SCALE
+
+
+class Trainer:
+    """Builds everything a recipe asks for, and takes its steps.
+
+    Args:
+        recipe: what to run.
+        out: the run folder, which exists.
+        device: of this process.
+        processes: of the run.
+        start: the checkpoint to go on from, or None.
+
+    Raises:
+        UserError: for anything the user can mend.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        device: torch.device,
+        processes: Processes | None = None,
+        start: dict[str, Any] | None = None,
+    ) -> None:
+        self.recipe, self.out, self.device = recipe, out, device
+        self.processes = processes or Processes()
+        self.parallel = recipe.train.parallel if self.processes.world_size > 1 else "ddp"
+        self.batch_size = self._share_of_batch()
+        self.cache = open_cache(recipe) if recipe.teacher_cache.use else None
+        self.models = build_models(recipe, self.processes, device, self.cache)
+        self.task = self.models.task
+        self.loader = self._build_loader(start)
+        self.steps = recipe.train.steps or self._steps_of_epochs(recipe.train.epochs)
+        self._check_warm_up()
+        self.augment = BatchAugment(recipe.data.augment)
+        self._build_optimizer()
+        self._seed_own_draws()
+        self.interval = Interval(recipe.train.batch_size)
+        self.health = Health(self._own_file("nonfinite"), recipe.train.nonfinite, recipe.train.max_nonfinite)
+        self.first = 1
+        if start is not None:
+            restore(self, start)
+            self.first = start["step"] + 1
+
+    def run(self) -> bool:
+        """Take every step that is left; False when SIGTERM has ended the run early, after a checkpoint."""
+        writer = None
+        if self.processes.is_main:
+            writer = MetricsWriter(self.out / "metrics.jsonl", up_to=self.first - 1 if self.first > 1 else None)
+        self.task.train()
+        try:
+            with (
+                make_display(self.recipe.name, self.steps, quiet=not self.processes.is_main) as display,
+                self._watchdog(display) as dog,
+                watching_for_sigterm() as asked_to_stop,
+            ):
+                display.note(describe(self))
+                told = tell_bad(self.recipe.name, self.loader, display, told=0)
+                finished = self._guarded_loop(display, writer, dog, asked_to_stop)
+                tell_bad(self.recipe.name, self.loader, display, told)
+                return finished
+        finally:
+            self.loader.close()
+            if writer is not None:
+                writer.close()
+
+    def _guarded_loop(self, *arguments: Any) -> bool:
+        try:
+            return self._loop(*arguments)
+        except (RuntimeError, OSError, EOFError) as error:
+            # Torch raises for a killed data worker wherever the main thread happens to be.
+            lost = lost_worker(error)
+            if lost is None:
+                raise
+            raise lost from error
+
+    def _loop(
+        self, display: Display, writer: MetricsWriter | None, dog: Watchdog, asked_to_stop: Callable[[], bool]
+    ) -> bool:
+        train = self.recipe.train
+        for step in range(self.first, self.steps + 1):
+            dog.phase("data", step)
+            batch, signal = self._next_batch(asked_to_stop, dog, step)
+            dog.phase("step", step)
+            lr = self.schedule.get_last_lr()[0]
+            losses, report, ok = self.train_step(batch)
+            self.interval.add(losses, report, ok)
+            self.health.add(step, ok, {**losses, "grad_norm": report["grad_norm"]}, batch.keys)
+            display.advance(step)
+            saves = signal is Signal.STOP or self._due(step, train.save_every)
+            if saves or self._due(step, train.log_every):
+                self.health.settle()
+            if self._due(step, train.log_every):
+                self._report(step, lr, writer, display)
+            if saves:
+                dog.phase("checkpoint", step)
+                self.save(step)
+            if signal is Signal.STOP and step < self.steps:
+                display.note(f"{self.recipe.name}: SIGTERM came; saved step {step}")
+                return False
+        return True
+
+    def _next_batch(self, asked_to_stop: Callable[[], bool], dog: Watchdog, step: int) -> tuple[Batch, Signal]:
+        """This process's next batch, and what all processes agree to do."""
+        problem: UserError | None = None
+        batch = None
+        try:
+            batch = next(self.loader)
+        except UserError as error:
+            problem = error
+        if self.processes.world_size > 1:
+            dog.phase("exchange", step)
+        own = Signal.FAILED if problem else Signal.STOP if asked_to_stop() else Signal.GO
+        signal = self.processes.worst(own)
+        if problem is not None:
+            raise problem
+        if signal is Signal.FAILED:
+            raise UserError(f"{self.processes} stops because another process cannot go on; its message says why")
+        return batch, signal
+
+    def train_step(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """One optimizer step.
+
+        Returns:
+            The weighted losses, other scalars, and whether all was finite (else the weights are what they were); on the
+            device, unread.
+        """
+        images = batch.images.to(self.device, non_blocking=True)
+        replayed = batch.cached is not None
+        view = apply_maps(images, batch.cached.maps) if replayed else self.augment(images, self.generator)
+        if self.recipe.train.channels_last:
+            view = view.contiguous(memory_format=torch.channels_last)
+        self.optimizer.zero_grad(set_to_none=True)
+        inputs = self.task.inputs(view, batch)
+        losses, scale = forward_backward(
+            self.task, inputs, self.generator, self.recipe.train.accumulate, self.scaler.scale
+        )
+        self.scaler.unscale_(self.optimizer)
+        norm = clip_gradients(self.parameters, self.recipe.optim.grad_clip or math.inf)
+        ok = torch.stack(list(losses.values())).isfinite().all()
+        if not self.scaler.is_enabled():  # which skips steps with infinite gradients on its own, as it should at first
+            ok = ok & norm.isfinite()
+        self._update(ok)
+        self.schedule.step()
+        self._clamp_scales()
+        return losses, {"logit_scale": scale, "grad_norm": norm}, ok
+
+    def _update(self, ok: Tensor) -> None:
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        elif self.device.type == "cpu":
+            if ok:
+                self.optimizer.step()
+        else:
+            # What a GradScaler tells fused optimizers: they leave all as it is where this is 1, without being read.
+            self.optimizer.found_inf = (~ok).float()
+            self.optimizer.step()
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint; every process takes part, the main one writes."""
+        state = capture(self, step)
+        if state is not None:
+            save_checkpoint(self.out / "checkpoints", state, step, self.recipe.train.keep)
+
+    def _share_of_batch(self) -> int:
+        train, world = self.recipe.train, self.processes.world_size
+        if train.batch_size % (world * train.accumulate):
+            raise UserError(
+                f"train.batch_size is {train.batch_size}, which {world} processes with train.accumulate "
+                f"{train.accumulate} cannot share equally; make it a multiple of {world * train.accumulate}"
+            )
+        return train.batch_size // world
+
+    def _build_loader(self, start: dict[str, Any] | None) -> Loader:
+        recipe, rank = self.recipe, self.processes.rank
+        states = start["ranks"] if start else None
+        return build_loader(
+            recipe.data,
+            batch_size=self.batch_size,
+            seed=recipe.seed,
+            image_size=recipe.data.image_size or max(model.image_size for model in self.models.by_role().values()),
+            # Cached teachers read no captions.
+            tokenizers={
+                r: m.tokenizer for r, m in self.models.by_role(live=True).items() if not self.cache or r == "student"
+            },
+            cache=self.cache,
+            bad_samples=self.out / "bad_samples.jsonl",
+            rank=rank,
+            world_size=self.processes.world_size,
+            state=states[min(rank, len(states) - 1)]["loader"] if states else None,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _tokenizers(self) -> dict[str, Any]:
+        readers = self.models.by_role(live=True)
+        if self.cache is not None:
+            return {"student": self.models.student.tokenizer}  # what teachers read is in the cache
+        return {role: model.tokenizer for role, model in readers.items()}
+
+    def _build_optimizer(self) -> None:
+        recipe = self.recipe
+        named = self.task.trainable()
+        self.parameters = [p for _, p in named]
+        self.optimizer = build_optimizer(named, recipe.optim, recipe.student.model, fused=self.device.type == "cuda")
+        self.schedule = build_schedule(self.optimizer, recipe.schedule, self.steps)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.train.precision == "fp16")
+
+    def _seed_own_draws(self) -> None:
+        """Dropout, masks and augmentation differ between processes; weights, made before, do not."""
+        own = self.recipe.seed + self.processes.rank
+        self.generator = torch.Generator(self.device).manual_seed(own)
+        random.seed(own)
+        numpy.random.seed(own % 2**32)
+        if self.processes.rank:
+            torch.manual_seed(own)
+
+    def _check_warm_up(self) -> None:
+        if self.recipe.schedule.warmup_steps > self.steps:
+            raise UserError(
+                f"schedule.warmup_steps is {self.recipe.schedule.warmup_steps}, but train.epochs makes {self.steps} "
+                "steps: the learning rate would never reach its peak; lower it or train longer"
+            )
+
+    def _report(self, step: int, lr: float, writer: MetricsWriter | None, display: Display) -> None:
+        values = self.interval.flush(step, lr)
+        if writer is not None:
+            writer.write(values)
+        display.report(values)
+
+    @torch.no_grad()
+    def _clamp_scales(self) -> None:
+        self.task.student.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        self.task.loss.clamp_scales()
+
+    def _watchdog(self, display: Display) -> Watchdog:
+        train, own = self.recipe.train, self.processes
+
+        def say(sentence: str) -> None:
+            print(f"WARNING: {sentence}", file=sys.stderr, flush=True)
+
+        return Watchdog(self.out, own.rank, own.world_size, train.stall_after, say, abort_after=train.stall_abort)
+
+    def _due(self, step: int, every: int | None) -> bool:
+        return step == self.steps or (every is not None and step % every == 0)
+
+    def _own_file(self, stem: str) -> Path:
+        rank = self.processes.rank
+        return self.out / (f"{stem}.jsonl" if rank == 0 else f"{stem}.rank{rank}.jsonl")
+
+    def _steps_of_epochs(self, epochs: int) -> int:
+        if self.loader.num_samples is None:
+            raise UserError(
+                "train.epochs needs to know how many samples there are, which shards without a sizes.json beside them "
+                "do not say; give train.steps instead (samples x epochs / batch_size)"
+            )
+        return max(1, epochs * self.loader.num_samples // self.recipe.train.batch_size)

@@ -1,0 +1,45 @@
+"""What a run says about itself to the person who started it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.data import Loader
+from harness.models import LoadedModel
+from harness.progress import Display
+
+if TYPE_CHECKING:
+    from harness.train.trainer import Trainer
+
+
+def describe(trainer: Trainer) -> str:
+    """One line on what is about to run."""
+    recipe, models, world = trainer.recipe, trainer.models, trainer.processes.world_size
+    parts = [f"{role} {_size(model)}" for role, model in models.by_role().items()]
+    random = [model.name for model in models.teachers if model.is_random]
+    if trainer.cache is not None:
+        parts.append("read from the teacher cache")
+    elif random:
+        parts.append(f"whose weights are RANDOM ({', '.join(random)})")
+    if models.teachers and not models.task.live:
+        parts.append("which no term uses")
+    terms = " + ".join(f"{weight:g} {term}" for term, weight in models.task.loss.weights.items())
+    where = f"{trainer.device}" if world == 1 else f"{world} processes ({trainer.parallel}, {trainer.device.type})"
+    first = f", going on at step {trainer.first}" if trainer.first > 1 else ""
+    return (
+        f"{recipe.name}: {', '.join(parts)}; {terms}; {trainer.loader.describe()}; "
+        f"{trainer.steps} steps of {recipe.train.batch_size} on {where}{first}"
+    )
+
+
+def tell_bad(name: str, loader: Loader, display: Display, told: int) -> int:
+    """Show what has been skipped, if it is more than was told: cached data is read before the first step."""
+    bad = loader.bad
+    if bad.counts.total() > told:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in bad.counts.most_common())
+        display.note(f"{name}: WARNING, skipped broken samples ({kinds}), listed in {bad.path}")
+    return bad.counts.total()
+
+
+def _size(model: LoadedModel) -> str:
+    return f"{model.name} ({model.parameters['total'] / 1e6:.2f} M)"

@@ -1,0 +1,120 @@
+"""Heartbeats: one small file a rank, by which the ranks see each other when no message gets through any more."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+FOLDER = "heartbeats"
+ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """What a rank was doing when it last wrote; times are seconds of the wall clock, which hosts share well enough."""
+
+    rank: int
+    world_size: int
+    host: str
+    pid: int
+    phase: str
+    step: int
+    detail: str
+    since: float
+    time: float
+
+
+def write_heartbeat(folder: Path, beat: Heartbeat) -> None:
+    """Replace the rank's file.
+
+    Not flushed to the disk as other files are: a heartbeat is worth nothing after a crash, and comes every few seconds.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    path = _path(folder, beat.rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(asdict(beat)) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_heartbeat(folder: Path, rank: int, world_size: int) -> Heartbeat | None:
+    """The rank's last heartbeat; None where there is none of a run with as many processes."""
+    try:
+        values = json.loads(_path(folder, rank).read_text(encoding="utf-8"))
+        beat = Heartbeat(**{field.name: values[field.name] for field in fields(Heartbeat)})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return beat if beat.world_size == world_size else None
+
+
+Peers = list[tuple[int, Heartbeat | None]]
+
+
+class Pulse:
+    """Writes this rank's heartbeats and reads the others', in a thread of its own.
+
+    The run folder's file system may be the very thing that stalls: then this thread hangs, and the watchdog does not.
+
+    Args:
+        folder: the run folder.
+        make: this rank's heartbeat as of now.
+        curious: whether the others' are wanted now.
+        interval: seconds between two beats.
+        failed: takes the error of a heartbeat that could not be written; no more are tried.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        make: Callable[[], Heartbeat],
+        curious: Callable[[], bool],
+        interval: float,
+        failed: Callable[[OSError], None],
+    ) -> None:
+        self._folder, self._make, self._curious, self._failed = folder, make, curious, failed
+        self._interval, self._stop = interval, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
+        self._works = True
+        self.written: float | None = None
+        self.peers: Peers = []
+
+    def start(self) -> None:
+        """Beat now and every `interval` seconds from now on."""
+        self.beat()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and beat once more, unless the file system hangs."""
+        self._stop.set()
+        self._thread.join(timeout=2 * self._interval)
+        if not self._thread.is_alive():
+            self.beat()
+
+    def beat(self) -> None:
+        """Write once, and read the others if they are wanted."""
+        if not self._works:
+            return
+        own = self._make()
+        try:
+            write_heartbeat(self._folder, own)
+        except OSError as error:
+            self._works, self.peers = False, []
+            self._failed(error)
+            return
+        self.written = own.time
+        if self._curious():
+            others = [rank for rank in range(own.world_size) if rank != own.rank]
+            self.peers = [(rank, read_heartbeat(self._folder, rank, own.world_size)) for rank in others]
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            self.beat()
+
+
+def _path(folder: Path, rank: int) -> Path:
+    return folder / FOLDER / f"rank-{rank:04d}.json"

@@ -1,0 +1,177 @@
+"""Several teachers for one student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from kdlosses.backends.contract import Backend
+from kdlosses.base import DistillLoss
+from kdlosses.checks import check_weight, check_width
+from kdlosses.fit import check_call, check_dims, warn_unmasked
+from kdlosses.inputs import Inputs, Scale, computation_dtype, read_inputs
+from kdlosses.layers import add_layers, make_views
+from kdlosses.registry import term_class
+from kdlosses.requests import Term
+from kdlosses.views import Views
+from kdlosses.weights import CLIP_KD
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class MultiTeacherLoss(DistillLoss):
+    """`CLIPKDLoss` with several teachers: their distributions are averaged, their features each have a projection.
+
+    With teacher weights ``w_k``, divided by their sum:
+
+    - contrastive has no teacher and counts once;
+    - crd is ``KL(sum_k w_k p_k || q)``, p_k the softmax of teacher k, q the student's, both directions; cross_kd the
+      same, with ``sum_k w_k KL(sum_l w_l p_l || q_k)`` as each teacher's cross relation q_k is another;
+    - every other term is ``sum_k w_k L_k``, with projections, fusion layers and learnable scales of teacher k
+      (``teachers[k]``).
+
+    With one teacher it equals `CLIPKDLoss`. The mixture's KL costs what K KLs cost, and one more product forward for
+    each teacher and direction: its value is ``sum_k w_k KL(p_k || q)`` less the constant
+    ``sum_k w_k KL(p_k || sum_l w_l p_l)``, so it is zero where the student reaches the teachers' average.
+
+    Args:
+        weights: ``{term: weight}`` as in `CLIPKDLoss`.
+        student_dim: student embedding width Ds.
+        teacher_dims: embedding width of each teacher.
+        teacher_weights: numbers above zero, one for each teacher; equal by default. Only their ratios count, so that
+            another teacher does not change how much distillation weighs beside the contrastive term.
+        variant, backend, check, group: see `DistillLoss`.
+
+    Raises:
+        ValueError: as `CLIPKDLoss`, and for no teacher at all or weights that are not one number above zero for each.
+
+    Gradient: the union of its terms'; no teacher receives any.
+    """
+
+    name = "multi_teacher"
+    is_term = False
+
+    def __init__(
+        self,
+        weights: Mapping[str, float] | None = None,
+        *,
+        student_dim: int,
+        teacher_dims: Sequence[int],
+        teacher_weights: Sequence[float] | None = None,
+        variant: str = "paper",
+        backend: str | Backend = "auto",
+        check: bool = False,
+        group: str | ProcessGroup | None = "auto",
+    ) -> None:
+        super(DistillLoss, self).__init__()
+        self._setup(CLIP_KD if weights is None else weights, variant, backend, check, group)
+        self.student_dim, self.teacher_dims = student_dim, tuple(teacher_dims)
+        self.teacher_weights = _normalized(teacher_weights, len(self.teacher_dims))
+        check_width("student_dim", student_dim)
+        self.teachers = nn.ModuleList()
+        for number, width in enumerate(self.teacher_dims):
+            check_width(f"teacher_dims[{number}]", width)
+            check_dims(type(self).__name__, self._needs, variant, student_dim, width)
+            self.teachers.append(nn.Module())
+            add_layers(self.teachers[-1], self._needs, student_dim, width)
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Scale,
+        dist_image_features: Sequence[Tensor] | None = None,
+        dist_text_features: Sequence[Tensor] | None = None,
+        dist_logit_scale: Sequence[Scale] | None = None,
+        output_dict: bool = False,
+        logit_bias: Tensor | None = None,
+        dist_logit_bias: Sequence[Tensor] | None = None,
+        *,
+        masked_image_features: Tensor | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """Compute the loss of one batch of pairs; row i of every tensor is the same image-text pair.
+
+        Args:
+            image_features: ``[B, Ds]`` student image embeddings, any floating dtype, normalised or not.
+            text_features: ``[B, Ds]`` student text embeddings.
+            logit_scale: the student's 1/temperature, already exponentiated: a number or a tensor ``[]`` or ``[1]``.
+            dist_image_features: a ``[B, Dt]`` tensor for each teacher, of its width; they receive no gradient.
+            dist_text_features: likewise.
+            dist_logit_scale: likewise, a number or tensor for each teacher.
+            output_dict: return the weighted terms by name instead of their sum.
+            logit_bias: accepted and ignored: a constant added to all logits cannot change a softmax.
+            dist_logit_bias: likewise.
+            masked_image_features: ``[B, Ds]`` student embeddings of masked images, read by mfd alone.
+
+        Returns:
+            As `DistillLoss`; a term's entry is over all teachers.
+
+        Raises:
+            ValueError: as `DistillLoss`, naming the teacher, and where the number of teachers is another.
+        """
+        warn_unmasked(self, self._needs, masked_image_features)
+        student = (image_features, text_features, logit_scale)
+        teachers = (dist_image_features, dist_text_features, dist_logit_scale)
+        return self._compute(lambda: self._read(student, teachers, masked_image_features), output_dict)
+
+    def _read(self, student: tuple[Any, ...], teacher: tuple[Any, ...], masked: Tensor | None) -> list[Inputs]:
+        names = ("dist_image_features", "dist_text_features", "dist_logit_scale")
+        images, texts, scales = (self._entries(*named) for named in zip(names, teacher, strict=True))
+        dtype = computation_dtype([*student[:2], *images, *texts, masked])
+        found = []
+        for number, (outputs, width) in enumerate(
+            zip(zip(images, texts, scales, strict=True), self.teacher_dims, strict=True)
+        ):
+            try:
+                inputs = read_inputs(*student, *outputs, masked, self.check, dtype)
+                check_call(type(self).__name__, self._needs, inputs, self.student_dim, width)
+            except ValueError as error:
+                raise ValueError(f"teacher {number}: {error}") from error
+            found.append(inputs)
+        return found
+
+    def _entries(self, name: str, given: Any) -> Sequence[Any]:
+        count = len(self.teacher_dims)
+        if given is None:
+            return [None] * count
+        if not isinstance(given, Sequence) or len(given) != count:
+            got = f"{len(given)}" if isinstance(given, Sequence) else type(given).__name__
+            raise ValueError(f"{name} must be a list of {count} entries, one for each teacher, got {got}")
+        return given
+
+    def _views(self, inputs: list[Inputs]) -> list[Views]:
+        views: list[Views] = []
+        for layers, one in zip(self.teachers, inputs, strict=True):
+            student = views[0].student if views else None  # so that their relations are computed once
+            views.append(make_views(layers, self._needs, self.variant, one, student))
+        return views
+
+    def _terms(self, views: list[Views]) -> list[Term]:
+        if len(views) == 1:
+            return super()._terms(views)
+        found = []
+        for term in map(term_class, self.weights):
+            found.append(term.mixed(views, self.teacher_weights) if "teacher" in term.needs else term.term(views[0]))
+        return found
+
+    def extra_repr(self) -> str:
+        """The terms, teachers and settings, for ``print(loss)``."""
+        teachers = ", ".join(f"{w:g} x {d}" for w, d in zip(self.teacher_weights, self.teacher_dims, strict=True))
+        return f"{super().extra_repr()}, teachers (weight x width): {teachers}"
+
+
+def _normalized(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
+    if not count:
+        raise ValueError("teacher_dims must name the width of at least one teacher, got none")
+    weights = [1.0] * count if weights is None else list(weights)
+    if len(weights) != count:
+        raise ValueError(f"teacher_weights must have {count} entries, one for each of teacher_dims, got {len(weights)}")
+    for number, weight in enumerate(weights):
+        check_weight(f"teacher {number}", weight)
+        if not weight:
+            raise ValueError(f"weight of teacher {number} must be above zero, got {weight!r}; leave the teacher out")
+    total = sum(map(float, weights))
+    return tuple(float(weight) / total for weight in weights)

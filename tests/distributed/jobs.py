@@ -1,0 +1,145 @@
+"""What the processes of a world do, by name; every function here runs on every rank."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import kdlosses
+from tests.distributed import refusals, training
+from tests.distributed.cases import HALF, MIXED, SPLITS, Split, multi_teacher, of_teachers, part
+from tests.distributed.world import Jobs
+from tests.running import Outcome, build, run
+
+
+def jobs(size: int) -> Jobs:
+    """All jobs for a world of this size, in the order in which they are done."""
+    warnings.filterwarnings("ignore", message="mfd is combined")
+    found: Jobs = {f"refusal-{name}": job for name, job in refusals.JOBS.items()}
+    found |= {name: partial(_split, split) for name, split in (SPLITS | HALF).items() if split.size == size}
+    found |= {name: job for name, job in _MORE.items() if size == 2 or name in _ALSO_FOUR}
+    return found | {f"training-{name}": job for name, job in training.JOBS.items()}
+
+
+def _split(split: Split, rank: int, size: int) -> Outcome:
+    return run(split.loss(), part(split.inputs(), rank, size))
+
+
+def _teachers(rank: int, size: int, **keywords: Any) -> Outcome:
+    return run(multi_teacher(**keywords), part(of_teachers(), rank, size))
+
+
+def _terms(rank: int, size: int) -> dict[str, torch.Tensor]:
+    """The terms, their sum, and the sum without a graph."""
+    loss, inputs = build("clip_kd", MIXED), part(MIXED.inputs(), rank, size)
+    terms = loss(**inputs, output_dict=True)
+    with torch.no_grad():
+        silent = loss(**inputs)
+    assert not silent.requires_grad
+    return {"scalar": loss(**inputs), "silent": silent} | terms
+
+
+def _one_term(rank: int, size: int) -> torch.Tensor:
+    """The gradient of one term alone, of a dict's."""
+    loss, inputs = build("clip_kd", MIXED), part(MIXED.inputs(), rank, size)
+    image = inputs["image_features"].requires_grad_()
+    loss(**inputs, output_dict=True)["crd_loss"].backward()
+    return image.grad
+
+
+def _local(rank: int, size: int) -> Outcome:
+    return run(build("clip_kd", MIXED, group=None), part(MIXED.inputs(), rank, size))
+
+
+def _groups(rank: int, size: int) -> list[torch.Tensor]:
+    """The value within pairs of ranks, and within a group of this rank alone."""
+    inputs = part(MIXED.inputs(), rank, size)
+    pairs = [dist.new_group([first, first + 1]) for first in range(0, size, 2)]
+    singles = [dist.new_group([one]) for one in range(size)]
+    return [build("clip_kd", MIXED, group=group)(**inputs).detach() for group in (pairs[rank // 2], singles[rank])]
+
+
+def _unusual(rank: int, size: int) -> list[torch.Tensor]:
+    """The value with a teacher from inference mode, scales of shape [1], strided rows, autocast, inference mode."""
+    inputs = part(MIXED.inputs(torch.float32), rank, size)
+    loss = build("clip_kd", MIXED, dtype=torch.float32)
+    with torch.inference_mode():
+        inference = inputs | {key: value.clone() for key, value in inputs.items() if key.startswith("dist_")}
+    shaped = {key: value.reshape(1) if value.ndim == 0 else value for key, value in inputs.items()}
+    strided = {key: value.T.contiguous().T if value.ndim == 2 else value for key, value in inputs.items()}
+    values = [loss(**given) for given in (inputs, inference, shaped, strided)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        values.append(loss(**inputs))
+    with torch.inference_mode():
+        values.append(loss(**inference).clone())
+    student = inference["image_features"].requires_grad_()
+    loss(**inference).backward()
+    assert student.grad is not None
+    return [value.detach() for value in values]
+
+
+def _compiled(rank: int, size: int) -> Outcome:
+    loss = torch.compile(build("clip_kd", MIXED), backend="eager")
+    outcome = run(loss, part(MIXED.inputs(), rank, size))
+    return Outcome(outcome.value, {key.replace("_orig_mod.", ""): grad for key, grad in outcome.grads.items()})
+
+
+def _collectives(rank: int, size: int) -> dict[str, list[str]]:
+    """The collectives of the second forward and backward pass, by loss; the first also compares parameters."""
+    found = {}
+    losses: dict[str, Callable[[], nn.Module]] = {
+        name: partial(build, name, MIXED) for name in kdlosses.available_losses()
+    }
+    for name, make in losses.items():
+        loss, inputs = make(), part(MIXED.inputs(), rank, size)
+        run(loss, inputs)
+        found[name] = _watched(lambda loss=loss, inputs=inputs: run(loss, inputs))
+    several, inputs = multi_teacher(), part(of_teachers(), rank, size)
+    run(several, inputs)
+    found["several teachers"] = _watched(lambda: run(several, inputs))
+    return found
+
+
+def _watched(call: Callable[[], object]) -> list[str]:
+    names = ("all_gather_into_tensor", "reduce_scatter_tensor", "all_reduce", "broadcast", "all_gather_object")
+    seen: list[str] = []
+    real = {name: getattr(dist, name) for name in names}
+
+    def watch(name: str, *args: Any, **kwargs: Any) -> Any:
+        seen.append(name)
+        return real[name](*args, **kwargs)
+
+    for name in names:
+        setattr(dist, name, partial(watch, name))
+    call()
+    for name in names:
+        setattr(dist, name, real[name])
+    return seen
+
+
+def _module_in_ddp(rank: int, size: int) -> Outcome:
+    loss = DistributedDataParallel(build("clip_kd", MIXED))
+    outcome = run(loss, part(MIXED.inputs(), rank, size))
+    return Outcome(outcome.value, {key.replace("module.", ""): grad for key, grad in outcome.grads.items()})
+
+
+_MORE: Jobs = {
+    "terms": _terms,
+    "one-term": _one_term,
+    "local": _local,
+    "groups": _groups,
+    "unusual": _unusual,
+    "collectives": _collectives,
+    "module-in-ddp": _module_in_ddp,
+    "several-teachers-paper": _teachers,
+    "several-teachers-released": partial(_teachers, variant="released", weights=dict.fromkeys(refusals.PLAIN, 1.0)),
+    "compiled": _compiled,
+}
+_ALSO_FOUR = {"groups", "several-teachers-paper", "module-in-ddp"}

@@ -1,0 +1,47 @@
+"""The processes that the data tools work with, and what they show while they work."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+
+import pytest
+from rich.console import Console
+
+from harness.data.tools.display import WorkDisplay
+from harness.data.tools.pool import run_ordered
+from harness.errors import UserError
+
+
+def _die(task, tick):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_told(tmp_path):
+    with pytest.raises(UserError, match="a worker process was killed"):
+        list(run_ordered(_die, [1, 2], workers=1, watch=lambda samples: None))
+
+
+def _double(task, tick):
+    tick()
+    return 2 * task
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_results_come_in_order_and_every_sample_is_counted(workers):
+    seen = [0]
+    assert list(run_ordered(_double, range(50), workers=workers, watch=seen.append)) == list(range(0, 100, 2))
+    assert seen == sorted(seen) and seen[-1] <= 50
+
+
+@pytest.mark.parametrize("num_samples", [None, 40])
+def test_how_far_it_is_is_shown(monkeypatch, num_samples):
+    monkeypatch.setattr("harness.data.tools.display._PLAIN_SECONDS", 0)
+    for terminal in (False, True):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+        with WorkDisplay("checking", "shards", 8, num_samples, done=(1, 10), console=console) as display:
+            display.watch(5)
+            display.unit_done()
+        state = "15 samples, 2/8 shards" if num_samples is None else "15/40 samples, 2/8 shards"
+        assert state in console.file.getvalue() and "checking" in console.file.getvalue()

@@ -1,0 +1,172 @@
+"""The watchdog names what stalls, once, and the sentence holds what one needs to mend it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from harness.watchdog import EXIT_STALLED, PATIENCE, Watchdog
+from tests.harness.watchdog_bench import DEADLINE, Bench
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_loop_that_moves_is_left_alone():
+    bench = Bench()
+    for step in range(1, 20):
+        bench.dog.phase("data", step)
+        bench.after(100)
+        bench.dog.phase("step", step)
+        bench.after(250)
+    assert bench.said == []
+
+
+def test_a_stall_is_told_once_then_as_it_doubles_and_when_it_is_over():
+    bench = Bench()
+    bench.dog.phase("step", 120)
+    assert bench.after(295) == []
+    (said,) = bench.after(5)
+    assert "has been computing step 120 for 300 s" in said and f"py-spy dump --pid {os.getpid()}" in said
+    assert bench.after(295) == []
+    assert "for 10 min" in bench.after(5)[0]
+    assert bench.after(595) == []
+    assert "for 20 min" in bench.after(5)[0]
+    bench.dog.phase("data", 121)
+    (over,) = bench.after(5)
+    assert over.endswith("goes on at step 121 after 20 min in phase step")
+    assert bench.after(290) == []
+
+
+@pytest.mark.parametrize("phase", sorted(PATIENCE))
+def test_what_takes_long_by_nature_has_a_longer_limit(phase):
+    bench = Bench()
+    bench.dog.phase(phase, 7, "set zeroshot")
+    assert bench.after(300 * PATIENCE[phase] - 5) == []
+    assert "(set zeroshot)" in bench.after(5)[0]
+
+
+def test_the_first_step_may_take_as_long_as_compiling_does():
+    bench = Bench()
+    bench.dog.phase("step", 1)
+    assert bench.after(2995) == []
+    assert "computing step 1 for 50 min" in bench.after(5)[0]
+    bench.dog.phase("data", 1)
+    bench.after(5)
+    assert bench.after(290) == []
+    assert "the next batch at step 1" in bench.after(5)[0]
+
+
+def test_without_a_limit_nothing_is_said_and_no_thread_runs():
+    bench = Bench(limit=None)
+    before = threading.active_count()
+    with bench.dog as dog:
+        assert threading.active_count() == before
+        dog.phase("step", 1)
+        assert bench.after(1e5, every=1e4) == []
+
+
+def test_a_process_that_was_stopped_is_not_taken_for_a_stall():
+    bench = Bench(abort_after=600)
+    bench.dog.phase("data", 5)
+    (said,) = bench.after(4000, every=4000)
+    assert "stood still as a whole for 67 min at step 5" in said
+    assert bench.after(295) == [] and bench.left == []
+
+
+def test_abort_after_ends_the_process_with_the_stacks_of_its_threads(capfd):
+    bench = Bench(abort_after=400)
+    bench.dog.phase("exchange", 9)
+    bench.after(395)
+    assert bench.left == []
+    (said,) = bench.after(5)
+    assert bench.left == [EXIT_STALLED] == [74]
+    assert "has waited 400 s for the other ranks at step 9: it ends itself with exit code 74" in said
+    assert "test_abort_after_ends_the_process" in capfd.readouterr().err
+
+
+def test_a_process_that_ends_itself_really_ends():
+    code = """
+import sys, threading
+from harness.watchdog import Watchdog
+with Watchdog(None, 0, 1, 0.1, print, abort_after=0.2) as dog:
+    dog.phase("data", 4)
+    threading.Event().wait()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == EXIT_STALLED
+    assert "for the next batch at step 4: it ends itself with exit code 74; stacks follow" in done.stdout
+    assert "most recent call first" in done.stderr and "wait" in done.stderr
+
+
+class Blocked(Dataset):
+    """Samples that are there only once `gate` is open; the file is being read meanwhile."""
+
+    def __init__(self, path: Path, gate: multiprocessing.synchronize.Event) -> None:
+        self._path, self._gate = path, gate
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        with self._path.open("rb"):
+            self._gate.wait()
+        return torch.tensor(index)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fdinfo").is_dir(), reason="only Linux tells of other processes' files")
+def test_a_loader_that_hangs_is_told_with_its_worker_and_the_file_it_reads(tmp_path):
+    path = tmp_path / "00007.tar"
+    path.write_bytes(b"shard")
+    context = multiprocessing.get_context("fork")
+    gate, told, over, said = context.Event(), threading.Event(), threading.Event(), []
+
+    def say(text: str) -> None:
+        said.append(text)
+        (told if "has waited" in text and path.name in text else over).set()
+
+    with Watchdog(None, 0, 1, 1.0, say) as dog:
+        dog.phase("data", 1)
+        batches = iter(DataLoader(Blocked(path, gate), batch_size=2, num_workers=1, multiprocessing_context=context))
+        assert told.wait(DEADLINE), said
+        over.clear()
+        gate.set()
+        assert next(batches).tolist() == [0, 1]
+        dog.phase("step", 1)
+        assert over.wait(DEADLINE), said
+    stall = next(text for text in said if path.name in text)
+    assert "for the next batch at step 1; of the data workers pid " in stall
+    assert f"is alive with {path} open" in stall and "check the disk or network" in stall
+    assert "goes on at step 1" in said[-1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="only Linux tells of other processes' states")
+@pytest.mark.parametrize(
+    ("sent", "says"), [(signal.SIGSTOP, "is stopped: `kill -CONT {pid}`"), (signal.SIGKILL, "{pid} has died")]
+)
+def test_a_worker_that_is_stopped_or_dead_is_told(sent, says):
+    worker = subprocess.Popen(
+        [sys.executable, "-c", "print('ready', flush=True); input()"],
+        **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE},
+    )
+    try:
+        worker.stdout.readline()
+        worker.send_signal(sent)
+        bench = Bench()
+        bench.dog.phase("data", 1)
+        deadline = time.monotonic() + DEADLINE
+        # The signal has been sent, but need not have arrived.
+        while says.format(pid=worker.pid) not in (said := bench.after(300 * 2 ** len(bench.said), every=100)[-1]):
+            assert time.monotonic() < deadline, said
+    finally:
+        worker.kill()
+        worker.wait()

@@ -1,0 +1,174 @@
+"""Of several ranks the watchdog names the one that holds the others up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.watchdog import Watchdog
+from harness.watchdog.heartbeat import ENDED, read_heartbeat
+from tests.harness.watchdog_bench import DEADLINE, Bench
+
+ROOT = Path(__file__).parents[2]
+
+
+def pair(folder: Path, phase: str = "exchange", step: int = 120) -> tuple[Bench, Bench]:
+    """Rank 0, which waits, and rank 1; both have beaten."""
+    benches = Bench(folder, 0, 2), Bench(folder, 1, 2)
+    benches[0].dog.phase(phase, step)
+    for bench in benches:
+        bench.dog.pulse.beat()
+    return benches
+
+
+def both(waiting: Bench, other: Bench, seconds: float = 300, every: float = 5.0) -> list[str]:
+    """Time passes for both, what the waiting one says; the other beats, but is not checked."""
+    said = []
+    for _ in range(round(seconds / every)):
+        other.now += every
+        other.dog.pulse.beat()
+        said += waiting.after(every, every)
+    return said
+
+
+def test_the_rank_that_is_behind_is_named_with_what_it_does(tmp_path):
+    waiting, other = pair(tmp_path)
+    other.dog.phase("data", 120, "shards/00007.tar")
+    (said,) = both(waiting, other)
+    host = read_heartbeat(tmp_path, 1, 2).host
+    assert said.startswith(
+        f"rank 0 on host {host} has waited 300 s for the other ranks at step 120; rank 1 on host {host}"
+    )
+    assert "has waited 300 s for the next batch at step 120 (shards/00007.tar); look at the log" in said
+    assert said.endswith(f"machine of rank 1 first, `py-spy dump --pid {os.getpid()}` on {host} shows where it is")
+
+
+def test_a_silent_rank_is_named_with_its_last_heartbeat(tmp_path):
+    waiting, other = pair(tmp_path)
+    other.dog.phase("data", 119)
+    other.dog.pulse.beat()
+    (said,) = waiting.after(300)
+    assert "rank 1 on host" in said and "last beat 300 s ago at step 119 in phase data" in said
+
+
+def test_a_rank_that_ended_is_named_with_its_error(tmp_path):
+    waiting, other = pair(tmp_path)
+    with pytest.raises(ValueError), other.dog as dog:
+        dog.phase("data", 119)
+        raise ValueError("no such shard")
+    assert read_heartbeat(tmp_path, 1, 2).phase == ENDED
+    (said,) = waiting.after(300)
+    assert "ended 300 s ago at step 119 (ValueError: no such shard)" in said and "py-spy" not in said
+
+
+def test_a_rank_that_never_started_is_named(tmp_path):
+    waiting = Bench(tmp_path, 0, 2)
+    waiting.dog.phase("exchange", 2)
+    (said,) = waiting.after(300)
+    assert "rank 1 has written no heartbeat: it never started" in said
+
+
+def test_heartbeats_of_a_run_with_another_world_size_do_not_count(tmp_path):
+    Bench(tmp_path, 1, 4).dog.pulse.beat()
+    assert read_heartbeat(tmp_path, 1, 4) is not None
+    assert read_heartbeat(tmp_path, 1, 2) is None
+
+
+def test_when_all_wait_the_network_is_to_blame(tmp_path):
+    waiting, other = pair(tmp_path)
+    other.dog.phase("exchange", 120)
+    (said,) = both(waiting, other)
+    assert "all other ranks are alive and at the same step" in said and "NCCL_DEBUG=INFO" in said
+
+
+def test_a_slow_rank_blames_no_other_that_waits_for_it(tmp_path):
+    slow, other = pair(tmp_path, phase="step")
+    other.dog.phase("exchange", 120)
+    (said,) = both(slow, other)
+    assert "has been computing step 120" in said and "rank 1" not in said and "py-spy dump" in said
+
+
+def test_of_many_ranks_the_first_few_are_named(tmp_path):
+    waiting = Bench(tmp_path, 0, 9)
+    waiting.dog.phase("exchange", 2)
+    (said,) = waiting.after(300)
+    assert "rank 4 has written no heartbeat: it never started and 4 more; look at" in said
+    assert "these ranks" in said and "rank 5" not in said
+
+
+def test_a_folder_that_hangs_is_named(tmp_path):
+    waiting, _ = pair(tmp_path)
+    waiting.dog.pulse.beat = lambda: None  # as if the last one had not returned
+    (said,) = waiting.after(300)
+    assert f"its heartbeat could not be written for 300 s either: check the file system of {tmp_path}" in said
+
+
+def test_heartbeats_that_cannot_be_written_are_told_once(tmp_path):
+    (tmp_path / "heartbeats").write_text("in the way")
+    bench = Bench(tmp_path, 0, 2)
+    (said,) = bench.after(100)
+    assert "cannot write its heartbeat" in said and str(tmp_path) in said
+
+
+def test_one_process_writes_no_heartbeats(tmp_path):
+    with Watchdog(tmp_path, 0, 1, 5, print) as dog:
+        dog.phase("data", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+OTHER = """
+import sys, threading
+from pathlib import Path
+from harness.watchdog import Watchdog
+with Watchdog(Path(sys.argv[1]), 1, 2, 2.0, print) as dog:
+    dog.phase("data", 119)
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def await_step(folder: Path, step: int) -> None:
+    """Until rank 1's heartbeat has reached the step."""
+    deadline = time.monotonic() + DEADLINE
+    while read_heartbeat(folder, 1, 2).step != step:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.distributed
+def test_a_rank_stopped_by_a_signal_is_found_by_the_other(tmp_path):
+    command = [sys.executable, "-c", OTHER, str(tmp_path)]
+    other = subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == "ready\n"
+        await_step(tmp_path, 119)
+        other.send_signal(signal.SIGSTOP)
+        said: list[str] = []
+        found = threading.Event()
+
+        def say(text: str) -> None:
+            said.append(text)
+            if "last beat" in text:
+                found.set()
+
+        with Watchdog(tmp_path, 0, 2, 1.0, say) as dog:
+            dog.phase("step", 119)
+            dog.phase("exchange", 120)
+            assert found.wait(DEADLINE), said
+            other.send_signal(signal.SIGCONT)
+            other.communicate("go on\n", timeout=DEADLINE)
+        stall = next(text for text in said if "last beat" in text)
+        assert "at step 119 in phase data; look at the log and the machine of rank 1 first" in stall
+        assert f"`py-spy dump --pid {other.pid}`" in stall
+        assert json.loads((tmp_path / "heartbeats/rank-0001.json").read_text())["phase"] == ENDED
+    finally:
+        other.kill()
+        other.wait()

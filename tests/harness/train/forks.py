@@ -1,0 +1,160 @@
+"""Real training processes, started by forking a warm one: an import of torch a start would make the tests slow.
+
+``python -m tests.harness.train.forks FOLDER`` runs the plan in ``FOLDER/plan.json``. With ``kills``: one recipe,
+trained once without interruption and once killed at random moments and resumed. With ``runs``: each of them, one after
+another, their exit codes written to ``codes.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import models
+from harness.cli.guard import TERMINATED
+from harness.config import Recipe
+from harness.errors import Terminated
+from harness.train import Trainer, train
+
+LIMIT = 120.0  # seconds that a run may take at most
+
+
+def main(folder: Path) -> None:
+    """Do what the plan says."""
+    plan = json.loads((folder / "plan.json").read_text())
+    if "runs" in plan:
+        codes = [run_once(folder, **run) for run in plan["runs"]]
+        (folder / "codes.json").write_text(json.dumps(codes))
+    else:
+        interrupt(folder, plan)
+
+
+def run_once(folder: Path, out: str, recipe: dict[str, Any], world: int, sigterm_at: int | None = None) -> list[int]:
+    """One run; with ``sigterm_at`` its last process gets SIGTERM when that step begins."""
+    run = start(Recipe.model_validate(recipe), folder / out, world)
+    if sigterm_at is not None:
+        run.wait_for_step(sigterm_at)
+        os.kill(run.pids[-1], signal.SIGTERM)
+    return run.wait()
+
+
+def interrupt(folder: Path, plan: dict[str, Any]) -> None:
+    """Train uninterrupted into ``whole``, and with interruptions into ``broken``."""
+    recipe, world = Recipe.model_validate(plan["recipe"]), plan["world"]
+    codes = start(recipe, folder / "whole", world).wait()
+    assert codes == [0] * world, codes
+    draw, told = random.Random(plan["seed"]), []
+    for step in sorted(draw.sample(range(1, recipe.train.steps), plan["kills"])):
+        run = start(recipe, folder / "broken", world)
+        # Beyond the announced step by a part of a step, so that a kill falls anywhere: data, backward, a save.
+        reached = run.wait_for_step(step)
+        time.sleep(draw.random() * plan["step_seconds"])
+        run.kill(draw.choice(range(world)) if reached else 0)
+        told.append([step, reached])
+    codes = start(recipe, folder / "broken", world).wait()
+    assert codes == [0] * world, codes
+    (folder / "told.json").write_text(json.dumps(told))
+
+
+class Run:
+    """The processes of one run, and the pipe on which the first tells its steps."""
+
+    def __init__(self, pids: list[int], steps: int) -> None:
+        self.pids, self._steps = pids, os.fdopen(steps, "r")
+
+    def wait_for_step(self, step: int) -> bool:
+        """Whether the run came to this step; it may have ended before."""
+        return any(int(line) >= step for line in self._steps)
+
+    def kill(self, first: int) -> None:
+        """SIGKILL one process, then the others, as torchrun does when one has died."""
+        for pid in (self.pids[first], *self.pids):
+            os.kill(pid, signal.SIGKILL)
+        self.wait()
+
+    def wait(self) -> list[int]:
+        """The exit codes; minus the signal's number where one ended a process."""
+        codes, end = [], time.monotonic() + LIMIT
+        for pid in self.pids:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            while not done and time.monotonic() < end:
+                time.sleep(0.01)
+                done, status = os.waitpid(pid, os.WNOHANG)
+            if not done:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            codes.append(os.waitstatus_to_exitcode(status) if done else -signal.SIGALRM)
+        self._steps.close()
+        return codes
+
+
+def start(recipe: Recipe, out: Path, world: int) -> Run:
+    """Fork ``world`` processes that train with ``resume``."""
+    read, write = os.pipe()
+    port, pids = _free_port(), []
+    for rank in range(world):
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            os._exit(_child(recipe, out, rank, world, port, write))
+        pids.append(pid)
+    os.close(write)
+    return Run(pids, read)
+
+
+def _child(recipe: Recipe, out: Path, rank: int, world: int, port: int, steps: int) -> int:
+    # Real processes have a folder of inline model configs each; forked ones would share their parent's.
+    models._CONFIGS = tempfile.TemporaryDirectory()
+    log = os.open(out.with_suffix(f".{rank}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    if world > 1:
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in names.items()})
+        os.environ.update({"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"})
+    if rank == 0:
+        _announce_steps(steps)
+    try:
+        train(recipe, out, command="test", resume=True)
+    except Terminated:
+        return TERMINATED
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+def _announce_steps(pipe: int) -> None:
+    take = Trainer.train_step
+
+    def announced(self: Trainer, batch: Any) -> Any:
+        # The schedule counts the steps taken.
+        os.write(pipe, f"{self.schedule.last_epoch + 1}\n".encode())
+        return take(self, batch)
+
+    Trainer.train_step = announced
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))

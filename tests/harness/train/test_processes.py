@@ -1,0 +1,155 @@
+"""Several processes train what one trains; they stop together, and a run moves between numbers of processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.cli.guard import TERMINATED
+from harness.errors import UserError
+from harness.metrics import read_metrics
+from harness.train import Trainer
+from harness.train.parallel import can_shard
+from harness.train.processes import Processes, joined
+from tests.harness import tiny
+from tests.harness.pairs import write_csv
+
+CPU = torch.device("cpu")
+SHARDED = pytest.mark.skipif(not can_shard(CPU), reason="this torch cannot shard on CPUs")
+ALL = {"contrastive": 1, "crd": 1, "fd": 100, "mfd": 100, "gd": 10, "icl": 1, "afd": 1, "cross_kd": 1}
+# Kept rates: AdamW divides by the size of gradients, so that rounding in one near 0 could take a whole step's length.
+OPTIM = {"lr": 1e-3, "eps": 1e-3, "grad_clip": 5.0}
+
+
+def recipe(csv, **train) -> dict:
+    """Every term; nothing that processes draw for themselves."""
+    made = tiny.recipe(
+        data={"train": str(csv), "cache": "none"},
+        teacher=tiny.DISTILL["teacher"],
+        loss={"weights": ALL, "mask_ratio": 0.0},
+        optim=OPTIM,
+        train={"batch_size": 16, "steps": 4, "log_every": 2, **train},
+    )
+    return made.model_dump(mode="json")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of all runs, done once."""
+    folder = tmp_path_factory.mktemp("processes")
+    train = write_csv(folder / "csv", 60)
+    one, longer = recipe(train), recipe(train, steps=6)
+    runs = [
+        {"out": "one", "recipe": one, "world": 1},
+        {"out": "ddp", "recipe": one, "world": 2},
+        {"out": "four", "recipe": one, "world": 4},
+        {"out": "sliced", "recipe": recipe(train, accumulate=2), "world": 2},
+        {"out": "fsdp2", "recipe": recipe(train, parallel="fsdp2"), "world": 2},
+        {"out": "fsdp2 sliced", "recipe": recipe(train, parallel="fsdp2", accumulate=4), "world": 2},
+        {"out": "whole", "recipe": longer, "world": 2},
+        {"out": "stopped", "recipe": longer, "world": 2, "sigterm_at": 3},
+        {"out": "stopped", "recipe": longer, "world": 2},
+        {"out": "moved", "recipe": longer, "world": 2, "sigterm_at": 3},
+        {"out": "moved", "recipe": longer, "world": 1},
+        {"out": "fsdp2 stopped", "recipe": recipe(train, parallel="fsdp2"), "world": 2, "sigterm_at": 2},
+        {"out": "fsdp2 stopped", "recipe": recipe(train, parallel="fsdp2"), "world": 2},
+        {"out": "refused", "recipe": recipe(folder / "nowhere.csv"), "world": 2},
+    ]
+    runs = [run for run in runs if can_shard(CPU) or "fsdp2" not in run["out"]]
+    (folder / "plan.json").write_text(json.dumps({"runs": runs}))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.harness.train.forks", str(folder)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def codes(folder: Path, out: str) -> list[list[int]]:
+    plan = json.loads((folder / "plan.json").read_text())["runs"]
+    found = json.loads((folder / "codes.json").read_text())
+    return [code for run, code in zip(plan, found, strict=True) if run["out"] == out]
+
+
+def checkpoint(folder: Path, out: str) -> dict:
+    return torch.load(folder / out / "checkpoints" / "latest.pt", weights_only=True)
+
+
+def logs(folder: Path, out: str) -> str:
+    return "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob(f"{out}.*.log")))
+
+
+@pytest.mark.parametrize(
+    "out",
+    ["ddp", "four", "sliced", pytest.param("fsdp2", marks=SHARDED), pytest.param("fsdp2 sliced", marks=SHARDED)],
+)
+def test_several_processes_train_what_one_trains(finished, out):
+    assert codes(finished, out) in ([[0, 0]], [[0, 0, 0, 0]]), logs(finished, out)
+    one, other = checkpoint(finished, "one"), checkpoint(finished, out)
+    for part in ("state_dict", "loss"):
+        assert one[part].keys() == other[part].keys()
+        for name, value in one[part].items():
+            assert value.shape == other[part][name].shape, name
+            assert torch.allclose(value, other[part][name], rtol=2e-4, atol=2e-6), name
+    for first, second in zip(*(read_metrics(finished / x / "metrics.jsonl") for x in ("one", out)), strict=True):
+        for name in (*(f"{term}_loss" for term in ALL), "grad_norm", "logit_scale"):
+            assert second[name] == pytest.approx(first[name], rel=2e-4, abs=1e-9), name
+
+
+@pytest.mark.parametrize("out", ["ddp", pytest.param("fsdp2", marks=SHARDED)])
+def test_one_process_writes_and_the_export_is_whole(finished, out):
+    summary = json.loads((finished / out / "summary.json").read_text())
+    assert summary["processes"] == 2
+    assert (finished / out / "export" / "open_clip_model.safetensors").is_file()
+    assert summary["parameters"] == json.loads((finished / "one" / "summary.json").read_text())["parameters"]
+
+
+def test_sigterm_to_one_process_saves_the_step_and_resuming_is_exact(finished):
+    assert codes(finished, "stopped") == [[TERMINATED] * 2, [0, 0]], logs(finished, "stopped")
+    assert "SIGTERM came; saved step" in logs(finished, "stopped")
+    whole, stopped = checkpoint(finished, "whole"), checkpoint(finished, "stopped")
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, stopped["state_dict"][name]), name
+    resumed = json.loads((finished / "stopped" / "run.json").read_text())["resumed"]
+    assert [again["after_step"] for again in resumed] in ([3], [4])
+
+
+@SHARDED
+def test_a_sharded_run_resumes_too(finished):
+    assert codes(finished, "fsdp2 stopped") == [[TERMINATED] * 2, [0, 0]], logs(finished, "fsdp2 stopped")
+    one, other = checkpoint(finished, "fsdp2"), checkpoint(finished, "fsdp2 stopped")
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][name]), name
+
+
+def test_indexed_data_goes_on_with_another_number_of_processes(finished):
+    assert codes(finished, "moved") == [[TERMINATED] * 2, [0]], logs(finished, "moved")
+    assert "resuming on 1 processes what ran on 2" in logs(finished, "moved")
+    whole, moved = checkpoint(finished, "whole"), checkpoint(finished, "moved")
+    for name, value in whole["state_dict"].items():
+        assert torch.allclose(value, moved["state_dict"][name], rtol=2e-4, atol=2e-6), name
+
+
+def test_what_one_process_refuses_ends_all_of_them(finished):
+    assert codes(finished, "refused") == [[1, 1]]
+    assert "nowhere.csv" in logs(finished, "refused")
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"batch_size is 16, which 3 processes with .* 1 cannot .* multiple of 3"):
+        Trainer(tiny.recipe(), tmp_path, torch.device("cpu"), Processes(1, 1, 3))
+
+
+def test_half_an_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"WORLD_SIZE is set but RANK, LOCAL_RANK not; .* torchrun"), joined("cpu"):
+        pass

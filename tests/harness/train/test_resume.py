@@ -1,0 +1,157 @@
+"""What a resumed run starts from, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from harness.checkpoint import list_checkpoints
+from harness.errors import Terminated, UserError
+from harness.metrics import MetricsWriter, read_metrics
+from harness.train import Trainer, train
+from harness.train import trainer as trainer_module
+from tests.harness import tiny
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Make SIGTERM come before a step is taken."""
+
+    def at(step: int | None) -> None:
+        taken = iter(range(1, 1000))
+
+        class Watching:
+            def __enter__(self):
+                return lambda: step is not None and next(taken) >= step
+
+            def __exit__(self, *_):
+                return None
+
+        monkeypatch.setattr(trainer_module, "watching_for_sigterm", Watching)
+
+    return at
+
+
+def interrupted(tmp_path, stop_at, **sections):
+    """A run of which step 3 is the last one taken."""
+    recipe = tiny.recipe(**{**tiny.DISTILL, **sections, "train": {"steps": 6, **sections.get("train", {})}})
+    stop_at(3)
+    with pytest.raises(Terminated, match=r"stopped by SIGTERM and saved in .*--resume"):
+        train(recipe, tmp_path / "run", command="test")
+    stop_at(None)
+    return recipe, tmp_path / "run"
+
+
+def test_a_stopped_run_saves_its_step_and_the_sums_under_way(tmp_path, stop_at, capsys):
+    recipe, out = interrupted(tmp_path, stop_at)
+    assert [path.name for path in list_checkpoints(out / "checkpoints")] == ["step-0000003.pt"]
+    assert [line["step"] for line in read_metrics(out / "metrics.jsonl")] == [2]
+    train(recipe, out, resume=True, command="again")
+    assert "going on at step 4" in capsys.readouterr().out
+    whole = train(recipe, tmp_path / "whole", command="test")
+    assert whole["steps"] == 6
+    times = ("seconds", "images_per_second")
+    streams = [
+        [{k: v for k, v in line.items() if k not in times} for line in read_metrics(folder / "metrics.jsonl")]
+        for folder in (out, tmp_path / "whole")
+    ]
+    assert streams[0] == streams[1]
+    record = json.loads((out / "run.json").read_text())
+    assert record["command"] == "test"
+    assert [(again["after_step"], again["command"]) for again in record["resumed"]] == [(3, "again")]
+
+
+def test_resume_begins_where_there_is_nothing_and_leaves_what_is_finished(tmp_path):
+    recipe = tiny.recipe()
+    summary = train(recipe, tmp_path / "run", resume=True)
+    before = (tmp_path / "run" / "summary.json").stat().st_mtime_ns
+    assert train(recipe, tmp_path / "run", resume=True) == summary
+    assert (tmp_path / "run" / "summary.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"optim": {"lr": 5e-4}}, r"optim\.lr was 0\.001 and is 0\.0005"),
+        ({"seed": 1, "train": {"steps": 8}}, r"seed was 0 and is 1; train\.steps was 6 and is 8"),
+        ({"loss": {"weights": {"contrastive": 1, "crd": 2}}}, r"loss\.weights\.crd was 1\.0 and is 2\.0"),
+    ],
+)
+def test_a_changed_recipe_is_refused_with_the_difference(tmp_path, stop_at, change, says):
+    _, out = interrupted(tmp_path, stop_at)
+    merged = {**tiny.DISTILL, **change, "train": {"steps": 6, **change.get("train", {})}}
+    with pytest.raises(UserError, match=f"started with another recipe: .*{says}"):
+        train(tiny.recipe(**merged), out, resume=True)
+    assert [path.name for path in list_checkpoints(out / "checkpoints")] == ["step-0000003.pt"]
+
+
+def test_harmless_changes_are_said(tmp_path, stop_at, capsys):
+    _, out = interrupted(tmp_path, stop_at)
+    changed = tiny.recipe(**tiny.DISTILL, train={"steps": 6, "log_every": 3, "accumulate": 2}, description="new")
+    assert train(changed, out, resume=True)["steps"] == 6
+    told = capsys.readouterr().err
+    assert "resuming with train.log_every changed from 2 to 3" in told
+    assert "resuming with train.accumulate changed from 1 to 2" in told
+
+
+def test_a_constant_schedule_may_be_prolonged(tmp_path, stop_at):
+    _, out = interrupted(tmp_path, stop_at, schedule={"kind": "constant"})
+    longer = tiny.recipe(**tiny.DISTILL, schedule={"kind": "constant"}, train={"steps": 7})
+    assert train(longer, out, resume=True)["steps"] == 7
+
+
+def test_a_torn_newest_checkpoint_gives_way_to_the_one_before(tmp_path, stop_at, capsys):
+    recipe, out = interrupted(tmp_path, stop_at, train={"save_every": 1, "keep": 3})
+    newest = list_checkpoints(out / "checkpoints")[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train(recipe, out, resume=True)
+    assert f"WARNING: the checkpoint {newest} cannot be read" in capsys.readouterr().err
+    whole = tmp_path / "whole"
+    train(recipe, whole)
+    one, other = (
+        torch.load(folder / "checkpoints/latest.pt", weights_only=True)["state_dict"] for folder in (out, whole)
+    )
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_no_loadable_checkpoint_is_said(tmp_path, stop_at):
+    recipe, out = interrupted(tmp_path, stop_at)
+    for path in list_checkpoints(out / "checkpoints"):
+        path.write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"none of the checkpoints in .* can be read; start over with --overwrite"):
+        train(recipe, out, resume=True)
+
+
+def test_a_checkpoint_of_other_models_is_refused(tmp_path, stop_at):
+    recipe, out = interrupted(tmp_path, stop_at)
+    path = list_checkpoints(out / "checkpoints")[-1]
+    state = torch.load(path, weights_only=True)
+    del state["loss"]["visual_proj.weight"]
+    torch.save(state, path)
+    with pytest.raises(UserError, match=r"the checkpoint of step 3 does not fit the recipe's models and loss"):
+        train(recipe, out, resume=True)
+
+
+def test_metrics_after_the_checkpoint_are_dropped_and_a_torn_line_too(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2}\n{"step": 4}\n{"step": 6}\n{"st')
+    writer = MetricsWriter(path, up_to=4)
+    writer.write({"step": 5})
+    writer.close()
+    assert [line["step"] for line in read_metrics(path)] == [2, 4, 5]
+
+
+def test_dropout_goes_on_where_it_was(tmp_path):
+    """Every generator is part of a checkpoint."""
+    trainer = Trainer(tiny.recipe(), tmp_path, torch.device("cpu"))
+    torch.manual_seed(11)
+    trainer.generator.manual_seed(12)
+    trainer.save(1)
+    expected = torch.rand(2), torch.rand(2, generator=trainer.generator)
+    state = torch.load(tmp_path / "checkpoints/latest.pt", weights_only=True)
+    again = Trainer(tiny.recipe(), tmp_path, torch.device("cpu"), start={**state, "interval": state["interval"]})
+    assert torch.equal(torch.rand(2), expected[0])
+    assert torch.equal(torch.rand(2, generator=again.generator), expected[1])
+    assert again.first == 2

@@ -1,0 +1,106 @@
+"""A step in slices is the step at once: values, every gradient, what BatchNorm notes, and the random draws after it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from harness.train.models import build_models
+from harness.train.processes import Processes
+from harness.train.step import forward_backward
+from tests.harness import tiny
+
+ALL = {"contrastive": 1, "crd": 1, "fd": 100, "mfd": 100, "gd": 1, "icl": 1, "afd": 1, "cross_kd": 1}
+CPU = torch.device("cpu")
+
+
+class _Batch:
+    cached = None
+
+    def __init__(self, count: int) -> None:
+        torch.manual_seed(1)
+        self.view = torch.rand(count, 3, 48, 48)
+        self.tokens = {
+            "student": torch.randint(1, 49000, (count, 12)),
+            "teacher": torch.randint(1, 49000, (count, 16)),
+        }
+
+
+def build(**sections):
+    models = build_models(tiny.recipe(**sections), Processes(), CPU)
+    return models.task.double().train()
+
+
+def step(task, batch, slices):
+    """Losses, scale, gradients by name, buffers, and the next random number."""
+    task = copy.deepcopy(task)
+    generator = torch.Generator().manual_seed(5)
+    torch.manual_seed(7)
+    inputs = task.inputs(batch.view.double(), batch)
+    losses, scale = forward_backward(task, inputs, generator, slices, lambda loss: loss)
+    gradients = {name: p.grad for name, p in task.trainable()}
+    draws = torch.rand(3), torch.rand(3, generator=generator)
+    return losses, scale, gradients, dict(task.named_buffers()), draws
+
+
+def assert_same(one, other):
+    assert one[0].keys() == other[0].keys()
+    for name, value in one[0].items():
+        assert torch.allclose(value, other[0][name], rtol=1e-12, atol=0), name
+    assert torch.equal(one[1], other[1])
+    assert one[2].keys() == other[2].keys()
+    for name, gradient in one[2].items():
+        assert gradient is not None, name
+        assert torch.allclose(gradient, other[2][name], rtol=1e-9, atol=1e-12), name
+
+
+@pytest.mark.parametrize("slices", [2, 3, 6])
+def test_slices_add_up_to_the_batch_for_every_term(slices):
+    task, batch = build(teacher=tiny.DISTILL["teacher"], loss={"weights": ALL, "mask_ratio": 0.0}), _Batch(12)
+    assert_same(step(task, batch, 1), step(task, batch, slices))
+
+
+def test_slices_see_the_same_masks_in_both_passes():
+    """With masks the batch at once draws others, so slices are held against their embeddings put together."""
+    weights = {"mfd": 100}
+    task, batch = build(teacher=tiny.DISTILL["teacher"], loss={"weights": weights}), _Batch(8)
+    _, _, gradients, _, _ = step(task, batch, 4)
+    generator = torch.Generator().manual_seed(5)
+    parts = task.inputs(batch.view.double(), batch).split(4)
+    outputs = [task.encode(part, generator) for part in parts]
+    whole = {
+        name: torch.cat([output[name] for output in outputs]) if name.endswith("_features") else outputs[0][name]
+        for name in outputs[0]
+    }
+    taught = task.teach(task.inputs(batch.view.double(), batch))
+    sum(task.compute(whole, taught).values()).backward()
+    for name, parameter in task.trainable():
+        assert torch.allclose(parameter.grad, gradients[name], rtol=1e-9, atol=1e-12), name
+
+
+def test_batch_norm_notes_each_slice_once():
+    student = {"model": "test-tiny-resnet", "config": tiny.RESNET}
+    task, batch = build(student=student), _Batch(8)
+    _, _, _, buffers, _ = step(task, batch, 2)
+    expected = copy.deepcopy(task)
+    with torch.no_grad():
+        for part in expected.inputs(batch.view.double(), batch).split(2):
+            expected.encode(part, torch.Generator())
+    noted = {name: value for name, value in expected.named_buffers() if "running" in name or "num_batches" in name}
+    assert noted
+    for name, value in noted.items():
+        assert torch.equal(buffers[name], value), name
+
+
+def test_a_scale_that_no_term_reads_is_not_trained():
+    for term in ALL:
+        task = build(teacher=tiny.DISTILL["teacher"], loss={"weights": {term: 1}, "mask_ratio": 0.0})
+        trained = {name for name, _ in task.trainable()}
+        reads = "student.logit_scale" in trained
+        task.student.logit_scale.requires_grad_(True)
+        batch = _Batch(4)
+        losses = task(task.inputs(batch.view.double(), batch), torch.Generator())
+        (gradient,) = torch.autograd.grad(sum(losses.values()), [task.student.logit_scale], allow_unused=True)
+        assert reads == (gradient is not None and gradient.item() != 0), term
