@@ -48,7 +48,8 @@ class Stage:
             self.step()
             (out / "dataset.json").write_text('{"layout": 1}')
 
-    def train(self, recipe: Recipe, out: Path) -> dict[str, Any]:
+    def train(self, recipe: Recipe, out: Path, *, overwrite: bool) -> dict[str, Any]:
+        assert overwrite, "what a killed stage left is not its to go on from"
         assert not (out / "summary.json").exists() and recipe.eval.sets == ()
         self.calls[f"train {out.parent.name} {out.name}"] += 1
         out.mkdir(parents=True, exist_ok=True)
@@ -305,8 +306,8 @@ def test_a_recipe_changed_back_after_a_kill_is_made_anew(
     def changed(name: str, data: Path, seed: int) -> Recipe:
         return original(name, data, seed).model_copy(update={"description": "other"})
 
-    def killed(recipe: Recipe, out: Path) -> dict[str, Any]:
-        stage.train(recipe, out)
+    def killed(recipe: Recipe, out: Path, **options: Any) -> dict[str, Any]:
+        stage.train(recipe, out, **options)
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
