@@ -99,7 +99,9 @@ class DistillTask(nn.Module):
         for wanted in self._views if cached is None else self._views[:1]:
             if wanted not in made:
                 made[wanted] = prepare(view, *wanted)
-        tokens = {name: ids.to(view.device, non_blocking=True) for name, ids in batch.tokens.items()}
+        # Tokenizers that agree share a tensor, which moves once.
+        moved = {id(ids): ids.to(view.device, non_blocking=True) for ids in batch.tokens.values()}
+        tokens = {name: moved[id(ids)] for name, ids in batch.tokens.items()}
         if cached is not None:
             return Inputs(made[self._views[0]], tokens["student"], cached.features)
         roles = zip(teacher_roles(len(self.live)), self._views[1:], strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,18 +27,20 @@ class Process:
 
 def children(pid: int) -> list[Process]:
     """The child processes of a process, oldest first."""
-    found = []
+    found, inherited = [], set(open_files(pid))
     for folder in PROC.iterdir() if PROC.is_dir() else ():
         parent = _parent(folder) if folder.name.isdigit() else None
         if parent == pid and not any(helper in _bytes(folder / "cmdline") for helper in _HELPERS):
-            found.append(describe(int(folder.name)))
+            found.append(describe(int(folder.name), inherited))
     return sorted(found, key=lambda process: process.pid)
 
 
-def describe(pid: int) -> Process:
-    """One process as it is now."""
+def describe(pid: int, inherited: Collection[str] = ()) -> Process:
+    """One process as it is now; of files that a fork may have inherited only where it has none of its own."""
     fields = _stat(PROC / str(pid))
-    return Process(pid, _STATES.get(fields[0], "alive") if fields else DEAD, tuple(open_files(pid)))
+    files = open_files(pid)
+    reads = [name for name in files if name not in inherited] or files
+    return Process(pid, _STATES.get(fields[0], "alive") if fields else DEAD, tuple(reads))
 
 
 def open_files(pid: int) -> list[str]:

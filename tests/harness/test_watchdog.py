@@ -128,6 +128,11 @@ def test_a_loader_that_hangs_is_told_with_its_worker_and_the_file_it_reads(tmp_p
     path = tmp_path / "00007.tar"
     path.write_bytes(b"shard")
     context = multiprocessing.get_context("fork")
+    # A forked worker inherits what this process has open; its own file gets a lower number than that.
+    low = os.open(tmp_path, os.O_RDONLY)
+    (tmp_path / "font.ttf").write_bytes(b"font")
+    font = os.open(tmp_path / "font.ttf", os.O_RDONLY)
+    os.close(low)
     gate, told, over, said = context.Event(), threading.Event(), threading.Event(), []
 
     def say(text: str) -> None:
@@ -147,6 +152,7 @@ def test_a_loader_that_hangs_is_told_with_its_worker_and_the_file_it_reads(tmp_p
         assert next(batches).tolist() == [0, 1]
         dog.phase("step", 1)
         assert over.wait(DEADLINE), said
+    os.close(font)
     stall = next(text for text in said if path.name in text)
     assert "for the next batch at step 1; of the data workers pid " in stall
     assert f"is alive with {path} open" in stall and "check the disk or network" in stall

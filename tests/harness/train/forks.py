@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +29,16 @@ from harness.errors import Terminated
 from harness.train import Trainer, train
 
 LIMIT = 120.0  # seconds that a run may take at most
+
+
+def carry_out(folder: Path, plan: dict[str, Any]) -> None:
+    """Run this module on a plan, in a process of its own, and make sure that it did not fail."""
+    (folder / "plan.json").write_text(json.dumps(plan))
+    command = [sys.executable, "-m", "tests.harness.train.forks", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    logs = "".join(path.read_text()[-3000:] for path in folder.glob("*.log"))
+    assert done.returncode == 0, done.stderr[-3000:] + logs
 
 
 def main(folder: Path) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,6 +10,7 @@ import torch
 from harness.metrics import read_metrics
 from tests.harness import tiny
 from tests.harness.pairs import write_csv, write_shards
+from tests.harness.train.forks import carry_out
 
 TIMES = ("seconds", "images_per_second")
 
@@ -49,16 +47,7 @@ def test_a_killed_and_resumed_run_is_the_uninterrupted_one(tmp_path, source, wor
         "seed": f"{source} {world}",
         "step_seconds": 0.05,
     }
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.harness.train.forks", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=600,
-    )
-    logs = "".join(path.read_text()[-3000:] for path in tmp_path.glob("*.log"))
-    assert done.returncode == 0, done.stderr[-3000:] + logs
+    carry_out(tmp_path, plan)
     told = json.loads((tmp_path / "told.json").read_text())
     assert sum(reached for _, reached in told) >= kills // 2, "most kills must hit a run under way"
     whole, broken = (

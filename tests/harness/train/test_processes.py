@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +16,7 @@ from harness.train.parallel import can_shard
 from harness.train.processes import Processes, joined
 from tests.harness import tiny
 from tests.harness.pairs import write_csv
+from tests.harness.train.forks import carry_out
 
 CPU = torch.device("cpu")
 SHARDED = pytest.mark.skipif(not can_shard(CPU), reason="this torch cannot shard on CPUs")
@@ -62,15 +60,7 @@ def finished(tmp_path_factory) -> Path:
         {"out": "refused", "recipe": recipe(folder / "nowhere.csv"), "world": 2},
     ]
     runs = [run for run in runs if can_shard(CPU) or "fsdp2" not in run["out"]]
-    (folder / "plan.json").write_text(json.dumps({"runs": runs}))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.harness.train.forks", str(folder)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    carry_out(folder, {"runs": runs})
     return folder
 
 
