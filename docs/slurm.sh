@@ -23,8 +23,8 @@ srun torchrun \
     -m harness train "$@" --out "$run" --resume
 code=$?
 
-# torchrun reports 1 whatever ended its processes: a run that has saved and has no summary yet has more to do.
-if [ "$code" -ne 0 ] && [ -e "$run/checkpoints/latest.pt" ] && [ ! -e "$run/summary.json" ]; then
+# torchrun reports 1 whatever ended its processes. This file is left by a run that SIGTERM has ended, and by no error.
+if [ -e "$run/stopped" ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -24,7 +24,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int, keep: int) -
         keep: how many checkpoints stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{step:07d}.pt"
+    path = checkpoint_path(folder, step)
     temporary = path.with_suffix(".tmp")
     try:
         with named(path), temporary.open("wb") as file:
@@ -35,9 +35,17 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int, keep: int) -
     finally:
         temporary.unlink(missing_ok=True)
     _point_latest(folder, path)
-    for old in list_checkpoints(folder)[:-keep]:
+    # A later one is what a run that went on from an earlier checkpoint could not read.
+    found = list_checkpoints(folder)
+    earlier = found[: found.index(path) + 1]
+    for old in {*found} - {*earlier[-keep:]}:
         old.unlink()
     return path
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:07d}.pt"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

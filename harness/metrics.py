@@ -25,8 +25,7 @@ class MetricsWriter:
 
     def __init__(self, path: Path, up_to: int | None = None) -> None:
         self._path = path
-        kept = [] if up_to is None or not path.exists() else [x for x in read_metrics(path) if x["step"] <= up_to]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        keep_steps(path, up_to or 0)
         self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, values: dict[str, Any]) -> None:
@@ -43,6 +42,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The complete lines of a ``metrics.jsonl``; a last line cut short by a kill is left out."""
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1] if line]
+
+
+def keep_steps(path: Path, up_to: int) -> None:
+    """Drop the lines of later steps from a JSONL file, and a last line cut short by a kill."""
+    kept = [line for line in read_metrics(path) if line["step"] <= up_to] if path.exists() else []
+    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 class Interval:

@@ -28,10 +28,15 @@ class Display(Protocol):
         """Show one line of metrics."""
 
 
-def make_display(name: str, steps: int, console: Console | None = None, *, quiet: bool = False) -> Display:
-    """A live display when standard output is a terminal, else one plain line for each report; nothing when quiet."""
+def make_display(
+    name: str, steps: int, console: Console | None = None, *, quiet: bool = False, before: int = 0
+) -> Display:
+    """A live display when standard output is a terminal, else one plain line for each report; nothing when quiet.
+
+    ``before``: steps that were taken already, when a run is resumed.
+    """
     console = console or Console(quiet=quiet)
-    return LiveDisplay(name, steps, console) if console.is_terminal else PlainDisplay(name, steps, console)
+    return LiveDisplay(name, steps, console) if console.is_terminal else PlainDisplay(name, steps, console, before)
 
 
 class LiveDisplay:
@@ -73,9 +78,9 @@ class LiveDisplay:
 class PlainDisplay:
     """One line for each report, for logs and pipes."""
 
-    def __init__(self, name: str, steps: int, console: Console) -> None:
+    def __init__(self, name: str, steps: int, console: Console, before: int = 0) -> None:
         self._name, self._steps, self._console = name, steps, console
-        self._start = time.perf_counter()
+        self._start, self._before = time.perf_counter(), before
 
     def __enter__(self) -> PlainDisplay:
         return self
@@ -93,7 +98,8 @@ class PlainDisplay:
     def report(self, values: dict[str, Any]) -> None:
         """Print the metrics with the time left."""
         step = values["step"]
-        left = (time.perf_counter() - self._start) / step * (self._steps - step)
+        taken = step - self._before  # by this process: a resumed run has taken others
+        left = (time.perf_counter() - self._start) / taken * (self._steps - step)
         line = f"{self._name} {step}/{self._steps} eta {left:.0f}s {format_metrics(values)}"
         self.note(line)
 
@@ -101,7 +107,11 @@ class PlainDisplay:
 def format_metrics(values: dict[str, Any]) -> str:
     """The line of metrics in the order people read it: speed, loss, its terms, learning rate, scale."""
     terms = {name: value for name, value in values.items() if name.endswith("_loss")}
-    parts = [f"{values['images_per_second']:.0f} images/s", f"loss {values['loss']:.4f}"]
+    parts = [f"{values['images_per_second']:.0f} images/s", f"loss {_shown(values['loss'])}"]
     if len(terms) > 1:
-        parts += [f"{name.removesuffix('_loss')} {value:.4f}" for name, value in terms.items()]
+        parts += [f"{name.removesuffix('_loss')} {_shown(value)}" for name, value in terms.items()]
     return ", ".join([*parts, f"lr {values['lr']:.2e}", f"scale {values['logit_scale']:.1f}"])
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"  # of no step of the interval: all were left out

@@ -71,6 +71,8 @@ class DistillTask(nn.Module):
         self._views = [_view(model) for model in (student, *self.live)]
         # FSDP2 gathers parameters into tensors that inference mode would not let it free.
         self.teach_in = torch.inference_mode
+        if getattr(self.student, "logit_bias", None) is not None:
+            self.student.logit_bias.requires_grad_(False)  # a constant on all logits: no softmax sees it
         if not reads_student_scale(config):
             # Without a gradient DDP would wait for one for ever; alone, AdamW would leave it as it is.
             self.student.logit_scale.requires_grad_(False)

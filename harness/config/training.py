@@ -34,7 +34,7 @@ class OptimConfig(Section):
 class ScheduleConfig(Section):
     """Learning rate over time."""
 
-    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises from 0 to its peak.")
+    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises linearly to its peak.")
     kind: Literal["cosine", "constant"] = Field("cosine", description="What follows the warm-up.")
     min_lr: float = Field(
         0.0, ge=0, description="Learning rate at the end of the cosine. No effect with kind: constant."
@@ -65,8 +65,8 @@ class TrainConfig(Section):
     compile: bool = Field(False, description="Compile student and teachers (torch.compile); needs a C++ compiler.")
     nonfinite: Literal["stop", "skip"] = Field(
         "stop",
-        description="What a loss or gradient that is not finite does: stop = end the run; skip = leave the step out. "
-        "Its samples are listed in nonfinite.jsonl, and the weights are not touched, either way.",
+        description="What a loss or gradient that is not finite does: stop = end the run; skip = leave the step out, "
+        "the learning rate moving on. Its samples are listed in nonfinite.jsonl, and the weights stay, either way.",
     )
     max_nonfinite: int = Field(10, ge=1, description="With nonfinite: skip, how many such steps a run may have.")
     stall_after: float = Field(
@@ -89,6 +89,15 @@ class TrainConfig(Section):
             raise problem(
                 "cannot be fp16 with parallel: fsdp2, whose shards need one loss scale; use bf16",
                 at=("train", "precision"),
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _channels_last_is_not_sharded(self) -> "TrainConfig":
+        if self.parallel == "fsdp2" and self.channels_last:
+            raise problem(
+                "cannot be true with parallel: fsdp2, which shards contiguous weights only; use ddp or set it to false",
+                at=("train", "channels_last"),
             )
         return self
 

@@ -40,7 +40,7 @@ class Health:
     """
 
     def __init__(self, path: Path, policy: Literal["stop", "skip"], limit: int, count: int = 0) -> None:
-        self._path, self._policy, self._limit = path, policy, limit
+        self.path, self._policy, self._limit = path, policy, limit
         self._steps: list[_Step] = []
         self.count = count
 
@@ -67,11 +67,26 @@ class Health:
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
         # JSON has no NaN.
         shown = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-        with named(self._path), self._path.open("a", encoding="utf-8") as file:
+        with named(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step.number, "values": shown, "keys": step.keys}) + "\n")
         self.count += 1
-        where = f"{', '.join(wrong)} became NaN or infinite in step {step.number}, whose samples are in {self._path}"
+        where = f"{', '.join(wrong)} became NaN or infinite in step {step.number}, whose samples are in {self.path}"
         if self._policy == "stop":
-            raise UserError(f"{where}; the weights of the step before are kept; {_WAYS_OUT}")
+            raise UserError(
+                f"{where}; the weights were not touched; go on without such steps by --resume --set "
+                f"train.nonfinite=skip, or begin anew with --overwrite: {_WAYS_OUT}"
+            )
         if self.count > self._limit:
-            raise UserError(f"{where}; {self.count} such steps are more than train.max_nonfinite; {_WAYS_OUT}")
+            raise UserError(
+                f"{where}; {self.count} such steps are more than train.max_nonfinite; begin anew with "
+                f"--overwrite: {_WAYS_OUT}"
+            )
+
+
+def is_healthy(losses: dict[str, Tensor], gradient_norm: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
+    """Whether a step's losses and gradient are finite, 0-d bool on their device; call it before the scaler's update."""
+    finite = torch.stack(list(losses.values())).isfinite().all()
+    if not scaler.is_enabled():
+        return finite & gradient_norm.isfinite()
+    # The scaler skips infinite gradients on its own, as it should at first; but not those that no scale mends.
+    return finite & (gradient_norm.isfinite() | (scaler._scale > 1))

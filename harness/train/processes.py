@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from harness.errors import UserError
+from harness.errors import Terminated, UserError
 from harness.models import pick_device
 
 
@@ -89,10 +89,13 @@ def joined(device: str) -> Iterator[tuple[Processes, torch.device]]:
         return
     # Both: tensors on GPUs go through NCCL, and words between CPUs through gloo without a GPU's waiting.
     dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    # After an error the group is left to the end of the process: closing it may wait for those that still wait for us.
     try:
         yield processes, chosen
-    finally:
+    except Terminated:
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def _from_environment() -> Processes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.checkpoint import list_checkpoints
+from harness.checkpoint import checkpoint_path, list_checkpoints
 from harness.config import Recipe, parse_recipe
 from harness.errors import UserError
 from harness.runs import DONE
@@ -26,7 +26,6 @@ _SOUND = (
     "loss.backend",
     "train.accumulate",
     "train.compile",
-    "train.channels_last",
     "train.device",
     "train.keep",
     "train.log_every",
@@ -39,7 +38,7 @@ _SOUND = (
 
 
 def find_start(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
-    """The checkpoint to go on from; None to start from nothing.
+    """The checkpoint to go on from; None to start from nothing. The main process's to say: see `same_start`.
 
     Raises:
         UserError: the folder holds checkpoints and neither ``resume`` nor ``overwrite`` says what to do with them; none
@@ -56,6 +55,22 @@ def find_start(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> d
     state = newest_loadable(found)
     check_same(recipe, parse_recipe(state["recipe"], f"the recipe in {out}"), out)
     return state
+
+
+def same_start(out: Path, step: int) -> dict[str, Any]:
+    """The checkpoint that the main process has chosen, for the others.
+
+    Raises:
+        UserError: this process cannot read it: the run folder has to be the same for all.
+    """
+    path = checkpoint_path(out / "checkpoints", step)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"the first process goes on from {path}, which this one cannot read "
+            f"({' '.join(str(error).split())[:200]}); all processes need the same run folder"
+        ) from error
 
 
 def newest_loadable(paths: list[Path]) -> dict[str, Any]:
@@ -85,8 +100,18 @@ def check_same(recipe: Recipe, saved: Recipe, out: Path) -> None:
         print(f"resuming with {key} changed from {was!r} to {now!r}", file=sys.stderr)
 
 
-def check_world(state: dict[str, Any], world_size: int) -> None:
-    """Say that the number of processes has changed; whether the data allows it is the loader's to say."""
+def check_world(state: dict[str, Any], world_size: int, parallel: str) -> None:
+    """Say that the number of processes has changed; whether the data allows it is the loader's to say.
+
+    Raises:
+        UserError: the optimizer's state has another form there.
+    """
+    parallel = parallel if world_size > 1 else "ddp"
+    if state["parallel"] != parallel:
+        raise UserError(
+            f"the run was saved by {state['world_size']} processes with {state['parallel']} and would go on with "
+            f"{parallel} on {world_size} (one process never shards); resume it as it was"
+        )
     if state["world_size"] != world_size:
         print(
             f"resuming on {world_size} processes what ran on {state['world_size']}: the batches stay the same, dropout "

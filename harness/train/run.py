@@ -13,13 +13,16 @@ from harness.errors import Terminated, UserError
 from harness.evaluate import evaluate
 from harness.evaluate.layout import inspect
 from harness.export import export_model
-from harness.files import read_json, write_json
+from harness.files import read_json, write_json, write_text
 from harness.models import LoadedModel, create_model
 from harness.runs import DONE, check_folder, prepare_run, record_resume
 from harness.train.parallel import student_state
 from harness.train.processes import Processes, joined
-from harness.train.resume import check_world, find_start, is_finished
+from harness.train.resume import check_world, find_start, is_finished, same_start
 from harness.train.trainer import Trainer
+
+# Left by a run that SIGTERM has ended, for schedulers that start it again.
+STOPPED = "stopped"
 
 
 def train(
@@ -44,15 +47,17 @@ def train(
         Terminated: SIGTERM came; the run is saved and can be resumed.
     """
     with joined(recipe.train.device) as (processes, device):
-        start = _start(recipe, out, processes, device, command, resume=resume, overwrite=overwrite)
-        if resume and is_finished(out):
-            return read_json(out / DONE)
+        done, start = _start(recipe, out, processes, device, command, resume=resume, overwrite=overwrite)
+        if done:
+            return read_json(out / DONE) if processes.is_main else {}
         trainer = Trainer(recipe, out, device, processes, start)
         if not trainer.run():
-            raise Terminated(
-                f"stopped by SIGTERM and saved in {out}; the same command with --resume goes on from there"
-            )
-        return _finish(trainer)
+            if processes.is_main:
+                write_text(out / STOPPED, "SIGTERM came; clipkd train --resume goes on\n")
+            raise Terminated(f"stopped by SIGTERM and saved in {out}; the same command with --resume goes on there")
+        weights = student_state(trainer.task, trainer.parallel)
+    # The others are done: nobody waits for the main process any longer.
+    return _finish(trainer, weights) if processes.is_main else {}
 
 
 def _start(
@@ -64,45 +69,61 @@ def _start(
     *,
     resume: bool,
     overwrite: bool,
-) -> dict[str, Any] | None:
-    """Check what can be checked before hours of training, and make the run folder; the checkpoint to go on from."""
+) -> tuple[bool, dict[str, Any] | None]:
+    """Check what can be checked before hours of training, and make the run folder.
+
+    Returns:
+        Whether the run is finished already, and the checkpoint to go on from. The main process decides for all.
+    """
     for item in recipe.eval.sets:
         if item.synthetic is None:
             inspect(item)
     _set_up_torch(recipe)
-    if resume and is_finished(out):
-        return None
-    problem, start = None, None
-    try:
-        check_folder(out)
-        start = find_start(recipe, out, resume=resume, overwrite=overwrite)
-        if processes.is_main:
-            if start is None:
-                prepare_run(recipe, out, command, device)
-            else:
-                check_world(start, processes.world_size)
-                record_resume(out, start["step"], command, device)
-    except UserError as error:
-        problem = error
-    # All or none: a process that went on alone would wait for the others for ever.
-    refused = processes.same_for_all(None if problem is None else str(problem))
+    problem, start, done = None, None, False
+    if processes.is_main:
+        try:
+            done = resume and is_finished(out)
+            start = None if done else _prepare(recipe, out, processes, device, command, resume, overwrite)
+        except Exception as error:  # whatever it is, the others are waiting to be told
+            problem = error
+    told = None if problem is None else str(problem), done, None if start is None else start["step"]
+    refused, done, step = processes.same_for_all(told)
     if problem is not None or refused:
-        raise problem or UserError(refused)
+        raise problem or UserError(f"{processes} stops because the first process cannot begin: {refused}")
+    if step is not None and not processes.is_main:
+        start = same_start(out, step)
+    return done, start
+
+
+def _prepare(
+    recipe: Recipe,
+    out: Path,
+    processes: Processes,
+    device: torch.device,
+    command: str | None,
+    resume: bool,
+    overwrite: bool,
+) -> dict[str, Any] | None:
+    check_folder(out)
+    start = find_start(recipe, out, resume=resume, overwrite=overwrite)
+    if start is None:
+        prepare_run(recipe, out, command, device)
+    else:
+        check_world(start, processes.world_size, recipe.train.parallel)
+        record_resume(out, start["step"], command, device)
+    (out / STOPPED).unlink(missing_ok=True)
     return start
 
 
-def _finish(trainer: Trainer) -> dict[str, Any]:
-    """Export, evaluate and sum up; the main process's work."""
-    recipe, out, main = trainer.recipe, trainer.out, trainer.processes.is_main
-    weights = student_state(trainer.task, trainer.parallel)
+def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
+    """Export, evaluate and sum up."""
+    recipe, out = trainer.recipe, trainer.out
     student = trainer.models.student
-    if main and trainer.parallel == "fsdp2":
+    if trainer.parallel == "fsdp2":
         student = create_model(recipe.student)
         student.model.load_state_dict(weights)
         student.model.to(trainer.device)
     seconds = trainer.interval.seconds
-    if not main:
-        return {}
     export_model(student, out / "export", metadata={"recipe": recipe.name, "steps": trainer.steps})
     metrics = _evaluate(student, recipe, out, trainer.device)
     summary = {

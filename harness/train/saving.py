@@ -37,6 +37,7 @@ def capture(trainer: Trainer, step: int) -> dict[str, Any] | None:
         "name": trainer.recipe.name,
         "recipe": dump_recipe(trainer.recipe),
         "world_size": trainer.processes.world_size,
+        "parallel": kind,
         "state_dict": student,
         "loss": task.loss.state_dict(),
         "optimizer": optimizer,
@@ -51,6 +52,9 @@ def capture(trainer: Trainer, step: int) -> dict[str, Any] | None:
 def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     """Put everything but the data's position back; that one is the loader's to start from."""
     task, kind = trainer.task, trainer.parallel
+    for group in state["optimizer"]["param_groups"]:
+        # A checkpoint may come from another device, where this was otherwise.
+        group["fused"] = trainer.optimizer.defaults["fused"]
     try:
         load_student_state(task, kind, state["state_dict"])
         task.loss.load_state_dict(state["loss"])
@@ -83,7 +87,8 @@ def _random_state(trainer: Trainer) -> dict[str, Any]:
 
 def _set_random_state(trainer: Trainer, state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
-    trainer.generator.set_state(state["own"])
+    if (state["cuda"] is not None) == (trainer.device.type == "cuda"):
+        trainer.generator.set_state(state["own"])  # each kind of device has generators of its own
     random.setstate(state["python"])
     numpy.random.set_state(tuple(state["numpy"]))
     if state["cuda"] is not None and trainer.device.type == "cuda":

@@ -18,13 +18,13 @@ from harness.config import Recipe
 from harness.data import Batch, BatchAugment, Loader, build_loader
 from harness.data.dataloader import lost_worker
 from harness.errors import UserError
-from harness.metrics import Interval, MetricsWriter
+from harness.metrics import Interval, MetricsWriter, keep_steps
 from harness.optim import build_optimizer, build_schedule
 from harness.progress import Display, make_display
 from harness.teachers.opening import open_cache
 from harness.teachers.replay import apply_maps
 from harness.train.clipping import clip_gradients
-from harness.train.health import Health
+from harness.train.health import Health, is_healthy
 from harness.train.models import build_models
 from harness.train.processes import Processes, Signal
 from harness.train.saving import capture, restore
@@ -75,7 +75,14 @@ class Trainer:
         self.first = 1
         if start is not None:
             restore(self, start)
+            if self.health.path.exists():
+                keep_steps(self.health.path, start["step"])  # later ones are taken again
             self.first = start["step"] + 1
+        if self.first > self.steps + 1:
+            raise UserError(
+                f"the checkpoint is of step {self.first - 1}, beyond the {self.steps} that the recipe asks for; give "
+                "train.steps at least that number"
+            )
 
     def run(self) -> bool:
         """Take every step that is left; False when SIGTERM has ended the run early, after a checkpoint."""
@@ -85,7 +92,9 @@ class Trainer:
         self.task.train()
         try:
             with (
-                make_display(self.recipe.name, self.steps, quiet=not self.processes.is_main) as display,
+                make_display(
+                    self.recipe.name, self.steps, quiet=not self.processes.is_main, before=self.first - 1
+                ) as display,
                 self._watchdog(display) as dog,
                 watching_for_sigterm() as asked_to_stop,
             ):
@@ -130,6 +139,8 @@ class Trainer:
             if saves:
                 dog.phase("checkpoint", step)
                 self.save(step)
+                # The first to leave would take the others along while the main process still writes.
+                self.processes.same_for_all(None)
             if signal is Signal.STOP and step < self.steps:
                 display.note(f"{self.recipe.name}: SIGTERM came; saved step {step}")
                 return False
@@ -137,11 +148,11 @@ class Trainer:
 
     def _next_batch(self, asked_to_stop: Callable[[], bool], dog: Watchdog, step: int) -> tuple[Batch, Signal]:
         """This process's next batch, and what all processes agree to do."""
-        problem: UserError | None = None
+        problem: Exception | None = None
         batch = None
         try:
             batch = next(self.loader)
-        except UserError as error:
+        except Exception as error:  # whatever it is, the others are waiting to be told
             problem = error
         if self.processes.world_size > 1:
             dog.phase("exchange", step)
@@ -172,9 +183,7 @@ class Trainer:
         )
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.parameters, self.recipe.optim.grad_clip or math.inf)
-        ok = torch.stack(list(losses.values())).isfinite().all()
-        if not self.scaler.is_enabled():  # which skips steps with infinite gradients on its own, as it should at first
-            ok = ok & norm.isfinite()
+        ok = is_healthy(losses, norm, self.scaler)
         self._update(ok)
         self.schedule.step()
         self._clamp_scales()
@@ -228,10 +237,9 @@ class Trainer:
         )
 
     def _tokenizers(self) -> dict[str, Any]:
-        readers = self.models.by_role(live=True)
         if self.cache is not None:
             return {"student": self.models.student.tokenizer}  # what teachers read is in the cache
-        return {role: model.tokenizer for role, model in readers.items()}
+        return {role: model.tokenizer for role, model in self.models.by_role(live=True).items()}
 
     def _build_optimizer(self) -> None:
         recipe = self.recipe

@@ -20,7 +20,7 @@ from harness.watchdog.words import about_data, about_folder, about_peers, about_
 # The exit code of a process that ended itself because it stalled: EX_IOERR of sysexits.h.
 EXIT_STALLED = 74
 # These last longer than a step by their nature, so their limits are longer by this factor.
-PATIENCE = {"start": 10.0, "evaluation": 10.0}
+PATIENCE = {"start": 10.0, "checkpoint": 10.0, "evaluation": 10.0}
 # So do these of the first step: torch.compile and the GPU's libraries look for the best kernels then.
 FIRST_PATIENCE = {"step": 10.0, "exchange": 10.0}
 BEAT_SECONDS = 5.0

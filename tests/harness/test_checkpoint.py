@@ -36,3 +36,12 @@ def test_half_written_files_do_not_count(tmp_path):
     save_checkpoint(tmp_path, {"step": 3}, 3, keep=5)
     (tmp_path / "step-0000009.tmp").write_bytes(b"killed while writing")
     assert names(tmp_path) == ["step-0000003.pt"]
+
+
+def test_a_later_one_that_could_not_be_read_does_not_outlive_the_new_one(tmp_path):
+    for step in (3, 6):
+        save_checkpoint(tmp_path, {"step": step}, step, keep=2)
+    (tmp_path / "step-0000006.pt").write_bytes(b"torn")
+    save_checkpoint(tmp_path, {"step": 4}, 4, keep=1)
+    assert names(tmp_path) == ["step-0000004.pt"]
+    assert torch.load(tmp_path / "latest.pt", weights_only=True) == {"step": 4}

@@ -17,7 +17,7 @@ from tests.harness import tiny
 def poisoned(tmp_path, bad: set[int], **train) -> Trainer:
     """A run whose loss is NaN in these steps."""
     trainer = Trainer(tiny.recipe(train={"steps": 6, "log_every": 3, **train}), tmp_path, torch.device("cpu"))
-    compute, taken = trainer.task.compute, iter(range(1, 7))
+    compute, taken = trainer.task.compute, iter(range(1, 100))
 
     def broken(outputs, taught):
         losses = compute(outputs, taught)
@@ -66,6 +66,20 @@ def test_skip_goes_on_and_leaves_the_step_out_of_the_means(tmp_path):
 def test_skip_has_a_limit(tmp_path):
     trainer = poisoned(tmp_path, {1, 2, 4}, nonfinite="skip", max_nonfinite=2)
     with pytest.raises(UserError, match=r"in step 4, .*; 3 such steps are more than train.max_nonfinite"):
+        trainer.run()
+
+
+def test_a_report_of_skipped_steps_alone_can_be_shown(tmp_path, capsys):
+    poisoned(tmp_path, {2}, nonfinite="skip", log_every=1).run()
+    assert "tiny 2/6" in (out := capsys.readouterr().out)
+    assert "loss -, lr" in out
+
+
+def test_gradients_that_no_scale_mends_end_an_fp16_run(tmp_path):
+    """The scaler alone would skip every step to the end and call it a run."""
+    trainer = poisoned(tmp_path, set(), precision="fp16", steps=40, log_every=40)
+    trainer.parameters[0].register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(UserError, match="grad_norm became NaN or infinite"):
         trainer.run()
 
 

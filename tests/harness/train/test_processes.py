@@ -42,7 +42,7 @@ def finished(tmp_path_factory) -> Path:
     """The folder of all runs, done once."""
     folder = tmp_path_factory.mktemp("processes")
     train = write_csv(folder / "csv", 60)
-    one, longer = recipe(train), recipe(train, steps=6)
+    one, longer, sharded = recipe(train), recipe(train, steps=6), recipe(train, parallel="fsdp2")
     runs = [
         {"out": "one", "recipe": one, "world": 1},
         {"out": "ddp", "recipe": one, "world": 2},
@@ -57,11 +57,21 @@ def finished(tmp_path_factory) -> Path:
         {"out": "moved", "recipe": longer, "world": 1},
         {"out": "fsdp2 stopped", "recipe": recipe(train, parallel="fsdp2"), "world": 2, "sigterm_at": 2},
         {"out": "fsdp2 stopped", "recipe": recipe(train, parallel="fsdp2"), "world": 2},
+        {"out": "unsharded", "recipe": sharded, "world": 2, "sigterm_at": 2},
+        {"out": "unsharded", "recipe": sharded, "world": 1},
+        {"out": "biased", "recipe": biased(train), "world": 2},
         {"out": "refused", "recipe": recipe(folder / "nowhere.csv"), "world": 2},
     ]
-    runs = [run for run in runs if can_shard(CPU) or "fsdp2" not in run["out"]]
+    runs = [run for run in runs if can_shard(CPU) or run["recipe"]["train"]["parallel"] != "fsdp2"]
     carry_out(folder, {"runs": runs})
     return folder
+
+
+def biased(train) -> dict:
+    """A student with a bias on its logits, as SigLIP's have."""
+    made = recipe(train)
+    made["student"]["config"] = {**made["student"]["config"], "init_logit_bias": -10}
+    return made
 
 
 def codes(folder: Path, out: str) -> list[list[int]]:
@@ -127,6 +137,16 @@ def test_indexed_data_goes_on_with_another_number_of_processes(finished):
     whole, moved = checkpoint(finished, "whole"), checkpoint(finished, "moved")
     for name, value in whole["state_dict"].items():
         assert torch.allclose(value, moved["state_dict"][name], rtol=2e-4, atol=2e-6), name
+
+
+@SHARDED
+def test_a_sharded_run_is_not_resumed_unsharded(finished):
+    assert codes(finished, "unsharded") == [[TERMINATED] * 2, [1]]
+    assert "saved by 2 processes with fsdp2 and would go on with ddp on 1" in logs(finished, "unsharded")
+
+
+def test_a_bias_that_no_loss_reads_holds_nobody_up(finished):
+    assert codes(finished, "biased") == [[0, 0]], logs(finished, "biased")
 
 
 def test_what_one_process_refuses_ends_all_of_them(finished):

@@ -155,3 +155,35 @@ def test_dropout_goes_on_where_it_was(tmp_path):
     assert torch.equal(torch.rand(2), expected[0])
     assert torch.equal(torch.rand(2, generator=again.generator), expected[1])
     assert again.first == 2
+
+
+def test_an_optimizer_saved_on_another_device_keeps_this_ones_kernel(tmp_path):
+    """On CUDA it is fused, and a step skipped without the CPU's knowing needs that."""
+    trainer = Trainer(tiny.recipe(), tmp_path, torch.device("cpu"))
+    trainer.save(1)
+    state = torch.load(tmp_path / "checkpoints/latest.pt", weights_only=True)
+    for group in state["optimizer"]["param_groups"]:
+        group["fused"] = True
+    again = Trainer(tiny.recipe(), tmp_path, torch.device("cpu"), start=state)
+    assert [group["fused"] for group in again.optimizer.param_groups] == [None] * len(again.optimizer.param_groups)
+
+
+def test_fewer_steps_than_were_taken_are_refused(tmp_path, stop_at):
+    _, out = interrupted(tmp_path, stop_at, schedule={"kind": "constant"})
+    shorter = tiny.recipe(**tiny.DISTILL, schedule={"kind": "constant"}, train={"steps": 2})
+    with pytest.raises(UserError, match="the checkpoint is of step 3, beyond the 2 that the recipe asks for"):
+        train(shorter, out, resume=True)
+
+
+def test_nonfinite_steps_that_are_taken_again_are_listed_once(tmp_path, stop_at):
+    recipe, out = interrupted(tmp_path, stop_at)
+    (out / "nonfinite.jsonl").write_text('{"step": 2}\n{"step": 4}\n')
+    train(recipe, out, resume=True)
+    assert [line["step"] for line in read_metrics(out / "nonfinite.jsonl")] == [2]
+
+
+def test_sigterm_leaves_a_word_for_the_scheduler(tmp_path, stop_at):
+    recipe, out = interrupted(tmp_path, stop_at)
+    assert (out / "stopped").is_file()
+    train(recipe, out, resume=True)
+    assert not (out / "stopped").exists()
