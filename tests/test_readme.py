@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import kdlosses
+from harness.config.keys import all_keys
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLES = 3
+TRAINING = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+TABLES = 4
 
 
 class Clip(nn.Module):
@@ -81,15 +84,33 @@ def test_clip_loss_is_open_clips():
 
 
 def test_every_table_of_results_is_the_committed_one():
-    tables = re.findall(r"<!-- (\S+\.md) -->\n(.*?)\n<!-- end -->", README, flags=re.S)
-    assert len(tables) == README.count("<!-- end -->") == TABLES
+    text = README + TRAINING
+    tables = re.findall(r"<!-- (\S+\.md) -->\n(.*?)\n<!-- end -->", text, flags=re.S)
+    assert len(tables) == text.count("<!-- end -->") == TABLES
     for path, shown in tables:
         assert shown == (ROOT / path).read_text(encoding="utf-8").strip(), path
 
 
 def test_links_lead_to_files():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links and all((ROOT / link).exists() for link in links)
+    for text, folder in ((README, ROOT), (TRAINING, ROOT / "docs")):
+        links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+        assert links and all((folder / link).exists() for link in links)
+
+
+def test_what_a_teacher_cache_saves_is_what_was_measured():
+    result = json.loads((ROOT / "harness/bench/results/teacher_cache.json").read_text())
+    times, memory = result["step"]["times_as_fast"], result["memory"]
+    stated = (
+        f"steps {times['median']:.1f} times as fast ({times['least']:.1f} to {times['most']:.1f}), memory\n"
+        f"{memory['cached_mib']:.0f} instead of {memory['live_mib']:.0f} MiB."
+    )
+    assert stated in TRAINING
+
+
+def test_every_key_that_the_page_on_training_names_exists():
+    known = {key.name for key in all_keys()}
+    named = set(re.findall(r"`((?:train|data|teacher_cache)\.\w+)(?:[:=][^`]*)?`", TRAINING))
+    assert named and named <= known, named - known
 
 
 def test_the_table_of_losses_is_complete():

@@ -99,7 +99,8 @@ def convert(
         count = pairs.num_workers(workers)
         summary = run(cfg, out, workers=count, fast=fast, samples_per_shard=samples_per_shard)
     show_conversion(summary, out, Console())
-    _fail_if(problem(summary.bad, summary.samples, summary.shards, max_bad_rate))
+    sentence = problem(summary.bad, summary.samples, summary.shards, max_bad_rate)
+    _fail_if(sentence and f"{sentence} {out} is complete without them.")
 
 
 def _fail_if(sentence: str | None) -> None:

@@ -21,7 +21,9 @@ def problem(bad: Mapping[str, int], num_good: int, num_shards: int, max_bad_rate
     """
     if num_good == 0:
         faults = f" ({counted(bad)})" if bad else ""
-        return f"there is no usable sample{faults}; mend the data or give other files."
+        # Where every image is missing, it is most often the folder that was meant otherwise.
+        root = " (--root is where a CSV's image paths start from)" if set(bad) == {"missing_image"} else ""
+        return f"there is no usable sample{faults}; mend the data or give other files{root}."
     samples = {kind: count for kind, count in bad.items() if kind != "broken_shard"}
     num_bad, num_broken = sum(samples.values()), bad.get("broken_shard", 0)
     if num_broken > (max(1, max_bad_rate * num_shards) if max_bad_rate else 0):
