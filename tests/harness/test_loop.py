@@ -209,3 +209,17 @@ def test_a_full_disk_is_one_sentence(tmp_path):
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert f"error: no space left on the disk for {disk}" in done.stderr
+
+
+def test_several_teachers_train_from_a_recipe(tmp_path, capsys):
+    other = {**tiny.TEACHER, "embed_dim": 40}
+    teachers = [
+        {"model": "test-tiny-first", "config": tiny.TEACHER, "weight": 2.0},
+        {"model": "test-tiny-second", "config": other},
+    ]
+    train(tiny.recipe(teachers=teachers, loss=tiny.DISTILL["loss"]), tmp_path / "run")
+    assert "teacher-1 test-tiny-first" in (told := capsys.readouterr().out) and "teacher-2 test-tiny-second" in told
+    state = torch.load(tmp_path / "run" / "checkpoints" / "latest.pt", weights_only=True)
+    assert {"teachers.0.visual_proj.weight", "teachers.1.cross_logit_scale"} <= state["loss"].keys()
+    with pytest.raises(ValueError, match="cannot stand beside `teacher`"):
+        tiny.recipe(teachers=teachers, **tiny.DISTILL)
