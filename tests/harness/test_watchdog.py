@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,8 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from harness.watchdog import EXIT_STALLED, PATIENCE, Watchdog
 from tests.harness.watchdog_bench import DEADLINE, Bench
@@ -108,53 +105,41 @@ with Watchdog(None, 0, 1, 0.1, print, abort_after=0.2) as dog:
     assert "most recent call first" in done.stderr and "wait" in done.stderr
 
 
-class Blocked(Dataset):
-    """Samples that are there only once `gate` is open; the file is being read meanwhile."""
-
-    def __init__(self, path: Path, gate: multiprocessing.synchronize.Event) -> None:
-        self._path, self._gate = path, gate
-
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        with self._path.open("rb"):
-            self._gate.wait()
-        return torch.tensor(index)
-
-
 @pytest.mark.skipif(not Path("/proc/self/fdinfo").is_dir(), reason="only Linux tells of other processes' files")
 def test_a_loader_that_hangs_is_told_with_its_worker_and_the_file_it_reads(tmp_path):
-    path = tmp_path / "00007.tar"
-    path.write_bytes(b"shard")
-    context = multiprocessing.get_context("fork")
-    # A forked worker inherits what this process has open; its own file gets a lower number than that.
-    low = os.open(tmp_path, os.O_RDONLY)
-    (tmp_path / "font.ttf").write_bytes(b"font")
-    font = os.open(tmp_path / "font.ttf", os.O_RDONLY)
-    os.close(low)
-    gate, told, over, said = context.Event(), threading.Event(), threading.Event(), []
+    path, font = tmp_path / "00007.tar", tmp_path / "font.ttf"
+    for file in (path, font):
+        file.write_bytes(b"content")
+    # A worker inherits what this process has open, here a file that no data is in.
+    inherited = os.open(font, os.O_RDONLY)
+    code = "import sys; file = open(sys.argv[1], 'rb'); print('ready', flush=True); input()"
+    told, over, said = threading.Event(), threading.Event(), []
 
     def say(text: str) -> None:
         said.append(text)
-        # On a busy machine others come between: the whole process was stopped, the worker has not opened its file yet.
-        if "has waited" in text and path.name in text:
+        # On a busy machine another comes between: the whole process stood still.
+        if "has waited" in text:
             told.set()
         elif "goes on at step 1" in text:
             over.set()
 
-    with Watchdog(None, 0, 1, 1.0, say) as dog:
-        dog.phase("data", 1)
-        batches = iter(DataLoader(Blocked(path, gate), batch_size=2, num_workers=1, multiprocessing_context=context))
-        assert told.wait(DEADLINE), said
-        over.clear()
-        gate.set()
-        assert next(batches).tolist() == [0, 1]
-        dog.phase("step", 1)
-        assert over.wait(DEADLINE), said
-    os.close(font)
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "pass_fds": (inherited,)},
+    )
+    try:
+        worker.stdout.readline()
+        with Watchdog(None, 0, 1, 1.0, say) as dog:
+            dog.phase("data", 1)
+            assert told.wait(DEADLINE), said
+            dog.phase("step", 1)
+            assert over.wait(DEADLINE), said
+    finally:
+        worker.kill()
+        worker.wait()
+        os.close(inherited)
     stall = next(text for text in said if path.name in text)
-    assert "for the next batch at step 1; of the data workers pid " in stall
+    assert f"for the next batch at step 1; of the data workers pid {worker.pid} " in stall
     assert f"is alive with {path} open" in stall and "check the disk or network" in stall
 
 
