@@ -52,7 +52,9 @@ def about_data(workers: Sequence[Process], reads: Sequence[str]) -> str:
         workers: the processes that load; none when the training process loads itself.
         reads: the files that the training process has open.
     """
-    known = [f"pid {worker.pid} is {worker.state}{_reading(worker.reads)}" for worker in workers]
+    # Only the first few are shown: what is not plainly alive tells most, then who reads what.
+    telling = sorted(workers, key=lambda worker: (worker.state not in (DEAD, STOPPED, DISK), not worker.reads))
+    known = [f"pid {worker.pid} is {worker.state}{_reading(worker.reads)}" for worker in telling]
     facts = [f"of the data workers {_some(known)}"] if known else []
     facts += [f"the process itself{_reading(reads)}"] if reads else []
     return "; ".join([*facts, _advice(workers)])

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.watchdog import EXIT_STALLED, PATIENCE, Watchdog
+from harness.watchdog import EXIT_STALLED, PATIENCE
+from harness.watchdog.children import DEAD, Process
+from harness.watchdog.words import about_data
 from tests.harness.watchdog_bench import DEADLINE, Bench
 
 ROOT = Path(__file__).parents[2]
@@ -105,42 +107,57 @@ with Watchdog(None, 0, 1, 0.1, print, abort_after=0.2) as dog:
     assert "most recent call first" in done.stderr and "wait" in done.stderr
 
 
+# In a process of its own: the process that runs the tests may have any number of children and of files open.
+_LOADS = """
+import os, subprocess, sys, threading
+from harness.watchdog import Watchdog
+
+worker = "file = open(sys.argv[1], 'rb'); print('ready', flush=True); input()"
+path, inherited = sys.argv[1], os.open(sys.argv[2], os.O_RDONLY)
+told = {text: threading.Event() for text in ("has waited", "goes on at step 1")}
+
+def say(text):
+    # On a busy machine another comes between: the whole process stood still.
+    print(text, flush=True)
+    for part, event in told.items():
+        if part in text:
+            event.set()
+
+pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+with subprocess.Popen([sys.executable, "-c", "import sys; " + worker, path], pass_fds=(inherited,), **pipes) as process:
+    process.stdout.readline()
+    print("worker", process.pid, flush=True)
+    with Watchdog(None, 0, 1, 0.5, say) as dog:
+        dog.phase("data", 1)
+        told["has waited"].wait()
+        dog.phase("step", 1)
+        told["goes on at step 1"].wait()
+    process.kill()
+"""
+
+
 @pytest.mark.skipif(not Path("/proc/self/fdinfo").is_dir(), reason="only Linux tells of other processes' files")
 def test_a_loader_that_hangs_is_told_with_its_worker_and_the_file_it_reads(tmp_path):
     path, font = tmp_path / "00007.tar", tmp_path / "font.ttf"
     for file in (path, font):
         file.write_bytes(b"content")
-    # A worker inherits what this process has open, here a file that no data is in.
-    inherited = os.open(font, os.O_RDONLY)
-    code = "import sys; file = open(sys.argv[1], 'rb'); print('ready', flush=True); input()"
-    told, over, said = threading.Event(), threading.Event(), []
-
-    def say(text: str) -> None:
-        said.append(text)
-        # On a busy machine another comes between: the whole process stood still.
-        if "has waited" in text:
-            told.set()
-        elif "goes on at step 1" in text:
-            over.set()
-
-    worker = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
-        **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "pass_fds": (inherited,)},
-    )
-    try:
-        worker.stdout.readline()
-        with Watchdog(None, 0, 1, 1.0, say) as dog:
-            dog.phase("data", 1)
-            assert told.wait(DEADLINE), said
-            dog.phase("step", 1)
-            assert over.wait(DEADLINE), said
-    finally:
-        worker.kill()
-        worker.wait()
-        os.close(inherited)
-    stall = next(text for text in said if path.name in text)
-    assert f"for the next batch at step 1; of the data workers pid {worker.pid} " in stall
+    # A worker inherits what its parent has open, here a file that no data is in.
+    command = [sys.executable, "-c", _LOADS, str(path), str(font)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 0, done.stderr
+    first, *said = done.stdout.splitlines()
+    stall = next(text for text in said if "has waited" in text)
+    assert f"for the next batch at step 1; of the data workers pid {first.split()[1]} " in stall
     assert f"is alive with {path} open" in stall and "check the disk or network" in stall
+
+
+def test_of_many_workers_those_that_tell_most_come_first():
+    idle = [Process(pid, "alive", ()) for pid in range(1, 7)]
+    reading, dead = Process(8, "alive", ("/data/00001.tar",)), Process(9, DEAD, ())
+    text = about_data([*idle, reading, dead], ())
+    assert text.startswith(
+        "of the data workers pid 9 is dead, pid 8 is alive with /data/00001.tar open, pid 1 is alive, "
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="only Linux tells of other processes' states")
