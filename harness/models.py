@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from harness.config import ModelConfig
 from harness.errors import UserError
 from harness.model_folders import find_folder, folder_name, read_config, shipped
+from harness.zoo import nearest, register
+
+register()
 
 # What open_clip, torch and safetensors raise over a config or a file of weights that they cannot use.
 _REFUSALS = (
@@ -94,9 +97,10 @@ def load_model(spec: str, pretrained: str | None = None) -> LoadedModel:
         return _create(f"local-dir:{folder}", None, read_config(folder, spec), folder_name(folder))
     config = open_clip.get_model_config(spec)
     if config is None:
+        close = ", ".join(nearest(spec))
         raise UserError(
-            f"model {spec!r} is neither a folder nor an open_clip model; write a path, run:PATH, local-dir:PATH, "
-            "shipped:NAME or a name from open_clip.list_models()"
+            f"model {spec!r} is neither a folder nor an open_clip model{f' (did you mean {close}?)' if close else ''}; "
+            "write a path, run:PATH, local-dir:PATH, shipped:NAME or a name from open_clip.list_models()"
         )
     return _create(spec, pretrained, config, spec)
 
