@@ -1,4 +1,4 @@
-"""Section `eval`: the held-out sets that a run is measured on when it ends."""
+"""Section `eval`: the held-out sets that a run is measured on, when it ends and on the way."""
 
 import re
 from typing import Annotated, Literal
@@ -9,6 +9,11 @@ from harness.config.section import Name, Section, Text, problem
 
 SYNTHETIC = "synthetic:"
 COUNT = re.compile(r"[1-9][0-9]*")
+# What each kind of set gives; harness/evaluate/results.py says what they are called in clip_benchmark.
+METRICS = {
+    "zeroshot": ("top1", "top5", "mean_recall"),
+    "retrieval": tuple(f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)),
+}
 
 
 class EvalSet(Section):
@@ -35,10 +40,38 @@ class EvalSet(Section):
 
 
 class EvalConfig(Section):
-    """Evaluation at the end of training."""
+    """Evaluation at the end of training, and during it."""
 
-    sets: Annotated[tuple[EvalSet, ...], Field(strict=False)] = Field((), description="The sets; [] = no evaluation.")
+    sets: Annotated[tuple[EvalSet, ...], Field(strict=False)] = Field(
+        (), description="The sets; [] = none but suite's."
+    )
+    suite: Text | None = Field(
+        None, description="More sets: paper, quick, or a YAML file of sets (docs/evaluation.md); needs root."
+    )
+    root: Text | None = Field(
+        None, description="Folder that a suite looks for its sets in, such as ${data_root}/eval; no effect on sets."
+    )
+    missing: Literal["stop", "skip"] = Field(
+        "stop",
+        description="What a set that is not there does: stop before training; skip = said at the start and at the end.",
+    )
     batch_size: int = Field(256, ge=1, description="Images or texts embedded at a time; no effect on the result.")
+    workers: int = Field(0, ge=0, description="Processes that decode images of a set, at most one a shard; 0 = none.")
+    every: int | None = Field(
+        None, ge=1, description="Evaluate the student every so many steps too; null = only when training ends."
+    )
+    during: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
+        (), description="Names of the sets that every measures; [] = all."
+    )
+    best: Text | None = Field(
+        None,
+        description="SET/METRIC, such as imagenet1k/top1: checkpoints/best.pt is the best of the steps measured.",
+    )
+
+    @property
+    def best_set_and_metric(self) -> tuple[str, str] | None:
+        """The two parts of `best`."""
+        return None if self.best is None else tuple(self.best.split("/"))
 
     @model_validator(mode="after")
     def _names_differ(self) -> "EvalConfig":
@@ -46,4 +79,45 @@ class EvalConfig(Section):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise problem(f"has two sets named {twice}, whose results would overwrite each other", at=("eval", "sets"))
+        return self
+
+    @model_validator(mode="after")
+    def _suite_has_a_root(self) -> "EvalConfig":
+        if self.suite is not None and self.root is None:
+            raise problem("is needed beside eval.suite, which looks for its sets there", at=("eval", "root"))
+        return self
+
+    @model_validator(mode="after")
+    def _every_has_sets(self) -> "EvalConfig":
+        if self.every is not None and not self.sets and self.suite is None:
+            raise problem("has nothing to measure: give eval.sets or eval.suite", at=("eval", "every"))
+        if self.best is not None and self.every is None:
+            raise problem("needs eval.every, which says how often the student is measured", at=("eval", "best"))
+        return self
+
+    @model_validator(mode="after")
+    def _during_is_known(self) -> "EvalConfig":
+        known = [item.name for item in self.sets]
+        unknown = next((name for name in self.during if name not in known), None)
+        # What a suite holds is known when its file is read, before training starts.
+        if unknown is not None and self.suite is None:
+            raise problem(f"names {unknown}, which is none of eval.sets: {', '.join(known)}", at=("eval", "during"))
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> "EvalConfig":
+        if self.best is None:
+            return self
+        where = ("eval", "best")
+        name, _, metric = self.best.partition("/")
+        every_metric = [known for names in METRICS.values() for known in names]
+        if not name or metric not in every_metric:
+            raise problem(f"must be SET/METRIC with a metric of {', '.join(every_metric)}, got {self.best!r}", at=where)
+        if self.during and name not in self.during:
+            raise problem(f"names {name}, which eval.during leaves out", at=where)
+        kinds = {item.name: item.kind for item in self.sets}
+        if self.suite is None and name not in kinds:
+            raise problem(f"names {name}, which is none of eval.sets: {', '.join(kinds)}", at=where)
+        if name in kinds and metric not in METRICS[kinds[name]]:
+            raise problem(f"must be a metric of {kinds[name]} sets: {', '.join(METRICS[kinds[name]])}", at=where)
         return self

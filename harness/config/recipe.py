@@ -37,7 +37,7 @@ class Recipe(Section):
     optim: OptimConfig = Field(default_factory=OptimConfig, description="AdamW.")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="Learning rate over time.")
     train: TrainConfig = Field(description="Length, batch, precision, device.")
-    eval: EvalConfig = Field(default_factory=EvalConfig, description="Held-out sets, measured at the end.")
+    eval: EvalConfig = Field(default_factory=EvalConfig, description="Held-out sets, for the end and on the way.")
 
     @property
     def all_teachers(self) -> tuple[ModelConfig, ...]:

@@ -214,6 +214,48 @@ def test_two_eval_sets_of_one_name_are_refused(recipe):
     assert "two sets named a" in refused(recipe(), f"eval.sets=[{item}, {item}]")
 
 
+EVAL = """\
+eval:
+  sets:
+    - {name: shapes, kind: zeroshot, path: shapes}
+    - {name: pairs, kind: retrieval, path: pairs}
+  every: 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("suite=paper", "eval.root is needed beside eval.suite"),
+        ("missing=ignore", "eval.missing must be one of 'stop' or 'skip'"),
+        ("every=0", "eval.every must be greater than or equal to 1"),
+        ("sets=[]", "eval.every has nothing to measure: give eval.sets or eval.suite"),
+        ("during=[shapes, pears]", "eval.during names pears, which is none of eval.sets: shapes, pairs"),
+        ("best=top1", "eval.best must be SET/METRIC with a metric of top1, top5, mean_recall, i2t_r1"),
+        ("best=shapes/accuracy", "eval.best must be SET/METRIC with a metric of top1"),
+        ("best=shape/top1", "eval.best names shape, which is none of eval.sets: shapes, pairs"),
+        ("best=pairs/top1", "eval.best must be a metric of retrieval sets: i2t_r1"),
+    ],
+)
+def test_evaluation_on_the_way_has_its_rules(recipe, change, says):
+    assert says in refused(recipe(BASE + EVAL), f"eval.{change}")
+
+
+def test_best_has_to_be_measured(recipe):
+    best = "eval.best=shapes/top1"
+    assert "eval.best names shapes, which eval.during leaves out" in refused(
+        recipe(BASE + EVAL), best, "eval.during=[pairs]"
+    )
+    assert "eval.best needs eval.every" in refused(recipe(BASE + EVAL), best, "eval.every=null")
+    made = load_recipe(recipe(BASE + EVAL), [best, "eval.during=[shapes]"]).eval
+    assert made.best_set_and_metric == ("shapes", "top1") and made.during == ("shapes",)
+
+
+def test_names_of_a_suite_are_not_known_to_the_recipe(recipe):
+    suite = ["eval.suite=paper", "eval.root=data", "eval.best=imagenet1k/top1", "eval.during=[imagenet1k]"]
+    assert load_recipe(recipe(BASE + EVAL), suite).eval.suite == "paper"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
