@@ -6,6 +6,7 @@ from harness.config.evaluation import EvalConfig, EvalSet
 from harness.config.load import dump_recipe, load_recipe, parse_recipe
 from harness.config.loss import LossConfig
 from harness.config.model import ModelConfig, TeacherConfig
+from harness.config.published import PublishedConfig
 from harness.config.recipe import PathsConfig, Recipe
 from harness.config.shipped import recipe_names, recipes_dir
 from harness.config.training import OptimConfig, ScheduleConfig, TrainConfig
@@ -19,6 +20,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "PathsConfig",
+    "PublishedConfig",
     "Recipe",
     "RecipeError",
     "ScheduleConfig",

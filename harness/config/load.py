@@ -1,4 +1,4 @@
-"""Read a recipe: file, inherited files, overrides, ${data_root}, and the schema, in this order."""
+"""Read a recipe: file, inherited files, overrides, variables of paths, and the schema, in this order."""
 
 import re
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), data_root: st
     if data_root is not None:
         apply_override(tree, f"paths.data_root={yamltext.dump(str(data_root))}", option="--data-root")
     used = _substitute(tree)
-    if data_root is not None and not used:
+    if data_root is not None and "data_root" not in used:
         raise RecipeError(f"--data-root has no effect: no path in {source} contains ${{data_root}}")
     try:
         return Recipe.model_validate(tree.values)
@@ -115,15 +115,16 @@ def _merge(base: Any, own: Any) -> Any:
     return base | {key: _merge(base[key], value) if key in base else value for key, value in own.items()}
 
 
-def _substitute(tree: Tree) -> bool:
-    """Replace ${data_root} in every text outside `paths`; tells whether there was any."""
-    paths = tree.values.get("paths")
-    root = paths.get("data_root") if isinstance(paths, dict) else None
-    root = root if isinstance(root, str) else PathsConfig().data_root  # a wrong type is the schema's to refuse
-    found = False
+def _substitute(tree: Tree) -> set[str]:
+    """Replace ${data_root} and its like in every text outside `paths`; tells which of them there were."""
+    written = tree.values.get("paths")
+    written = written if isinstance(written, dict) else {}
+    variables = PathsConfig().model_dump()
+    # A value of a wrong type is the schema's to refuse.
+    variables |= {name: written[name] for name in variables if isinstance(written.get(name), str)}
+    found: set[str] = set()
 
     def fill(value: Any, path: yamltext.Path) -> Any:
-        nonlocal found
         if isinstance(value, dict):
             return {key: fill(item, (*path, str(key))) for key, item in value.items()}
         if isinstance(value, list):
@@ -131,11 +132,12 @@ def _substitute(tree: Tree) -> bool:
         if not isinstance(value, str):
             return value
         names = VARIABLE.findall(value)
-        found = found or bool(names)
-        unknown = next((name for name in names if name != "data_root"), None)
+        found.update(names)
+        unknown = next((name for name in names if name not in variables), None)
         if unknown is not None:
-            raise RecipeError(f"{tree.mark(path)}: unknown variable ${{{unknown}}}; only ${{data_root}} can be used")
-        return value.replace("${data_root}", root)
+            known = ", ".join(f"${{{name}}}" for name in variables)
+            raise RecipeError(f"{tree.mark(path)}: unknown variable ${{{unknown}}}; there are {known}")
+        return VARIABLE.sub(lambda match: variables[match[1]], value)
 
     tree.values = {key: value if key == "paths" else fill(value, (str(key),)) for key, value in tree.values.items()}
     return found

@@ -6,6 +6,7 @@ from harness.config.data import DataConfig
 from harness.config.evaluation import EvalConfig
 from harness.config.loss import LossConfig
 from harness.config.model import ModelConfig, TeacherConfig
+from harness.config.published import PublishedConfig
 from harness.config.section import Name, Section, Text, problem
 from harness.config.teacher_cache import TeacherCacheConfig
 from harness.config.training import OptimConfig, ScheduleConfig, TrainConfig
@@ -15,6 +16,9 @@ class PathsConfig(Section):
     """Folders that differ from machine to machine."""
 
     data_root: Text = Field("data", description="What ${data_root} stands for in other keys; --data-root overrides it.")
+    weights_root: Text = Field(
+        "weights", description="What ${weights_root} stands for in other keys: where downloaded checkpoints lie."
+    )
 
 
 class Recipe(Section):
@@ -22,6 +26,9 @@ class Recipe(Section):
 
     name: Name = Field(description="Short name of the run; the default output folder is runs/NAME.")
     description: str = Field("", description="What the run is for, in a sentence.")
+    published: PublishedConfig | None = Field(
+        None, description="What a paper reports for this run; no effect on the training."
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, data order, augmentation and masking.")
     paths: PathsConfig = Field(default_factory=PathsConfig, description="Folders that differ from machine to machine.")
     data: DataConfig = Field(description="Training pairs.")

@@ -20,6 +20,7 @@ _SOUND = (
     "name",
     "description",
     "paths.",
+    "published",
     "eval.",
     "data.workers",
     "data.max_bad_rate",

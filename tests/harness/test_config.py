@@ -368,6 +368,13 @@ def test_data_root_is_filled_in(recipe):
     assert load_recipe(source, ["paths.data_root=there"], data_root="1e3").data.train == ("1e3/a.csv",)
 
 
+def test_weights_root_is_filled_in(recipe):
+    source = recipe(BASE + "teacher: {model: ViT-B-16, pretrained: '${weights_root}/b.pt'}\n")
+    assert load_recipe(source).teacher.pretrained == "weights/b.pt"
+    assert load_recipe(source, ["paths.weights_root=/w"]).teacher.pretrained == "/w/b.pt"
+    assert "--data-root has no effect" in refused(source, data_root="there")
+
+
 def test_data_root_without_a_use_and_unknown_variables_are_refused(recipe):
     assert "--data-root has no effect" in refused(recipe(), data_root="there")
     assert "unknown variable ${dataroot}" in refused(recipe(), "data.train=${dataroot}/a.csv")

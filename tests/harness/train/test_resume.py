@@ -89,7 +89,12 @@ def test_a_changed_recipe_is_refused_with_the_difference(tmp_path, stop_at, chan
 
 def test_harmless_changes_are_said(tmp_path, stop_at, capsys):
     _, out = interrupted(tmp_path, stop_at)
-    changed = tiny.recipe(**tiny.DISTILL, train={"steps": 6, "log_every": 3, "accumulate": 2}, description="new")
+    changed = tiny.recipe(
+        **tiny.DISTILL,
+        train={"steps": 6, "log_every": 3, "accumulate": 2},
+        description="new",
+        published={"source": "a table", "top1": 1.5},
+    )
     assert train(changed, out, resume=True)["steps"] == 6
     told = capsys.readouterr().err
     assert "resuming with train.log_every changed from 2 to 3" in told
