@@ -50,7 +50,11 @@ def keys() -> None:
     from harness.config.keys import all_keys, default_text
 
     table = Table("key", "default", "meaning")
-    table.add_row("inherits", "-", "Path (from this file) or name of a recipe to build on; this file's own keys win.")
+    table.add_row(
+        "inherits",
+        "-",
+        "Path (from this file) or name of a recipe to build on, or a list of them; later ones win, this file's own keys over all.",
+    )
     for key in all_keys():
         table.add_row(key.name, escape(default_text(key)), escape(key.field.description))
     Console().print(table)

@@ -72,19 +72,24 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> Tree:
     if path.resolve() in seen:
         chain = " -> ".join(_shown(item) for item in (*seen, path.resolve()))
         raise RecipeError(f"{_shown(path)} inherits from itself: {chain}")
-    tree = _read(path)
-    parent = tree.values.pop("inherits", None)
-    if parent is None:
-        return tree
-    place = tree.mark(("inherits",))
-    if not isinstance(parent, str):
-        raise RecipeError(f"{place}: inherits must be the path or name of one recipe, got {parent!r}")
-    try:
-        file = find_recipe(parent, beside=path.parent)
-    except RecipeError as error:
-        raise RecipeError(f"{place}: inherits: {error}") from None
-    base = _read_with_parents(file, (*seen, path.resolve()))
-    return Tree(_merge(base.values, tree.values), base.marks | tree.marks)
+    own = _read(path)
+    parents = own.values.pop("inherits", None) or []
+    place = own.mark(("inherits",))
+    parents = [parents] if isinstance(parents, str) else parents
+    if not (isinstance(parents, list) and all(isinstance(parent, str) for parent in parents)):
+        raise RecipeError(f"{place}: inherits must be the path or name of a recipe, or a list of them, got {parents!r}")
+    merged = Tree({})
+    for parent in parents:
+        try:
+            file = find_recipe(parent, beside=path.parent)
+        except RecipeError as error:
+            raise RecipeError(f"{place}: inherits: {error}") from None
+        merged = _laid_over(merged, _read_with_parents(file, (*seen, path.resolve())))
+    return _laid_over(merged, own)
+
+
+def _laid_over(base: Tree, own: Tree) -> Tree:
+    return Tree(_merge(base.values, own.values), base.marks | own.marks)
 
 
 def _read(path: Path) -> Tree:

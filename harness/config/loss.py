@@ -1,7 +1,7 @@
 """Section `loss`: the terms, their weights, and the masking that MFD needs."""
 
 import difflib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -33,6 +33,9 @@ def _known(what: str, name: str, names: list[str]) -> str:
 Term = Annotated[str, AfterValidator(known_term)]
 Backend = Annotated[str, AfterValidator(known_backend)]
 Weight = Annotated[float, Field(ge=0)]
+VARIANTS = ("paper", "released")
+# The two variants of gd need weights a thousand times apart, so that a recipe for both cannot give a number.
+DEFAULT = "default"
 
 
 class LossConfig(Section):
@@ -48,7 +51,8 @@ class LossConfig(Section):
     )
     weights: dict[Term, Weight] = Field(
         default_factory=lambda: {"contrastive": 1.0},
-        description="Weight of each term; 0 switches a term off. Every term but contrastive needs a teacher.",
+        description="Weight of each term; 0 switches a term off, `default` = what kdlosses starts from in this "
+        "variant. Every term but contrastive needs a teacher.",
     )
     mask_ratio: float = Field(
         0.75, ge=0, lt=1, description="Share of the patches hidden from the student, in [0, 1). Only with the mfd term."
@@ -63,6 +67,22 @@ class LossConfig(Section):
     def active(self) -> tuple[str, ...]:
         """The terms with a weight above zero."""
         return tuple(term for term, weight in self.weights.items() if weight > 0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_follow_the_variant(cls, values: Any) -> Any:
+        """Put numbers in place of `default`: what is not a mapping or names no variant is the schema's to refuse."""
+        weights = values.get("weights") if isinstance(values, dict) else None
+        if not isinstance(weights, dict) or DEFAULT not in list(weights.values()):
+            return values
+        variant = values.get("variant", "paper")
+        if variant not in VARIANTS:
+            return values
+        from kdlosses.weights import default_weights
+
+        known = default_weights(variant)
+        filled = {term: known.get(term, w) if w == DEFAULT else w for term, w in weights.items()}
+        return {**values, "weights": filled}
 
     @model_validator(mode="after")
     def _options_are_the_backends(self) -> "LossConfig":

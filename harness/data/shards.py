@@ -12,11 +12,14 @@ from webdataset.tariterators import base_plus_ext, tarfile_samples
 from harness.data.entries import is_remote
 from harness.data.paths import opener
 from harness.data.samples import BadSample, RawSample
+from harness.errors import UserError
 from harness.files import read_json
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 
 SIZES = "sizes.json"  # of this name and form open_clip's trainer reads how many samples each shard has
+
+STATS = "_stats.json"  # of img2dataset, after the shard's name
 
 OnBroken = Callable[[BadSample], None]
 
@@ -81,16 +84,35 @@ class ShardSource:
         return found
 
     def pairs(self) -> list[int | None]:
-        """Return how many pairs each shard holds, where a sizes.json (see `clipkd data convert`) beside it says so."""
+        """Return how many pairs each shard holds, None where no file beside it says so.
+
+        That is the folder's sizes.json (see `clipkd data convert`), and for a shard which that does not list,
+        img2dataset's own NAME_stats.json.
+        """
         folders = {str(Path(shard).parent) for shard in self.shards if not is_remote(shard)}
         files = {folder: Path(folder, SIZES) for folder in folders}
         sizes = {folder: read_json(file) if file.is_file() else {} for folder, file in files.items()}
-        return [sizes.get(str(Path(shard).parent), {}).get(Path(shard).name) for shard in self.shards]
+        found = [sizes.get(str(Path(shard).parent), {}).get(Path(shard).name) for shard in self.shards]
+        return [_successes(shard) if pairs is None else pairs for shard, pairs in zip(self.shards, found, strict=True)]
 
     def fingerprint(self) -> str:
         """Return a text that differs where the names of the shards do; their folder may move."""
         names = [self.sizes, *(PurePosixPath(shard).name for shard in self.shards)]
         return hashlib.blake2b(json.dumps(names).encode(), digest_size=16).hexdigest()
+
+
+def _successes(shard: str) -> int | None:
+    """Return what img2dataset wrote down when it had finished a shard."""
+    file = Path(shard).with_name(f"{Path(shard).stem}{STATS}")
+    if is_remote(shard) or not file.is_file():
+        return None
+    try:
+        return int(read_json(file)["successes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file} is not what img2dataset writes, JSON with the number of successes; delete it, or download the "
+            "shard again"
+        ) from error
 
 
 def _member_names(shard: str, on_broken: OnBroken) -> Iterator[str]:

@@ -294,7 +294,7 @@ class Trainer:
     def _steps_of_epochs(self, epochs: int) -> int:
         if self.loader.num_samples is None:
             raise UserError(
-                "train.epochs needs to know how many samples there are, which shards without a sizes.json beside them "
-                "do not say; give train.steps instead (samples x epochs / batch_size)"
+                "train.epochs needs to know how many samples there are, which shards without a sizes.json or "
+                "img2dataset's NNNNN_stats.json beside them do not say; give train.steps instead (samples x epochs / batch_size)"
             )
         return max(1, epochs * self.loader.num_samples // self.recipe.train.batch_size)

@@ -326,12 +326,19 @@ def test_an_error_in_an_inherited_file_names_that_file(recipe):
     [
         ("inherits: recipe.yaml", "recipe.yaml inherits from itself: recipe.yaml -> recipe.yaml"),
         ("inherits: nope.yaml", "recipe.yaml, line 1: inherits: no recipe nope.yaml"),
-        ("inherits: [a]", "recipe.yaml, line 1: inherits must be the path or name of one recipe"),
+        ("inherits: [1]", "recipe.yaml, line 1: inherits must be the path or name of a recipe, or a list of them"),
         ("inherit: smoke", "did you mean inherits?"),
     ],
 )
 def test_inheritance_that_cannot_work(recipe, line, says):
     assert says in refused(recipe(line + "\n"))
+
+
+def test_of_several_parents_the_later_win_and_the_file_wins_over_all(recipe):
+    recipe(BASE, "base.yaml")
+    recipe("optim: {lr: 2e-3, eps: 1e-7}\ndescription: part\n", "part.yaml")
+    loaded = load_recipe(recipe("inherits: [base.yaml, part.yaml]\noptim: {eps: 1e-5}\n"))
+    assert (loaded.optim.lr, loaded.optim.eps, loaded.description) == (2e-3, 1e-5, "part")
 
 
 def test_a_cycle_of_two_is_found(recipe):
@@ -366,6 +373,16 @@ def test_data_root_is_filled_in(recipe):
     assert load_recipe(source).data.train == ("data/a.csv",)
     assert load_recipe(source, ["paths.data_root=there"]).data.train == ("there/a.csv",)
     assert load_recipe(source, ["paths.data_root=there"], data_root="1e3").data.train == ("1e3/a.csv",)
+
+
+def test_a_default_weight_follows_the_variant_and_is_a_number_when_resolved(recipe):
+    source = recipe(BASE + "teacher: {model: ViT-B-16}\nloss: {weights: {contrastive: 1, gd: default, fd: default}}\n")
+    assert load_recipe(source).loss.weights == {"contrastive": 1, "gd": 1e5, "fd": 2000}
+    assert load_recipe(source, ["loss.variant=released"]).loss.weights == {"contrastive": 1, "gd": 1e8, "fd": 2000}
+    assert "gd: 100000.0" in dump_recipe(load_recipe(source))
+    assert "loss.weights.gd must be a number, got 'deflaut'" in refused(source, "loss.weights.gd=deflaut")
+    assert "loss.variant must be one of 'paper' or 'released'" in refused(source, "loss.variant=paprika")
+    assert "names no loss term" in refused(source, "loss.weights.gdd=default")
 
 
 def test_weights_root_is_filled_in(recipe):

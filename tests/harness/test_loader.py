@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,15 @@ def test_sizes_beside_the_shards_say_how_many_pairs_a_pass_has(tmp_path):
     assert load([folder / "00000.tar", folder / "00002.tar"]).num_samples == 6
     (folder / "sizes.json").write_text('{"00000.tar": 4}')
     assert load(folder).num_samples is None
+
+
+def test_img2datasets_own_counts_are_read_where_sizes_json_says_nothing(tmp_path):
+    folder = write_shards(tmp_path / "shards", 10, 4)
+    for name, successes in (("00000", 4), ("00001", 3), ("00002", 2)):
+        (folder / f"{name}_stats.json").write_text(json.dumps({"count": 10, "successes": successes}))
+    assert load(folder).num_samples == 9
+    (folder / "sizes.json").write_text('{"00001.tar": 4}')  # which wins for what it lists
+    assert load(folder).num_samples == 10
+    (folder / "00002_stats.json").write_text('{"count": 10}')
+    with pytest.raises(UserError, match=r"00002_stats\.json is not what img2dataset writes"):
+        load(folder)
