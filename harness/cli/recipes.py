@@ -53,7 +53,8 @@ def keys() -> None:
     table.add_row(
         "inherits",
         "-",
-        "Path (from this file) or name of a recipe to build on, or a list of them; later ones win, this file's own keys over all.",
+        "Path (from this file) or name of a recipe to build on, or a list of them, of which later ones win; this file's "
+        "own keys win over all.",
     )
     for key in all_keys():
         table.add_row(key.name, escape(default_text(key)), escape(key.field.description))

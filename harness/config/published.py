@@ -1,10 +1,18 @@
 """Section `published`: what a paper reports for this run, and how far the recipe is from it."""
 
-from pydantic import Field
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from harness.config.section import Section, Text
 
-Notes = tuple[Text, ...]
+
+def _texts(value: Any) -> Any:
+    """Take the texts of a mapping, to which inheriting recipes can add under keys of their own, unlike to a list."""
+    return list(value.values()) if isinstance(value, dict) else value
+
+
+Notes = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_texts)]
 
 
 class PublishedConfig(Section):
@@ -22,6 +30,6 @@ class PublishedConfig(Section):
         None, ge=1, description="Training pairs of the published run, for counts of steps where the data is not there."
     )
     corrects: Notes = Field(
-        (), strict=False, description="What the recipe does right that the released script does not."
+        (), description="What this recipe does otherwise than the released script: a list, or a mapping for its texts."
     )
-    unknowns: Notes = Field((), strict=False, description="What nobody wrote down, the value chosen here, and why.")
+    unknowns: Notes = Field((), description="What nobody wrote down, the value chosen here, and why; likewise.")

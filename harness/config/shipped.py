@@ -16,9 +16,12 @@ def recipes_dir() -> Path:
 
 
 def recipe_names() -> list[str]:
-    """Names of all shipped recipes, such as openmoji/clipkd; a base.yaml is what others inherit, not a run."""
+    """Names of all shipped recipes, such as openmoji/clipkd.
+
+    A base.yaml, and what lies in a folder `parts`, is for others to inherit, not a run.
+    """
     root = recipes_dir()
-    files = [path for path in root.rglob("*.yaml") if path.stem != "base"]
+    files = [path for path in root.rglob("*.yaml") if path.stem != "base" and path.parent.name != "parts"]
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
 
 

@@ -13,7 +13,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from harness.checkpoint import save_checkpoint
+from harness.checkpoint import flush_to_disk, save_checkpoint
 from harness.config import Recipe
 from harness.data import Batch, BatchAugment, Loader, build_loader
 from harness.data.dataloader import lost_worker
@@ -112,8 +112,9 @@ class Trainer:
         try:
             return self._loop(*arguments)
         except (RuntimeError, OSError, EOFError) as error:
-            # Torch raises for a killed data worker wherever the main thread happens to be.
-            lost = lost_worker(error)
+            # Torch raises for a killed data worker wherever the main thread happens to be, and for another process that
+            # is gone wherever this one next needs it.
+            lost = lost_worker(error) or self.processes.lost(error)
             if lost is None:
                 raise
             raise lost from error
@@ -141,10 +142,11 @@ class Trainer:
                 self.save(step)
                 # The first to leave would take the others along while the main process still writes.
                 self.processes.same_for_all(None)
-            if signal is Signal.STOP and step < self.steps:
+            if signal is Signal.STOP:
                 display.note(f"{self.recipe.name}: SIGTERM came; saved step {step}")
                 return False
-        return True
+        # It may have come during the last step or its checkpoint: what follows can take long.
+        return self.processes.worst(Signal.STOP if asked_to_stop() else Signal.GO) is Signal.GO
 
     def _next_batch(self, asked_to_stop: Callable[[], bool], dog: Watchdog, step: int) -> tuple[Batch, Signal]:
         """This process's next batch, and what all processes agree to do."""
@@ -205,6 +207,9 @@ class Trainer:
         """Write a checkpoint; every process takes part, the main one writes."""
         state = capture(self, step)
         if state is not None:
+            # First the lines before it: a resumed run writes only those after it again.
+            for lines in self.out.glob("*.jsonl"):
+                flush_to_disk(lines)
             save_checkpoint(self.out / "checkpoints", state, step, self.recipe.train.keep)
 
     def _share_of_batch(self) -> int:
@@ -235,11 +240,6 @@ class Trainer:
             state=states[min(rank, len(states) - 1)]["loader"] if states else None,
             pin_memory=self.device.type == "cuda",
         )
-
-    def _tokenizers(self) -> dict[str, Any]:
-        if self.cache is not None:
-            return {"student": self.models.student.tokenizer}  # what teachers read is in the cache
-        return {role: model.tokenizer for role, model in self.models.by_role(live=True).items()}
 
     def _build_optimizer(self) -> None:
         recipe = self.recipe
@@ -295,6 +295,7 @@ class Trainer:
         if self.loader.num_samples is None:
             raise UserError(
                 "train.epochs needs to know how many samples there are, which shards without a sizes.json or "
-                "img2dataset's NNNNN_stats.json beside them do not say; give train.steps instead (samples x epochs / batch_size)"
+                "img2dataset's NNNNN_stats.json beside them do not say; give train.steps instead (samples x epochs / "
+                "batch_size)"
             )
         return max(1, epochs * self.loader.num_samples // self.recipe.train.batch_size)
