@@ -15,11 +15,15 @@
 set -u
 run=${RUN:?the folder of the run, on a file system that all machines share: RUN=runs/mine sbatch ...}
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# Jobs that share a machine must not meet at one port.
+port=$((20000 + SLURM_JOB_ID % 10000))
+# What an earlier job has left: an error before this run looks at its folder must not requeue it for ever.
+rm -f "$run/stopped"
 
 # srun passes the signal on to torchrun, which passes it on to its processes.
 srun torchrun \
     --nnodes "$SLURM_NNODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \
-    --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$head:29500" \
+    --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$head:$port" \
     -m harness train "$@" --out "$run" --resume
 code=$?
 

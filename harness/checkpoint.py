@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,8 @@ _NAME = re.compile(r"step-(\d{7,})\.pt$")
 
 def save_checkpoint(folder: Path, state: dict[str, Any], step: int, keep: int) -> Path:
     """Write ``step-<step>.pt`` under a temporary name, flush, rename; point ``latest.pt`` at it; drop older ones.
+
+    Killed at any moment, or with the machine's power gone, it leaves a ``latest.pt`` that can be loaded.
 
     Args:
         folder: the run's checkpoint folder.
@@ -35,12 +38,20 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int, keep: int) -
     finally:
         temporary.unlink(missing_ok=True)
     _point_latest(folder, path)
-    # A later one is what a run that went on from an earlier checkpoint could not read.
-    found = list_checkpoints(folder)
-    earlier = found[: found.index(path) + 1]
-    for old in {*found} - {*earlier[-keep:]}:
-        old.unlink()
+    # The names too, before anything that they replace is gone; some network file systems cannot.
+    with suppress(OSError):
+        flush_to_disk(folder)
+    _prune(folder, path, keep)
     return path
+
+
+def flush_to_disk(path: Path) -> None:
+    """Have a file's content, or a folder's names, written to the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -78,6 +89,15 @@ def _save(state: dict[str, Any], file: BinaryIO) -> None:
     except RuntimeError as error:
         # torch.save turns a full disk into an internal assertion about file positions.
         raise (remembering.error or error) from error
+
+
+def _prune(folder: Path, newest: Path, keep: int) -> None:
+    # A later one is what a run that went on from an earlier checkpoint could not read.
+    found = list_checkpoints(folder)
+    earlier = found[: found.index(newest) + 1]
+    # And what a kill has cut short, at a step that may never be saved again.
+    for old in {*found} - {*earlier[-keep:]} | {*folder.glob("step-*.tmp")}:
+        old.unlink()
 
 
 def _point_latest(folder: Path, path: Path) -> None:

@@ -68,6 +68,15 @@ class Processes:
         dist.broadcast_object_list(box)
         return box[0]
 
+    def lost(self, error: Exception) -> UserError | None:
+        """What a user is told where the reason is that another process has ended; None for another error."""
+        if self.world_size == 1 or "gloo/transport" not in str(error):
+            return None
+        return UserError(
+            f"{self} stops because a process that it waited for has ended; that one's message, or the system's log if "
+            "it was killed, says why"
+        )
+
     def __str__(self) -> str:
         return f"rank {self.rank} of {self.world_size} on {socket.gethostname()}"
 

@@ -19,6 +19,7 @@ from harness.runs import DONE, check_folder, prepare_run, record_resume
 from harness.train.parallel import student_state
 from harness.train.processes import Processes, joined
 from harness.train.resume import check_world, find_start, is_finished, same_start
+from harness.train.signals import leaving_at_sigterm
 from harness.train.trainer import Trainer
 
 # Left by a run that SIGTERM has ended, for schedulers that start it again.
@@ -51,13 +52,27 @@ def train(
         if done:
             return read_json(out / DONE) if processes.is_main else {}
         trainer = Trainer(recipe, out, device, processes, start)
+        stopped = f"stopped by SIGTERM and saved in {out}; the same command with --resume goes on there"
         if not trainer.run():
             if processes.is_main:
-                write_text(out / STOPPED, "SIGTERM came; clipkd train --resume goes on\n")
-            raise Terminated(f"stopped by SIGTERM and saved in {out}; the same command with --resume goes on there")
+                _leave_word(out)
+            # The first to leave has torchrun end the others.
+            processes.same_for_all(None)
+            raise Terminated(stopped)
         weights = student_state(trainer.task, trainer.parallel)
+    if not processes.is_main:
+        return {}
     # The others are done: nobody waits for the main process any longer.
-    return _finish(trainer, weights) if processes.is_main else {}
+    with leaving_at_sigterm(stopped):
+        try:
+            return _finish(trainer, weights)
+        except Terminated:
+            _leave_word(out)
+            raise
+
+
+def _leave_word(out: Path) -> None:
+    write_text(out / STOPPED, "SIGTERM came; clipkd train --resume goes on\n")
 
 
 def _start(

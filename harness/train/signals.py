@@ -1,12 +1,15 @@
-"""SIGTERM as a wish: the step under way is finished and saved before the run leaves."""
+"""SIGTERM as a wish: the step under way is finished and saved before the run leaves; afterwards it leaves at once."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from harness.errors import Terminated
 
 
 @contextmanager
@@ -17,11 +20,39 @@ def watching_for_sigterm() -> Iterator[Callable[[], bool]]:
         yield asked.is_set  # Python hands signals to the main thread alone: whoever runs that decides
         return
 
+    with _at_sigterm(asked.set):
+        yield asked.is_set
+
+
+@contextmanager
+def leaving_at_sigterm(sentence: str) -> Iterator[None]:
+    """Raise Terminated with this sentence once SIGTERM comes: for work that may be thrown away and done again.
+
+    More of them are ignored until this is left: a scheduler and torchrun send one each.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own = os.getpid()
+
+    def leave() -> None:
+        mine = os.getpid() == own
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if mine else signal.SIG_DFL)
+        if mine:
+            raise Terminated(sentence)
+        os.kill(os.getpid(), signal.SIGTERM)  # a data worker, forked meanwhile: it ends as it always does
+
+    with _at_sigterm(leave):
+        yield
+
+
+@contextmanager
+def _at_sigterm(do: Callable[[], None]) -> Iterator[None]:
     def note(number: int, frame: FrameType | None) -> None:
-        asked.set()
+        do()
 
     before = signal.signal(signal.SIGTERM, note)
     try:
-        yield asked.is_set
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)

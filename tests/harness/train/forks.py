@@ -51,12 +51,20 @@ def main(folder: Path) -> None:
         interrupt(folder, plan)
 
 
-def run_once(folder: Path, out: str, recipe: dict[str, Any], world: int, sigterm_at: int | None = None) -> list[int]:
-    """One run; with ``sigterm_at`` its last process gets SIGTERM when that step begins."""
+def run_once(
+    folder: Path,
+    out: str,
+    recipe: dict[str, Any],
+    world: int,
+    sigterm_at: int | None = None,
+    kill_at: int | None = None,
+) -> list[int]:
+    """One run; its last process gets SIGTERM or SIGKILL when that step begins."""
     run = start(Recipe.model_validate(recipe), folder / out, world)
-    if sigterm_at is not None:
-        run.wait_for_step(sigterm_at)
-        os.kill(run.pids[-1], signal.SIGTERM)
+    for step, number in ((sigterm_at, signal.SIGTERM), (kill_at, signal.SIGKILL)):
+        if step is not None:
+            run.wait_for_step(step)
+            os.kill(run.pids[-1], number)
     return run.wait()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ def finished(tmp_path_factory) -> Path:
         {"out": "fsdp2 stopped", "recipe": recipe(train, parallel="fsdp2"), "world": 2},
         {"out": "unsharded", "recipe": sharded, "world": 2, "sigterm_at": 2},
         {"out": "unsharded", "recipe": sharded, "world": 1},
+        {"out": "orphaned", "recipe": longer, "world": 2, "kill_at": 3},
         {"out": "biased", "recipe": biased(train), "world": 2},
         {"out": "refused", "recipe": recipe(folder / "nowhere.csv"), "world": 2},
     ]
@@ -147,6 +149,12 @@ def test_a_sharded_run_is_not_resumed_unsharded(finished):
 
 def test_a_bias_that_no_loss_reads_holds_nobody_up(finished):
     assert codes(finished, "biased") == [[0, 0]], logs(finished, "biased")
+
+
+def test_a_process_that_is_killed_ends_the_others_with_a_sentence(finished):
+    assert codes(finished, "orphaned") == [[1, -signal.SIGKILL]]
+    assert "rank 0 of 2 on" in (told := logs(finished, "orphaned"))
+    assert "stops because a process that it waited for has ended" in told
 
 
 def test_what_one_process_refuses_ends_all_of_them(finished):

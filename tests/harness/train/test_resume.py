@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from harness.checkpoint import list_checkpoints
 from harness.errors import Terminated, UserError
 from harness.metrics import MetricsWriter, read_metrics
 from harness.train import Trainer, train
+from harness.train import run as run_module
 from harness.train import trainer as trainer_module
 from tests.harness import tiny
 
@@ -192,3 +195,42 @@ def test_sigterm_leaves_a_word_for_the_scheduler(tmp_path, stop_at):
     assert (out / "stopped").is_file()
     train(recipe, out, resume=True)
     assert not (out / "stopped").exists()
+
+
+@pytest.mark.parametrize("look", [4, 5])
+def test_sigterm_in_the_last_step_or_after_it_leaves_what_follows_to_the_next_start(tmp_path, stop_at, look):
+    """The fifth look is after the fourth and last step: SIGTERM came while it was taken or saved."""
+    stop_at(look)
+    with pytest.raises(Terminated):
+        train(tiny.recipe(), tmp_path / "run")
+    assert (tmp_path / "run" / "stopped").is_file()
+    assert not (tmp_path / "run" / "export").exists()
+    stop_at(None)
+    assert train(tiny.recipe(), tmp_path / "run", resume=True)["steps"] == 4
+    assert [line["step"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [2, 4]
+
+
+def test_sigterm_during_the_evaluation_leaves_at_once_and_the_next_start_evaluates(tmp_path, monkeypatch):
+    out, handler = tmp_path / "run", signal.getsignal(signal.SIGTERM)
+
+    def evaluate(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the evaluation went on")
+
+    with monkeypatch.context() as patch, pytest.raises(Terminated, match="stopped by SIGTERM and saved"):
+        patch.setattr(run_module, "evaluate", evaluate)
+        train(tiny.recipe(), out)
+    assert (out / "stopped").is_file()
+    assert not (out / "summary.json").exists()
+    assert train(tiny.recipe(), out, resume=True)["steps"] == 4
+    assert not (out / "stopped").exists()
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_metrics_are_on_the_disk_before_the_checkpoint_that_a_resumed_run_begins_after(tmp_path, monkeypatch):
+    """Lines before it are never written again."""
+    flushed, save = [], trainer_module.save_checkpoint
+    monkeypatch.setattr(trainer_module, "flush_to_disk", lambda path: flushed.append(path.read_text()))
+    monkeypatch.setattr(trainer_module, "save_checkpoint", lambda *a: (flushed.append("saved"), save(*a)))
+    Trainer(tiny.recipe(), tmp_path, torch.device("cpu")).run()
+    assert flushed == [(tmp_path / "metrics.jsonl").read_text(), "saved"]

@@ -62,11 +62,27 @@ def test_slices_add_up_to_the_batch_for_every_term(slices):
     assert_same(step(task, batch, 1), step(task, batch, slices))
 
 
-def test_slices_see_the_same_masks_in_both_passes():
-    """With masks the batch at once draws others, so slices are held against their embeddings put together."""
-    weights = {"mfd": 100}
-    task, batch = build(teacher=tiny.DISTILL["teacher"], loss={"weights": weights}), _Batch(8)
+DROPPING = {**tiny.STUDENT, "vision_cfg": {**tiny.STUDENT["vision_cfg"], "patch_dropout": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("student", "weights"),
+    [
+        (tiny.STUDENT, {"mfd": 100}),
+        (DROPPING, {"contrastive": 1, "icl": 1}),
+        (DROPPING, {"contrastive": 1, "mfd": 100}),
+    ],
+)
+def test_slices_draw_the_same_in_both_passes(student, weights):
+    """Masks and dropout draw otherwise for the batch at once, so slices are held against their embeddings together."""
+    task = build(
+        student={"model": "test-tiny-drawing", "config": student},
+        teacher=tiny.DISTILL["teacher"],
+        loss={"weights": weights},
+    )
+    batch = _Batch(8)
     _, _, gradients, _, _ = step(task, batch, 4)
+    torch.manual_seed(7)
     generator = torch.Generator().manual_seed(5)
     parts = task.inputs(batch.view.double(), batch).split(4)
     outputs = [task.encode(part, generator) for part in parts]
