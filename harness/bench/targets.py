@@ -58,8 +58,10 @@ def markdown(rows: Sequence[Row], large: dict[str, Any]) -> str:
     lines = [["what", "asked", "measured", "met"], ["---"] * 4]
     lines += [target.cells() for target in targets(rows, large)]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    dates, commits = ({row.date[:10] for row in rows}, {row.commit for row in rows})
+    source = f"`clipkd bench losses`, {', '.join(sorted(dates))}, commit {', '.join(sorted(commits))}"
     origin = f"{large['device']}; `{large['command']}`, {large['date'][:10]}"
-    return f"{table}\nTime and memory: the result file below. Largest batch: {origin}.\n"
+    return f"{table}\nTime and memory: {source}. Largest batch: {origin}.\n"
 
 
 def targets(rows: Sequence[Row], large: dict[str, Any]) -> list[Target]:

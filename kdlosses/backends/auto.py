@@ -1,11 +1,12 @@
 """``backend="auto"``: the backend for a call, by device, size and dtype.
 
-1. ``triton`` where it is usable: CUDA, computation in float32, widths up to its limit, at least 2,048 pairs.
+1. ``triton`` where it is usable: CUDA, computation in float32 (from any features but float64), at least 2,048 pairs.
 2. ``dense`` while the matrices it would keep take at most 1 GiB.
 3. ``chunked`` beyond that.
 
-On CPUs dense needs 0.7 to 0.8 of chunked's time for CLIP-KD at every size measured (``harness/bench/results/losses``):
-memory alone decides there, and 1 GiB is CLIP-KD at 8,192 pairs in float32. The sizes for GPUs are not measured yet.
+On CPUs dense needs 0.73 to 0.84 of chunked's time for CLIP-KD at every size measured
+(``harness/bench/results/losses/cpu.csv``): memory alone decides there, and 1 GiB is CLIP-KD at 8,192 pairs in float32.
+The sizes for GPUs are not measured yet.
 """
 
 from __future__ import annotations

@@ -63,6 +63,16 @@ def test_sixteen_bit_inputs_cost_gradients_digits_and_values_none(name, dtype):
 
 
 @usable
+@pytest.mark.parametrize("name", ["crd", "icl", "gd"])
+def test_wide_embeddings(name):
+    """Many steps of a product, of widths that are a power of two and that are none."""
+    problem = Problem(batch=5, student_dim=1000, teacher_dim=1024)
+    found, wanted = (outcome(name, backends.create(label), torch.float32, problem) for label in ("triton", "dense"))
+    assert_close(found.value, wanted.value)
+    assert largest_distance(found, wanted) < 1e-5
+
+
+@usable
 def test_features_in_float64_are_refused():
     with pytest.raises(ValueError, match=r"computes in float32 .* got torch.float64 .* backend='chunked' takes any"):
         outcome("crd", backends.create("triton"), torch.float64)
@@ -81,6 +91,15 @@ def test_without_a_gpu_the_reason_is_said(monkeypatch):
     assert "there is no CUDA device" in backends.available()["triton"]
     with pytest.raises(ValueError, match="backend='triton' cannot be used here: there is no CUDA device"):
         kdlosses.build("crd", backend="triton")
+
+
+@pytest.mark.skipif("not installed" in str(REASON), reason=str(REASON))
+def test_rocm_is_no_cuda(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 4))
+    assert "built for ROCm" in Backend.unavailable()
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,18 @@ def test_an_explicit_subject_never_falls_back(known):
     assert "nothing to measure" in sentence(choose.choose_subjects, "none", "none", "cpu")
 
 
+def test_interpreted_kernels_are_not_timed(monkeypatch):
+    """The tests set TRITON_INTERPRET, and so does `make bench`: each of its cases would take minutes for nothing."""
+    monkeypatch.setattr(kdlosses.backends, "available", lambda: {"dense": None, "triton": None})
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    subjects, why_not = choose.choose_subjects("all", "none", "cpu")
+    assert subjects == ["dense"]
+    assert "interpreted kernels" in why_not["triton"]
+    assert "--backend triton cannot be used" in sentence(choose.choose_subjects, "triton", "none", "cpu")
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert choose.choose_subjects("all", "none", "cpu") == (["dense", "triton"], {})
+
+
 def test_batches():
     assert choose.choose_batches("256,1024") == [256, 1024]
     for text in ("256,0", "-4", "1e3", "256;512", "", ",", "²"):

@@ -134,6 +134,13 @@ def test_a_loss_without_products_has_no_floor():
     assert not any("products" in text for text in texts(figure, 0))
 
 
+def test_a_batch_that_nobody_could_do_is_on_the_axis():
+    rows = [*comparison(), *(row(PREDICTED_OUT_OF_MEMORY, batch=65536, subject=s) for s in ("dense", "chunked"))]
+    for axes in draw(setting_of(rows[0]), rows).axes:
+        low, high = axes.get_xlim()
+        assert low <= min(BATCHES) and high >= 65536
+
+
 def test_axes_name_sizes_and_units():
     rows = comparison()
     figure = draw(setting_of(rows[0]), rows)

@@ -84,6 +84,9 @@ def _finish(
 ) -> None:
     axes.set(xscale="log", yscale="log")
     batches = sorted({row.batch for row in mine})
+    # One that nobody could do has a cross and no point, and a cross does not widen the axis by itself.
+    axes.update_datalim([(batch, axes.dataLim.ymin) for batch in batches])
+    axes.autoscale_view()
     axes.xaxis.set_major_locator(FixedLocator(batches))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())

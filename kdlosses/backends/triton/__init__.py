@@ -49,6 +49,8 @@ class Backend:
             return "the package triton is not installed; PyTorch's CUDA wheels for Linux bring it"
         if _interpreting():
             return None
+        if torch.version.hip is not None:  # it answers to torch.cuda, with capabilities that mean other machines
+            return "this PyTorch is built for ROCm; the kernels' tiles are chosen for NVIDIA GPUs"
         if not torch.cuda.is_available():
             return "there is no CUDA device (TRITON_INTERPRET=1 in the environment runs the kernels on CPUs, for tests)"
         major, minor = torch.cuda.get_device_capability()
