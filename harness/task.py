@@ -105,7 +105,8 @@ class DistillTask(nn.Module):
         moved = {id(ids): ids.to(view.device, non_blocking=True) for ids in batch.tokens.values()}
         tokens = {name: moved[id(ids)] for name, ids in batch.tokens.items()}
         if cached is not None:
-            return Inputs(made[self._views[0]], tokens["student"], cached.features)
+            # Without a term that reads the teachers, the cache still says which views the student sees.
+            return Inputs(made[self._views[0]], tokens["student"], cached.features if self.live else ())
         roles = zip(teacher_roles(len(self.live)), self._views[1:], strict=True)
         taught = tuple((made[wanted], tokens[role]) for role, wanted in roles)
         return Inputs(made[self._views[0]], tokens["student"], taught)
@@ -137,7 +138,9 @@ def teacher_roles(count: int) -> list[str]:
 def _targets(taught: list[dict[str, Tensor]]) -> dict[str, Any]:
     if len(taught) < 2:
         return {f"dist_{name}": value for teacher in taught for name, value in teacher.items()}
-    return {f"dist_{name}": [teacher[name] for teacher in taught] for name in taught[0]}
+    # A SigLIP has a bias beside its scale, another teacher none; no loss reads it.
+    shared = [name for name in taught[0] if all(name in teacher for teacher in taught)]
+    return {f"dist_{name}": [teacher[name] for teacher in taught] for name in shared}
 
 
 def _view(model: LoadedModel) -> View:

@@ -3,10 +3,11 @@
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from harness.config.errors import RecipeError
 from harness.config.keys import description, dotted, nearest, siblings
+from harness.config.recipe import Recipe
 from harness.config.yamltext import Path, Tree
 
 EXPECTED = {
@@ -24,14 +25,20 @@ EXPECTED = {
 }
 
 
-def invalid(error: ValidationError, tree: Tree) -> RecipeError:
-    """The first problem, unknown keys before all others since a misspelt key is also a missing one."""
+def invalid(error: ValidationError, tree: Tree, root: type[BaseModel] = Recipe) -> RecipeError:
+    """The first problem, unknown keys before all others since a misspelt key is also a missing one.
+
+    Args:
+        error: what pydantic found.
+        tree: the document, which knows where each key was written.
+        root: the schema, for the names of keys that would have been right.
+    """
     problems = error.errors(include_url=False)
     problems.sort(key=lambda item: item["type"] != "extra_forbidden")
     first = problems[0]
     path = _path(first)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return RecipeError(f"{tree.mark(path)}: {_sentence(first, path)}{more}")
+    return RecipeError(f"{tree.mark(path)}: {_sentence(first, path, root)}{more}")
 
 
 def not_yaml(error: yaml.YAMLError, name: str, *, lines: bool = True) -> RecipeError:
@@ -50,32 +57,32 @@ def _path(problem: dict[str, Any]) -> Path:
     return context.get("at") or (*validated, *context.get("inside", ()))
 
 
-def _sentence(problem: dict[str, Any], path: Path) -> str:
-    key, kind = dotted(path) or "the recipe", problem["type"]
+def _sentence(problem: dict[str, Any], path: Path, root: type[BaseModel]) -> str:
+    key, kind = dotted(path) or f"the {root.__name__.lower()}", problem["type"]
     if kind == "extra_forbidden":
-        return _unknown(path)
+        return _unknown(path, root)
     if kind == "missing":
-        return f"{key} is missing ({description(path)})"
+        return f"{key} is missing ({description(path, root)})"
     if kind == "rule":
         return f"{key} {problem['msg']}"
-    expected = EXPECTED.get(kind) or _expected(problem, path)
+    expected = EXPECTED.get(kind) or _expected(problem, path, root)
     return f"{key} must be {expected}, got {_got(problem['input'])}{_hint(problem)}"
 
 
-def _unknown(path: Path) -> str:
-    meant = nearest(path)
-    hint = f"did you mean {meant}?" if meant else _known(path)
+def _unknown(path: Path, root: type[BaseModel]) -> str:
+    meant = nearest(path, root)
+    hint = f"did you mean {meant}?" if meant else _known(path, root)
     return f"unknown key {dotted(path)}; {hint}"
 
 
-def _known(path: Path) -> str:
-    where = dotted(path[:-1]) or "a recipe"
-    return f"{where} has the keys {', '.join(siblings(path))}"
+def _known(path: Path, root: type[BaseModel]) -> str:
+    where = dotted(path[:-1]) or f"a {root.__name__.lower()}"
+    return f"{where} has the keys {', '.join(siblings(path, root))}"
 
 
-def _expected(problem: dict[str, Any], path: Path) -> str:
+def _expected(problem: dict[str, Any], path: Path, root: type[BaseModel]) -> str:
     if problem["type"] in ("model_type", "model_attributes_type", "dataclass_type"):
-        return f"a mapping with the keys {', '.join(siblings((*path, '')))}"
+        return f"a mapping with the keys {', '.join(siblings((*path, ''), root))}"
     if problem["type"] == "literal_error":
         return f"one of {problem['ctx']['expected']}"
     text = problem["msg"].removeprefix("Input should be ").removeprefix("Input should ")

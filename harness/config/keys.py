@@ -42,27 +42,28 @@ def section_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
     return next((section for section in found if section is not None), None), is_list
 
 
-def description(path: tuple[str | int, ...]) -> str:
+def description(path: tuple[str | int, ...], root: type[BaseModel] = Recipe) -> str:
     """What the schema says about a key."""
     wanted = dotted(path, generic=True)
-    return next(key.field.description or "" for key in all_keys() if key.name == wanted).rstrip(".")
+    return next(key.field.description or "" for key in all_keys(root) if key.name == wanted).rstrip(".")
 
 
-def siblings(path: tuple[str | int, ...]) -> list[str]:
+def siblings(path: tuple[str | int, ...], root: type[BaseModel] = Recipe) -> list[str]:
     """Names of the keys allowed beside the last one of `path`."""
     section = dotted(path[:-1], generic=True)
-    names = [key.name.rpartition(".") for key in all_keys()]
-    return [leaf for parent, _, leaf in names if parent == section] + list(LOADER_KEYS if not section else ())
+    names = [key.name.rpartition(".") for key in all_keys(root)]
+    inherits = LOADER_KEYS if root is Recipe and not section else ()
+    return [leaf for parent, _, leaf in names if parent == section] + list(inherits)
 
 
-def nearest(path: tuple[str | int, ...]) -> str | None:
+def nearest(path: tuple[str | int, ...], root: type[BaseModel] = Recipe) -> str | None:
     """The known dotted key that was probably meant: one of a similar name in the same section, else in another."""
     leaf = str(path[-1])
-    beside = difflib.get_close_matches(leaf, siblings(path), n=1, cutoff=0.7)
+    beside = difflib.get_close_matches(leaf, siblings(path, root), n=1, cutoff=0.7)
     if beside:
         return dotted((*path[:-1], beside[0]))
     # The reverse order lets the first of several keys of one name win.
-    leaves = {key.name.rpartition(".")[2]: key.name for key in reversed(list(all_keys()))}
+    leaves = {key.name.rpartition(".")[2]: key.name for key in reversed(list(all_keys(root)))}
     elsewhere = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)
     return leaves[elsewhere[0]] if elsewhere else None
 

@@ -16,7 +16,7 @@ from harness.runs import DONE
 
 # A change of these leaves the training what it was, up to rounding; what the data keys among them change in the order
 # of samples is the loader's to refuse.
-_SOUND = (
+SOUND = (
     "name",
     "description",
     "paths.",
@@ -89,7 +89,7 @@ def check_same(recipe: Recipe, saved: Recipe, out: Path) -> None:
     """Refuse a recipe that would not continue the saved one, naming each difference; say the harmless ones."""
     changes = list(_changes(saved.model_dump(mode="json"), recipe.model_dump(mode="json")))
     lengths = ("train.steps", "train.epochs") if recipe.schedule.kind == "constant" else ()
-    sound = [change for change in changes if change[0].startswith(_SOUND) or change[0] in lengths]
+    sound = [change for change in changes if change[0].startswith(SOUND) or change[0] in lengths]
     other = [change for change in changes if change not in sound]
     if other:
         told = "; ".join(f"{key} was {was!r} and is {now!r}" for key, was, now in other)

@@ -36,7 +36,9 @@ class Stopped(Exception):
     """Ends a piece of work half done, because the command was interrupted."""
 
 
-def run_ordered(work: Work[Task, Result], tasks: Iterable[Task], *, workers: int, watch: Watch) -> Iterator[Result]:
+def run_ordered(
+    work: Work[Task, Result], tasks: Iterable[Task], *, workers: int, watch: Watch, option: str = "--workers"
+) -> Iterator[Result]:
     """Yield the result of each task, in the order of the tasks.
 
     Closing the iterator, as an error or Ctrl-C in its consumer does under `contextlib.closing`, stops the workers at
@@ -47,13 +49,14 @@ def run_ordered(work: Work[Task, Result], tasks: Iterable[Task], *, workers: int
         tasks: what it is called with, taken only a little ahead of the results.
         workers: number of processes; 0 works in this one.
         watch: called with the number of samples done, by all workers together.
+        option: what the user calls `workers`.
 
     Raises:
         UserError: a worker was killed.
     """
     if workers == 0:
         return _here(work, tasks, watch)
-    return _in_processes(work, tasks, workers, watch)
+    return _in_processes(work, tasks, workers, watch, option)
 
 
 def _here(work: Work[Task, Result], tasks: Iterable[Task], watch: Watch) -> Iterator[Result]:
@@ -68,7 +71,9 @@ def _here(work: Work[Task, Result], tasks: Iterable[Task], watch: Watch) -> Iter
         yield work(task, tick)
 
 
-def _in_processes(work: Work[Task, Result], tasks: Iterable[Task], workers: int, watch: Watch) -> Iterator[Result]:
+def _in_processes(
+    work: Work[Task, Result], tasks: Iterable[Task], workers: int, watch: Watch, option: str
+) -> Iterator[Result]:
     context = _context()
     done, stop = context.Value("q", 0), context.Event()
     pool = ProcessPoolExecutor(workers, context, _begin, (done, stop))
@@ -86,7 +91,7 @@ def _in_processes(work: Work[Task, Result], tasks: Iterable[Task], workers: int,
     except BrokenProcessPool as error:
         raise UserError(
             "a worker process was killed, most likely because memory ran out; run the same command again with fewer "
-            f"--workers than {workers}."
+            f"{option} than {workers}."
         ) from error
     finally:
         stop.set()

@@ -1,0 +1,87 @@
+"""How far a study is: a bar in a terminal, one line a finished run everywhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from harness.metrics import read_metrics
+from harness.study.work import Job
+
+_SECONDS = 2.0  # between two looks at the runs' metrics
+
+
+class Phase:
+    """Shows one phase of a study.
+
+    Args:
+        name: of the phase.
+        jobs: its runs, in the order in which they are made.
+        workers: how many at a time.
+        console: where to show it.
+    """
+
+    def __init__(self, name: str, jobs: Sequence[Job], workers: int, console: Console | None = None) -> None:
+        self._name, self._jobs = name, list(jobs)
+        self._kept = sum(job.result_file().is_file() for job in jobs)
+        self._before = sum(self._steps(job) for job in jobs if job.result_file().is_file())
+        self._finished = 0
+        self._workers = workers
+        self._start, self._looked = time.monotonic(), 0.0
+        self._console = console or Console()
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            console=self._console,
+            speed_estimate_period=600,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        total = sum(job.recipe.train.steps or 0 for job in jobs)
+        self._task = self._bar.add_task(name, total=total, completed=self._before, state="")
+
+    def __enter__(self) -> Phase:
+        kept = f", {self._kept} done before" if self._kept else ""
+        self._say(f"{self._name}: {len(self._jobs)} runs{kept}, {self._workers} at a time")
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def watch(self, _: int) -> None:
+        """Look at the runs that are under way, now and then."""
+        if not self._console.is_terminal or time.monotonic() - self._looked < _SECONDS:
+            return
+        self._looked = time.monotonic()
+        running = [
+            job for job in self._jobs[self._finished :] if job.folder.is_dir() and not job.result_file().is_file()
+        ]
+        state = "; ".join(f"{job.label}: {self._steps(job)}" for job in running)
+        steps = sum(self._steps(job) for job in self._jobs)
+        self._bar.update(self._task, completed=steps, state=f"{self._finished}/{len(self._jobs)} runs  {state}")
+
+    def done(self, job: Job, points: float) -> None:
+        """Say that a run is finished, and how good it is."""
+        self._finished += 1
+        made = self._finished - self._kept
+        left = (len(self._jobs) - self._finished) * (time.monotonic() - self._start) / made if made > 0 else None
+        eta = "" if left is None else f", about {left / 60:.0f} min left"
+        self._say(f"{self._name} {self._finished}/{len(self._jobs)}: {job.label}: {points:.1f}{eta}")
+
+    def _steps(self, job: Job) -> int:
+        if job.result_file().is_file():
+            return job.recipe.train.steps or 0
+        metrics = job.folder / "metrics.jsonl"
+        lines = read_metrics(metrics) if metrics.is_file() else []
+        return lines[-1]["step"] if lines else 0
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
