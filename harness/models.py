@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import logging
-import pickle
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from harness.config import ModelConfig
 from harness.errors import UserError
-from harness.model_folders import find_folder, folder_name, read_config, shipped
-from harness.zoo import nearest, register
+from harness.model_folders import find_folder, folder_name, read_config
+from harness.weights.hub import PREFIX as HUB
+from harness.weights.hub import hub_config
+from harness.zoo import build, nearest, register, register_config
 
 register()
-
-# What open_clip, torch and safetensors raise over a config or a file of weights that they cannot use.
-_REFUSALS = (
-    RuntimeError,
-    ValueError,
-    OSError,
-    KeyError,
-    TypeError,
-    AssertionError,
-    SafetensorError,
-    pickle.UnpicklingError,
-)
-
-# Lives as long as the process: open_clip re-reads the folder whenever another config is added.
-_CONFIGS = tempfile.TemporaryDirectory(prefix="clipkd-configs-")
 
 
 @dataclass(frozen=True)
@@ -84,7 +63,8 @@ def load_model(spec: str, pretrained: str | None = None) -> LoadedModel:
     """Load a model by what a user would write.
 
     Args:
-        spec: an open_clip name, ``local-dir:PATH``, ``run:PATH`` (a clipkd run), ``shipped:NAME``, or a path to either.
+        spec: an open_clip name, ``local-dir:PATH``, ``hf-hub:REPO``, ``run:PATH`` (a clipkd run), ``shipped:NAME``, or
+            a path to a run or folder.
         pretrained: open_clip tag or checkpoint file; only beside an open_clip name.
 
     Raises:
@@ -95,14 +75,27 @@ def load_model(spec: str, pretrained: str | None = None) -> LoadedModel:
         if pretrained is not None:
             raise UserError(f"model {spec!r} is a folder with weights of its own; leave out the weights {pretrained!r}")
         return _create(f"local-dir:{folder}", None, read_config(folder, spec), folder_name(folder))
-    config = open_clip.get_model_config(spec)
+    if spec.startswith(HUB):
+        if pretrained is not None:
+            raise UserError(f"model {spec!r} has weights of its own on the Hub; leave out the weights {pretrained!r}")
+        return _create(spec, None, hub_config(spec)["model_cfg"], spec.rpartition("/")[2])
+    return _create(spec, pretrained, named_config(spec), spec)
+
+
+def named_config(name: str) -> dict[str, Any]:
+    """The config of a model that open_clip knows by name, ours included.
+
+    Raises:
+        UserError: it knows none, with the nearest names that it does know.
+    """
+    config = open_clip.get_model_config(name)
     if config is None:
-        close = ", ".join(nearest(spec))
+        close = ", ".join(nearest(name))
         raise UserError(
-            f"model {spec!r} is neither a folder nor an open_clip model{f' (did you mean {close}?)' if close else ''}; "
-            "write a path, run:PATH, local-dir:PATH, shipped:NAME or a name from open_clip.list_models()"
+            f"model {name!r} is neither a folder nor an open_clip model{f' (did you mean {close}?)' if close else ''}; "
+            "write a path, run:PATH, local-dir:PATH, hf-hub:REPO, shipped:NAME or a name from open_clip.list_models()"
         )
-    return _create(spec, pretrained, config, spec)
+    return config
 
 
 def load_trained(spec: str, pretrained: str | None = None) -> LoadedModel:
@@ -119,8 +112,12 @@ def load_trained(spec: str, pretrained: str | None = None) -> LoadedModel:
     return loaded
 
 
-def create_model(config: ModelConfig) -> LoadedModel:
+def create_model(config: ModelConfig, view: dict[str, Any] | None = None) -> LoadedModel:
     """The model of a recipe's ``student`` or ``teacher`` section, freshly initialised unless it names weights.
+
+    Args:
+        config: the section.
+        view: open_clip's ``preprocess_cfg`` for a model described inline; open_clip's defaults otherwise.
 
     Raises:
         UserError: as `load_model`.
@@ -128,31 +125,13 @@ def create_model(config: ModelConfig) -> LoadedModel:
     if config.config is None:
         return load_model(config.model, config.pretrained)
     register_config(config.model, config.config)
-    return _create(config.model, config.pretrained, open_clip.get_model_config(config.model), config.model)
+    return _create(config.model, config.pretrained, open_clip.get_model_config(config.model), config.model, view)
 
 
-def register_config(name: str, config: dict[str, Any]) -> None:
-    """Make an inline model config known to open_clip under ``name``; ``shipped:`` tokenizers become paths."""
-    config = copy.deepcopy(config)
-    tokenizer = config["text_cfg"].get("hf_tokenizer_name", "")
-    if tokenizer.startswith("shipped:"):
-        config["text_cfg"]["hf_tokenizer_name"] = str(shipped("tokenizers", tokenizer.removeprefix("shipped:")))
-    path = Path(_CONFIGS.name) / f"{name}.json"
-    path.write_text(json.dumps(config))
-    open_clip.add_model_config(path)
-
-
-def _create(source: str, pretrained: str | None, config: dict[str, Any], name: str) -> LoadedModel:
-    try:
-        with _quiet(unless=pretrained is not None):
-            parts = open_clip.create_model_and_transforms(source, pretrained=pretrained, output_dict=True)
-        tokenizer = open_clip.get_tokenizer(source)
-    except _REFUSALS as error:
-        logging.getLogger(__name__).debug("open_clip could not make %s", source, exc_info=True)
-        reason = " ".join(str(error).split())[:600]
-        weights = f" with weights {pretrained!r}" if pretrained else ""
-        raise UserError(f"open_clip could not make model {source!r}{weights}: {reason}") from error
-    model, _, preprocess = parts
+def _create(
+    source: str, pretrained: str | None, config: dict[str, Any], name: str, view: dict[str, Any] | None = None
+) -> LoadedModel:
+    model, preprocess, tokenizer = build(source, pretrained, config, view)
     view = open_clip.get_model_preprocess_cfg(model)
     size = view["size"] if isinstance(view["size"], int) else max(view["size"])
     return LoadedModel(
@@ -164,19 +143,8 @@ def _create(source: str, pretrained: str | None, config: dict[str, Any], name: s
         std=tuple(view["std"]),
         config=config,
         name=name,
-        is_random=pretrained is None and not source.startswith("local-dir:"),
+        is_random=pretrained is None and not source.startswith(("local-dir:", HUB)),
     )
-
-
-@contextmanager
-def _quiet(unless: bool) -> Iterator[None]:
-    # open_clip warns on the root logger about every model that starts from random weights, as a student should.
-    previous = logging.root.manager.disable
-    logging.disable(previous if unless else logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(previous)
 
 
 def freeze(model: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ import torch
 
 from harness.errors import UserError
 from harness.models import LoadedModel
+from harness.zoo.towers import hint
 
 
 @torch.no_grad()
@@ -27,9 +28,9 @@ def probe(loaded: LoadedModel, role: str) -> None:
         found = outputs["image_features"].shape[1], outputs["text_features"].shape[1]
     except (RuntimeError, IndexError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split())[:300]
+        usual = "check its config: image_size against patch_size, context_length, vocab_size against the tokenizer"
         raise UserError(
-            f"{role} {loaded.name} cannot embed one image and one text ({reason}); check its config: image_size "
-            "against patch_size, context_length, vocab_size against the tokenizer"
+            f"{role} {loaded.name} cannot embed one image and one text ({reason}); {hint(loaded.model) or usual}"
         ) from error
     finally:
         loaded.model.train(training)

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field, model_validator
 from harness.config.openclip import check_model_config
 from harness.config.section import Section, Text, problem
 
-# These name a folder that brings its own architecture and weights.
-READY_MADE = ("local-dir:", "run:", "shipped:")
+# These name a folder, here or on the Hub, that brings its own architecture and weights.
+READY_MADE = ("local-dir:", "run:", "shipped:", "hf-hub:")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*$")
 REQUIRED = ("embed_dim", "vision_cfg", "text_cfg")
 
@@ -19,7 +19,7 @@ class ModelConfig(Section):
 
     model: Text = Field(
         description="open_clip model name; or local-dir:PATH (an open_clip folder such as RUN/export), run:PATH (a "
-        "clipkd run), shipped:NAME (a model that comes with this package)."
+        "clipkd run), hf-hub:REPO, shipped:NAME (a model that comes with this package)."
     )
     pretrained: Text | None = Field(
         None, description="open_clip tag or checkpoint file to start from; null = random weights."

@@ -14,7 +14,10 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from harness.config import ModelConfig
 from harness.errors import UserError
 from harness.model_folders import CONFIG, find_folder, folder_name, read_config
-from harness.models import register_config
+from harness.models import named_config
+from harness.weights.hub import PREFIX as HUB
+from harness.weights.hub import Hub, hub_config, hub_weights, needs_of
+from harness.zoo import register_config
 
 _PROBE = ("a photo of a cat", "Größe: 3 km², naïve café!", "x " * 200)
 
@@ -46,7 +49,8 @@ class Identity:
 
     def tokenizer(self) -> str:
         """Digest of what its tokenizer makes of some texts."""
-        ids = open_clip.get_tokenizer(self.source)(list(_PROBE))
+        with Hub(self.source, needs_of(self.source, None, self.config)).asked():
+            ids = open_clip.get_tokenizer(self.source)(list(_PROBE))
         return digest([list(ids.shape), ids.tolist()])
 
 
@@ -61,8 +65,18 @@ def identify(config: ModelConfig) -> Identity:
         view = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("preprocess_cfg", {})
         weights, source = _folder_weights(folder), f"local-dir:{folder}"
         return Identity(folder_name(folder), model_cfg, weights, *_normalization(view), source)
+    if config.model.startswith(HUB):
+        return _identify_hub(config.model)
     tag = open_clip.get_pretrained_cfg(config.model, config.pretrained) if config.pretrained else {}
     return Identity(config.model, model_cfg, _named_weights(config, bool(tag)), *_normalization(tag), config.model)
+
+
+def _identify_hub(spec: str) -> Identity:
+    content = hub_config(spec)
+    with Hub(spec, needs_of(spec, None, content["model_cfg"])).asked():
+        weights = f"sha256 {digest_file(hub_weights(spec))}"
+    view = _normalization(content.get("preprocess_cfg", {}))
+    return Identity(spec.rpartition("/")[2], content["model_cfg"], weights, *view, spec)
 
 
 def input_size(config: ModelConfig) -> int:
@@ -77,13 +91,9 @@ def _find(config: ModelConfig) -> tuple[Path | None, dict[str, Any]]:
         return None, config.config  # as written: what is registered has the paths of this machine
     if folder := find_folder(config.model):
         return folder, read_config(folder, config.model)
-    found = open_clip.get_model_config(config.model)
-    if found is None:
-        raise UserError(
-            f"model {config.model!r} is neither a folder nor an open_clip model; write a path, run:PATH, "
-            "local-dir:PATH, shipped:NAME or a name from open_clip.list_models()"
-        )
-    return None, found
+    if config.model.startswith(HUB):
+        return None, hub_config(config.model)["model_cfg"]
+    return None, named_config(config.model)
 
 
 def _image_size(model_cfg: dict[str, Any]) -> int:

@@ -1,6 +1,7 @@
-"""The paper's models that open_clip lacks, under the released code's names."""
+"""Models: the paper's that open_clip lacks, under the released code's names, and how any model is made."""
 
+from harness.zoo.building import build
 from harness.zoo.names import nearest
-from harness.zoo.register import register
+from harness.zoo.register import register, register_config
 
-__all__ = ["nearest", "register"]
+__all__ = ["build", "nearest", "register", "register_config"]

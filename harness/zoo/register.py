@@ -1,16 +1,33 @@
-"""Model configs of this package, made known to open_clip at run time; open_clip's own files stay as they are."""
+"""Model configs made known to open_clip at run time; open_clip's own files stay as they are."""
+
+import copy
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import open_clip
 
 from harness.model_folders import shipped
 
+# Lives as long as the process: open_clip re-reads the folder whenever another config is added.
+_CONFIGS = tempfile.TemporaryDirectory(prefix="clipkd-configs-")
+
 
 def register() -> None:
     """Add the configs in ``assets/model_configs`` to open_clip's list; its factory then finds them by name.
 
-    A later open_clip that has a model of the same name keeps its own files, but in this process the name means ours:
-    recipes rely on it.
+    Should a later open_clip have a model of the same name, the name means ours in this process: recipes rely on it.
     """
-    folder = shipped("model_configs")
-    if folder not in open_clip.factory._MODEL_CONFIG_PATHS:
-        open_clip.add_model_config(folder)
+    open_clip.add_model_config(shipped("model_configs"))
+
+
+def register_config(name: str, config: dict[str, Any]) -> None:
+    """Make an inline model config known to open_clip under ``name``; ``shipped:`` tokenizers become paths."""
+    config = copy.deepcopy(config)
+    tokenizer = config["text_cfg"].get("hf_tokenizer_name", "")
+    if tokenizer.startswith("shipped:"):
+        config["text_cfg"]["hf_tokenizer_name"] = str(shipped("tokenizers", tokenizer.removeprefix("shipped:")))
+    path = Path(_CONFIGS.name) / f"{name}.json"
+    path.write_text(json.dumps(config))
+    open_clip.add_model_config(path)

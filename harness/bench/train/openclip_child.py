@@ -17,7 +17,7 @@ import torch
 
 from harness.bench.losses.timing import make_clock
 from harness.bench.train.memory import peak_bytes
-from harness.models import register_config
+from harness.zoo import register_config
 
 SENT = "clipkd-bench "
 # Batches that stay on the device when the data is not to count.

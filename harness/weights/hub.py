@@ -1,0 +1,137 @@
+"""The Hugging Face Hub: asked when it answers, and told from a missing network in seconds, not minutes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub import constants
+from open_clip.pretrained import download_pretrained_from_hf
+
+from harness.errors import UserError
+
+PREFIX = "hf-hub:"
+_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Hub:
+    """What a model needs of the Hub.
+
+    Args:
+        model: for messages.
+        needs: what for, and the repository: ``("weights", "timm/vit_base_patch16_clip_224.openai")``.
+    """
+
+    model: str
+    needs: Sequence[tuple[str, str]]
+
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """A block that may download; where the Hub does not answer, it runs from the cache alone.
+
+        Raises:
+            UserError: the block failed without the Hub: what was looked for, and where.
+        """
+        silence = silent(constants.ENDPOINT) if self.needs else None
+        if silence is None:
+            yield
+            return
+        was, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+        try:
+            yield
+        except Exception as error:
+            if _lacks_a_file(error):
+                raise self._missing(silence) from error
+            raise
+        finally:
+            constants.HF_HUB_OFFLINE = was
+
+    def _missing(self, silence: str) -> UserError:
+        what = " and ".join(f"{purpose} ({repo})" for purpose, repo in self.needs)
+        return UserError(
+            f"model {self.model} needs {what} from the Hugging Face Hub, which {silence}, and the cache folder "
+            f"{constants.HF_HUB_CACHE} does not have all of it; connect to the network, set HF_HOME to a cache that "
+            "has it, or use weights from a file or folder"
+        )
+
+
+@lru_cache
+def silent(endpoint: str) -> str | None:
+    """Why the Hub is not to be asked, in words that follow "which"; None when it answers. Asked once a process.
+
+    Args:
+        endpoint: its address.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids to ask"
+    try:
+        # The Hub's own session, so that proxies and certificates are those of the downloads.
+        huggingface_hub.utils.get_session().head(endpoint, timeout=_PATIENCE_S)
+    except Exception as error:  # another class with every version of the Hub's client
+        return f"does not answer at {endpoint} ({' '.join(str(error).split())[:100]})"
+    return None
+
+
+def needs_of(source: str, repo: str | None, config: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a model must have from the Hub or its cache.
+
+    Args:
+        source: as open_clip's factory takes it.
+        repo: of the weights that a tag names, or None.
+        config: its open_clip model config.
+    """
+    text = config.get("text_cfg", {})
+    needs = [("weights", repo)] if repo else []
+    if source.startswith(PREFIX):
+        needs.append(("config and weights", source.removeprefix(PREFIX)))
+    tokenizer = text.get("hf_tokenizer_name")
+    if tokenizer and not source.startswith("local-dir:") and not Path(tokenizer).is_dir():
+        needs.append(("its tokenizer", tokenizer))
+    if text.get("hf_model_name"):
+        needs.append(("its text tower's config", text["hf_model_name"]))
+    return needs
+
+
+def hub_config(spec: str) -> dict[str, Any]:
+    """The open_clip config file of ``hf-hub:REPO``, with its ``model_cfg``.
+
+    Raises:
+        UserError: it cannot be had, or is no such file.
+    """
+    repo = spec.removeprefix(PREFIX)
+    try:
+        with Hub(spec, [("its config and weights", repo)]).asked():
+            path = Path(download_pretrained_from_hf(repo, filename="open_clip_config.json"))
+            content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"the Hub gives no open_clip model for {spec}: {' '.join(str(error).split())[:300]}") from error
+    if "model_cfg" not in content:
+        raise UserError(f"{path} of {spec} is no open_clip config: it has no model_cfg")
+    return content
+
+
+def hub_weights(spec: str) -> Path:
+    """The weights of ``hf-hub:REPO``, downloaded if they are not in the cache yet.
+
+    open_clip itself goes on with random weights where this fails, and says so in its log alone.
+
+    Raises:
+        FileNotFoundError: they cannot be had.
+    """
+    return Path(download_pretrained_from_hf(spec.removeprefix(PREFIX)))
+
+
+def _lacks_a_file(error: BaseException | None) -> bool:
+    """Whether a missing file or connection is behind an error: open_clip wraps these, transformers joins in."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,77 @@
+"""What a pickle may hold: tensors, plain values, and numpy's numbers, for which inert stand-ins are made."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+
+from harness.errors import UserError
+
+# Where numpy 1 and numpy 2 keep what they pickle scalars and arrays with.
+_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+_ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+
+
+class _Inert:
+    """Stands where the file has something of numpy's, and does nothing: learning rates and random states are not read.
+
+    numpy's own functions stay out of it: told of a type that is not there, they would read memory that is not theirs.
+    """
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _InertArray(_Inert):
+    pass
+
+
+class _InertType(_Inert):
+    pass
+
+
+_STAND_INS = [
+    *((_Inert, name) for name in _SCALARS),
+    *((_InertArray, name) for name in _ARRAYS),
+    (_InertArray, "numpy.ndarray"),
+    (_InertType, "numpy.dtype"),
+]
+
+
+def reading_numpy() -> AbstractContextManager[None]:
+    """Let ``torch.load(weights_only=True)`` pass over numpy's values; everything else stays as forbidden as it was."""
+    return torch.serialization.safe_globals(_STAND_INS)
+
+
+def refusal(path: Path, error: pickle.UnpicklingError) -> UserError:
+    """Why a pickle is not opened, by what it names, and a safe way on."""
+    found = _forbidden(path, str(error))
+    names = f"it names {', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
+    what = names if found else f"torch's safe loader refuses it ({_first_line(str(error))})"
+    return UserError(
+        f"checkpoint {path} holds more than tensors and numbers: {what}, which could run code when it is opened, so it "
+        "stays closed; if you trust where it is from, rewrite it once, in an environment that holds nothing of value: "
+        f"python -c \"import torch; c = torch.load('{path}', map_location='cpu', weights_only=False); "
+        "torch.save(c.get('state_dict', c), 'weights.pt')\""
+    )
+
+
+def _forbidden(path: Path, message: str) -> list[str]:
+    """What the file names and must not, as torch tells it: the whole list for its zip format, else the first one."""
+    if zipfile.is_zipfile(path):
+        allowed = {name for _, name in _STAND_INS}
+        return sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - allowed)
+    return re.findall(r"GLOBAL ([\w.]+)", message)[:1]
+
+
+def _first_line(message: str) -> str:
+    reason = message.partition("WeightsUnpickler error:")[2] or message
+    return " ".join(reason.split())[:120]

@@ -1,0 +1,152 @@
+"""Reading a checkpoint, whatever of the usual layouts it has, into plain names and tensors."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from harness.errors import UserError
+from harness.weights.pickles import reading_numpy, refusal
+
+# What DistributedDataParallel and torch.compile put before every name.
+_WRAPPERS = ("module.", "_orig_mod.")
+_ZIP, _PICKLE, _LFS = b"PK\x03\x04", b"\x80", b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a checkpoint file.
+
+    Args:
+        path: the file.
+        state: by name, without what wrappers put before it.
+        epoch: of a training checkpoint that tells it.
+        step: likewise.
+        run: the run's name, likewise.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    epoch: int | None = None
+    step: int | None = None
+    run: str | None = None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read weights from a safetensors file or a `torch.save`d one: a bare state dict, or one under ``state_dict``.
+
+    Nothing in a pickle is run: only tensors and plain values are made of it.
+
+    Raises:
+        UserError: there is no such file, it is incomplete or no checkpoint, or its pickle holds something else.
+    """
+    path = Path(path)
+    content = _open(path)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        return Checkpoint(path, _tensors(path, content["state_dict"]), **_told(content))
+    return Checkpoint(path, _tensors(path, content))
+
+
+def _open(path: Path) -> Any:
+    kind = _kind(path)
+    try:
+        if kind == "safetensors":
+            return load_file(path)
+        with reading_numpy():
+            # Mapped: of a training checkpoint two thirds are the optimizer's, and are never read.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
+    except pickle.UnpicklingError as error:
+        if "pickle data was truncated" in str(error):
+            raise _incomplete(path, str(error)) from error
+        raise refusal(path, error) from error
+    except (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError, SafetensorError) as error:
+        raise _incomplete(path, str(error)) from error
+
+
+def _incomplete(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"checkpoint {path} cannot be read ({' '.join(reason.split())[:150]}); it may be incomplete or damaged: copy "
+        "or download it again"
+    )
+
+
+def _kind(path: Path) -> str:
+    """What the file's first bytes say it is: ``"safetensors"``, torch's ``"zip"``, or its older ``"pickle"``.
+
+    Raises:
+        UserError: none of them.
+    """
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder where a checkpoint file is needed; an open_clip folder is a model of its own"
+        )
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} is missing: there is no such file")
+    with path.open("rb") as file:
+        head = file.read(64)
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return "safetensors"
+    if head.startswith(_ZIP):
+        return _zip_kind(path)
+    if head.startswith(_PICKLE):
+        return "pickle"
+    what = "is empty" if not head else "is a git-lfs pointer, not the file itself" if head.startswith(_LFS) else ""
+    raise UserError(
+        f"{path} {what or 'is no checkpoint'}: expected a safetensors file or one that torch.save wrote; copy or "
+        "download it again"
+    )
+
+
+def _zip_kind(path: Path) -> str:
+    if not zipfile.is_zipfile(path):
+        raise _incomplete(path, "the end of its archive is missing")
+    with zipfile.ZipFile(path) as archive:
+        members = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in members):
+        raise UserError(
+            f"checkpoint {path} is a TorchScript program, as OpenAI's own files are, and not weights alone; take the "
+            "same weights by their open_clip tag (openai), or save the state_dict() of the module it holds"
+        )
+    if not any(name.endswith("data.pkl") for name in members):
+        raise UserError(f"{path} is an archive, but not one that torch.save wrote; unpack it and name the file inside")
+    return "zip"
+
+
+def _tensors(path: Path, found: Any) -> dict[str, Tensor]:
+    """Names and tensors; buffers' bookkeeping of torch (`_metadata`) is an attribute and falls away by itself.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(found, Mapping) or not found:
+        raise UserError(f"checkpoint {path} holds no weights: expected names and tensors, got {_words(found)}")
+    others = [str(name) for name, value in found.items() if not isinstance(value, Tensor)]
+    if others:
+        raise UserError(
+            f"checkpoint {path} is no state dict: {', '.join(others[:3])} ({len(others)} of {len(found)} entries) are "
+            "no tensors; expected weights at the top or under `state_dict`; save them so: torch.save(weights, FILE)"
+        )
+    state = dict(found)
+    while prefix := next((word for word in _WRAPPERS if all(name.startswith(word) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def _words(found: Any) -> str:
+    return "an empty dict" if found == {} else f"a {type(found).__name__}"
+
+
+def _told(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training checkpoint says of itself, where it is of the kind that one expects."""
+    kinds = {"epoch": int, "step": int, "name": str}
+    told = {key: content[key] for key, kind in kinds.items() if isinstance(content.get(key), kind)}
+    return {"run" if key == "name" else key: value for key, value in told.items()}

@@ -1,0 +1,86 @@
+"""open_clip's factory, quiet where it would alarm, and with one sentence where it fails."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import open_clip
+from safetensors import SafetensorError
+
+from harness.errors import UserError
+from harness.weights import Hub, load_into
+from harness.weights.hub import PREFIX, hub_weights, needs_of
+from harness.weights.source import Source, find_source
+from harness.zoo.towers import settle
+
+# What open_clip, torch and safetensors raise over a config or a file of weights that they cannot use.
+_REFUSALS = (
+    RuntimeError,
+    ValueError,
+    OSError,
+    KeyError,
+    TypeError,
+    AssertionError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
+
+# Model, evaluation transform and tokenizer.
+Parts = tuple[Any, Any, Any]
+
+
+def build(source: str, pretrained: str | None, config: dict[str, Any], view: dict[str, Any] | None = None) -> Parts:
+    """Make a model with open_clip, load its weights, and take its transform and tokenizer along.
+
+    Args:
+        source: as open_clip's factory takes it: a name, ``local-dir:PATH`` or ``hf-hub:REPO``.
+        pretrained: a tag or a file; beside a name only.
+        config: its open_clip model config.
+        view: open_clip's ``preprocess_cfg``, where the model's own is not to be used.
+
+    Raises:
+        UserError: it cannot be made, or its weights cannot be had.
+    """
+    weights = find_source(source, pretrained, config)
+    fresh = pretrained is None and not source.startswith(("local-dir:", PREFIX))
+    try:
+        with Hub(source, needs_of(source, weights.repo, config)).asked():
+            parts = _made(source, weights, view or {})
+    except _REFUSALS as error:
+        logging.getLogger(__name__).debug("open_clip could not make %s", source, exc_info=True)
+        reason = " ".join(str(error).split())[:600]
+        words = f" with weights {weights.tag!r}" if weights.tag else ""
+        raise UserError(f"open_clip could not make model {source!r}{words}: {reason}") from error
+    settle(parts[0], config, fresh=fresh)
+    if weights.file is not None:
+        load_into(parts[0], weights.file, source)
+    return parts
+
+
+def _made(source: str, weights: Source, view: dict[str, Any]) -> Parts:
+    if source.startswith(PREFIX):
+        hub_weights(source)
+    options = {f"image_{key}": view[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in view}
+    # A text tower from the Hub starts from its own weights, unless all of the model's are about to be loaded.
+    options["pretrained_text"] = weights.file is None
+    with _quiet():
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            source, pretrained=weights.tag, output_dict=True, **options
+        )
+        return model, preprocess, open_clip.get_tokenizer(source)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # open_clip warns on the root logger about every model that starts from random weights, as a student should, and
+    # logs each error that it raises a second time.
+    previous = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(previous)
