@@ -6,26 +6,27 @@ import typer
 
 from harness.cli import options
 
-app = typer.Typer(no_args_is_help=True, help="List the shipped recipes, show one resolved, explain their keys.")
+app = typer.Typer(
+    no_args_is_help=True, help="List the shipped recipes, show one resolved, explain their keys, try them."
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 @app.command("list")
-def list_recipes() -> None:
-    """List the shipped recipes."""
-    from rich.console import Console
-    from rich.table import Table
+def list_recipes(as_json: AsJson = False) -> None:
+    """List the shipped recipes: teacher, student, terms of the loss, published top-1."""
+    import json
 
+    from rich.console import Console
+
+    from harness.cli import listing
     from harness.config import load_recipe, recipe_names
 
-    table = Table()
-    table.add_column("recipe", no_wrap=True)  # a name cut short could not be typed
-    table.add_column("loss")
-    table.add_column("what it is for")
-    for name in recipe_names():
-        recipe = load_recipe(name)
-        terms = " + ".join(f"{weight:g} {term}" for term, weight in recipe.loss.weights.items())
-        table.add_row(name, terms, recipe.description)
-    Console().print(table)
+    recipes = [(name, load_recipe(name)) for name in recipe_names()]
+    if as_json:
+        typer.echo(json.dumps([listing.entry(name, recipe) for name, recipe in recipes], indent=2))
+    else:
+        Console().print(listing.tables(recipes))
 
 
 @app.command()
@@ -33,11 +34,27 @@ def show(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")],
     overrides: options.Overrides = None,
     data_root: options.DataRoot = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Without the comments.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Print a recipe with everything it inherits and every default filled in, as YAML."""
-    from harness.config import dump_recipe, load_recipe
+    """Print a recipe with everything it inherits and every default filled in, as YAML that is a recipe again.
 
-    typer.echo(dump_recipe(load_recipe(recipe, overrides or (), data_root)), nl=False)
+    Comments say where each value comes from: a file and line, an option, or the default.
+    """
+    import json
+
+    from harness.config import dump_recipe
+    from harness.config.keys import dotted
+    from harness.config.load import load_with_tree
+    from harness.config.origin import annotated, origins
+
+    loaded, tree = load_with_tree(recipe, overrides or (), data_root)
+    places = origins(loaded, tree)
+    if as_json:
+        origin = {dotted(path): place for path, place in places.items()}
+        typer.echo(json.dumps({"recipe": loaded.model_dump(mode="json"), "origin": origin}, indent=2))
+    else:
+        typer.echo(dump_recipe(loaded) if plain else annotated(loaded, places), nl=False)
 
 
 @app.command()
@@ -53,8 +70,8 @@ def keys() -> None:
     table.add_row(
         "inherits",
         "-",
-        "Path (from this file) or name of a recipe to build on, or a list of them, of which later ones win; this file's "
-        "own keys win over all.",
+        "Path (from this file) or name of a recipe to build on, or a list of them, of which later ones win; this "
+        "file's own keys win over all.",
     )
     for key in all_keys():
         table.add_row(key.name, escape(default_text(key)), escape(key.field.description))

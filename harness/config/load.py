@@ -29,6 +29,13 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), data_root: st
     Raises:
         RecipeError: one sentence with the place, the key, what was expected and what was found.
     """
+    return load_with_tree(source, overrides, data_root)[0]
+
+
+def load_with_tree(
+    source: str | Path, overrides: Sequence[str] = (), data_root: str | Path | None = None
+) -> tuple[Recipe, Tree]:
+    """As `load_recipe`, and what was written, with its places."""
     tree = _read_with_parents(find_recipe(source), seen=())
     for text in overrides:
         apply_override(tree, text)
@@ -38,7 +45,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), data_root: st
     if data_root is not None and "data_root" not in used:
         raise RecipeError(f"--data-root has no effect: no path in {source} contains ${{data_root}}")
     try:
-        return Recipe.model_validate(tree.values)
+        return Recipe.model_validate(tree.values), tree
     except ValidationError as error:
         raise explain.invalid(error, tree) from None
 

@@ -7,6 +7,7 @@ from harness.config.errors import RecipeError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SUFFIXES = (".yaml", ".yml")
+NO_RUNS = ("parts", "study")
 
 
 def recipes_dir() -> Path:
@@ -18,10 +19,11 @@ def recipes_dir() -> Path:
 def recipe_names() -> list[str]:
     """Names of all shipped recipes, such as openmoji/clipkd.
 
-    A base.yaml, and what lies in a folder `parts`, is for others to inherit, not a run.
+    A base.yaml, and what lies in a folder `parts`, is for others to inherit, not a run; `study` holds what
+    `clipkd study` reads.
     """
     root = recipes_dir()
-    files = [path for path in root.rglob("*.yaml") if path.stem != "base" and path.parent.name != "parts"]
+    files = [path for path in root.rglob("*.yaml") if path.stem != "base" and path.parent.name not in NO_RUNS]
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
 
 

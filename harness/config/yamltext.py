@@ -80,6 +80,22 @@ def dump(values: Any) -> str:
     return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
+def spans(text: str) -> dict[Path, tuple[int, int]]:
+    """The first and last line, counted from 0, of each key with its text; of a key with others inside, its own line."""
+    found: dict[Path, tuple[int, int]] = {}
+
+    def collect(node: yaml.Node, path: Path) -> None:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        items = enumerate(node.value) if isinstance(node, yaml.SequenceNode) else []
+        for key, value, name in [*((k, v, k.value) for k, v in pairs), *((v, v, number) for number, v in items)]:
+            first = key.start_mark.line
+            found[(*path, name)] = first, value.end_mark.line if isinstance(value, yaml.ScalarNode) else first
+            collect(value, (*path, name))
+
+    collect(yaml.compose(text, Loader), ())
+    return found
+
+
 def _collect_marks(node: yaml.Node, path: Path, name: str, marks: dict[Path, str]) -> None:
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):

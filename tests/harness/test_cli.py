@@ -209,9 +209,10 @@ def test_recipes_list_and_show_and_keys(clipkd, monkeypatch):
 
 
 def test_shown_recipe_can_be_saved_and_shown_again(clipkd, tmp_path):
-    shown = clipkd("recipes", "show", "smoke")[1]
-    (tmp_path / "copy.yaml").write_text(shown)
-    assert clipkd("recipes", "show", str(tmp_path / "copy.yaml"))[1] == shown
+    plain = clipkd("recipes", "show", "smoke", "--plain")[1]
+    for name, shown in (("plain", plain), ("annotated", clipkd("recipes", "show", "smoke")[1])):
+        (tmp_path / f"{name}.yaml").write_text(shown)
+        assert clipkd("recipes", "show", str(tmp_path / f"{name}.yaml"), "--plain")[1] == plain
 
 
 def test_data_openmoji(clipkd, stand_in, tmp_path):
@@ -238,67 +239,3 @@ def test_export_passes_everything_on(clipkd, stand_in, tmp_path):
     assert clipkd("export", "runs/x", "--out", str(tmp_path / "e"), "--half")[0] == 0
     assert clipkd("export", "ViT-B-16", "--pretrained", "openai", "--out", str(tmp_path / "e"))[0] == 0
     assert calls == [(("runs/x", None), tmp_path / "e", True), (("ViT-B-16", "openai"), tmp_path / "e", False)]
-
-
-@pytest.fixture
-def evaluated(stand_in):
-    """Stand-ins for the model and clip_benchmark; holds what was asked for."""
-    asked = {}
-
-    def evaluate(loaded, sets, **options):
-        asked.update(loaded=loaded, sets=sets, **options)
-        return {item.name: {"top1": 25.0} for item in sets}
-
-    stand_in("harness.evaluate", evaluate=evaluate)
-    stand_in("harness.models", load_trained=lambda *spec: spec, pick_device=lambda choice: choice)
-    return asked
-
-
-def test_eval_reads_a_sets_kind_from_its_folder(clipkd, evaluated, tmp_path):
-    flickr, cifar = tmp_path / "flickr", tmp_path / "cifar"
-    for folder in (flickr, cifar):
-        folder.mkdir()
-    (flickr / "dataset_type.txt").write_text("retrieval\n")
-    (cifar / "classnames.txt").write_text("cat\n")
-    code, out, _ = clipkd(
-        "eval", "ViT-B-32", "--set-path", str(flickr), "--set-path", str(cifar), "--out", str(tmp_path)
-    )
-    assert code == 0
-    assert [(item.name, item.kind) for item in evaluated["sets"]] == [("flickr", "retrieval"), ("cifar", "zeroshot")]
-    assert (evaluated["loaded"], evaluated["out"]) == (("ViT-B-32", None), tmp_path)
-    assert "25.0" in out
-
-
-def test_eval_of_a_run_takes_the_sets_of_its_recipe(clipkd, evaluated, tmp_path):
-    assert "lists no eval.sets" in evaluate_run(clipkd, tmp_path, [])[2]
-    sets = [{"name": "held-out", "kind": "zeroshot", "path": "x"}]
-    assert evaluate_run(clipkd, tmp_path, sets)[0] == 0
-    assert [item.name for item in evaluated["sets"]] == ["held-out"]
-
-
-def evaluate_run(clipkd, run, sets):
-    (run / "recipe.yaml").write_text(clipkd("recipes", "show", "smoke", "--set", f"eval.sets={json.dumps(sets)}")[1])
-    return clipkd("eval", f"run:{run}")
-
-
-@pytest.mark.parametrize(
-    ("files", "says"),
-    [
-        (None, "no such folder"),
-        ({}, "not in clip_benchmark's webdataset layout"),
-        ({"dataset_type.txt": "multilabel"}, "supported are classification and retrieval"),
-    ],
-)
-def test_eval_refuses_what_is_no_set(clipkd, tmp_path, files, says):
-    folder = tmp_path / "set"
-    if files is not None:
-        folder.mkdir()
-        for name, text in files.items():
-            (folder / name).write_text(text)
-    code, _, err = clipkd("eval", "ViT-B-32", "--set-path", str(folder))
-    assert code == 2
-    assert says in err
-
-
-def test_eval_without_sets_says_how_to_name_one(clipkd):
-    assert "--set-path DIR" in clipkd("eval", "ViT-B-32")[2]
