@@ -19,6 +19,7 @@ from harness.files import write_text
 MIB = 2**20
 MISSING = "not measured"
 BATCH, GD_BATCH, DIM = 4096, 1024, 512
+GPU_BATCH, HEADLINE, CARD_GIB = 32_768, 1_048_576, 80
 
 
 class Target(NamedTuple):
@@ -65,8 +66,20 @@ def markdown(rows: Sequence[Row], large: dict[str, Any]) -> str:
 
 
 def targets(rows: Sequence[Row], large: dict[str, Any]) -> list[Target]:
-    """All targets that a CPU can be held to."""
-    found = {(row.loss, row.subject, row.batch): row for row in newest(rows) if row.status == OK and row.dim == DIM}
+    """All targets: those that a CPU can be held to, and those that take a GPU."""
+    return [*_on_a_cpu(_rows(rows, "cpu", "float32"), large), *_on_a_gpu(_rows(rows, "cuda", "bfloat16"))]
+
+
+Found = dict[tuple[str, str, int], Row]
+
+
+def _rows(rows: Sequence[Row], device: str, dtype: str) -> Found:
+    """The newest row of each loss, subject and batch."""
+    fits = [row for row in newest(rows) if row.status == OK and row.dim == DIM]
+    return {(row.loss, row.subject, row.batch): row for row in fits if (row.device, row.dtype) == (device, dtype)}
+
+
+def _on_a_cpu(found: Found, large: dict[str, Any]) -> list[Target]:
     case = f"`clip_kd`, B = {BATCH:,}"
     chunked, dense, formula = (found.get(("clip_kd", name, BATCH)) for name in ("chunked", "dense", "formula"))
     gd, gd_formula = (found.get(("gd", name, GD_BATCH)) for name in ("dense", "formula"))
@@ -85,6 +98,29 @@ def targets(rows: Sequence[Row], large: dict[str, Any]) -> list[Target]:
         ),
         Target(f"{huge}: the whole process", large["peak_resident_mib"] / 1024, 4, True, "GiB"),
         Target(f"{huge}: relative error against float64", errors, 1e-5, True, ""),
+    ]
+
+
+def _on_a_gpu(found: Found) -> list[Target]:
+    case = f"B = {GPU_BATCH:,}, bfloat16, triton on a GPU"
+    triton, dense = (found.get(("clip_kd", name, GPU_BATCH)) for name in ("triton", "dense"))
+    ours, memeff = (found.get(("contrastive", name, GPU_BATCH)) for name in ("triton", "memeff"))
+    headline = found.get(("clip_kd", "triton", HEADLINE))
+    asked = 8 * GPU_BATCH * DIM * 4 / MIB
+    return [
+        Target(f"`clip_kd`, {case}: time", triton and triton.units, 30, True, "units"),
+        Target(f"`clip_kd`, {case}: memory", triton and triton.peak_bytes / MIB, asked, True, "MiB"),
+        Target(f"`clip_kd`, {case}: time against dense's", _times(dense, triton, "units"), 4, False, "times faster"),
+        Target(
+            f"`contrastive`, {case}: time against memeff's", _times(memeff, ours, "units"), 1.5, False, "times faster"
+        ),
+        Target(
+            f"`clip_kd`, B = {HEADLINE:,}, bfloat16, triton on one card: memory",
+            headline and headline.peak_bytes / 2**30,
+            CARD_GIB,
+            True,
+            "GiB",
+        ),
     ]
 
 

@@ -24,8 +24,11 @@ def lines(text: str) -> dict[str, list[str]]:
     return {first: rest for first, *rest in cells[2:]}
 
 
-def measured(loss: str, subject: str, batch: int, units: float, mib: float):
-    return row(loss=loss, subject=subject, batch=batch, dim=512, units=units, peak_bytes=int(mib * 2**20))
+GPU_TARGETS = 5
+
+
+def measured(loss: str, subject: str, batch: int, units: float, mib: float, **where: str):
+    return row(loss=loss, subject=subject, batch=batch, dim=512, units=units, peak_bytes=int(mib * 2**20), **where)
 
 
 def test_met_and_missed_are_told_apart():
@@ -51,7 +54,25 @@ def test_met_and_missed_are_told_apart():
 
 def test_what_is_not_in_the_file_is_missing():
     table = lines(targets.markdown([measured("gd", "dense", 1024, 20, 60)], LARGE))
-    assert [cells[1] for cells in table.values()].count(targets.MISSING) == 7
+    assert [cells[1] for cells in table.values()].count(targets.MISSING) == 7 + GPU_TARGETS
+
+
+def test_a_gpu_is_not_a_cpu():
+    """The same loss, backend and batch on another device or in another dtype is another measurement."""
+    gpu = {"device": "cuda", "dtype": "bfloat16"}
+    rows = [
+        measured("clip_kd", "triton", 32768, 28.0, 324, **gpu),
+        measured("clip_kd", "dense", 4096, 9.0, 300, **gpu),
+        measured("contrastive", "triton", 32768, 8.0, 200, **gpu),
+        measured("contrastive", "memeff", 32768, 10.0, 200, **gpu),
+        measured("clip_kd", "triton", 1048576, 28.0, 10364, device="cuda"),
+    ]
+    table = lines(targets.markdown(rows, LARGE))
+    case = "B = 32,768, bfloat16, triton on a GPU"
+    assert table[f"`clip_kd`, {case}: time"] == ["at most 30 units", "28 units", "yes"]
+    assert table[f"`clip_kd`, {case}: memory"] == ["at most 512 MiB", "324 MiB", "yes"]
+    assert table[f"`contrastive`, {case}: time against memeff's"][1:] == ["1.25 times faster", "**no**"]
+    assert [cells[1] for cells in table.values()].count(targets.MISSING) == 7 + 2
 
 
 def test_it_reads_files_and_writes_one(tmp_path):
