@@ -1,80 +1,152 @@
 """clipkd eval."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
-    from harness.config import EvalSet
+    from harness.evaluate.find import Found
+
+SOME_MISSING = 3  # exit code: measured, but a set that was asked for is not there
 
 
 def evaluate(
-    model: Annotated[
-        str,
+    models: Annotated[
+        list[str],
         typer.Argument(
-            help="A run folder, an open_clip folder such as RUN/export, shipped:NAME, or an open_clip model name."
+            metavar="MODEL...",
+            help="A run folder, an open_clip folder such as RUN/export, shipped:NAME, or an open_clip model name; "
+            "of several, names with weights are written NAME,TAG.",
         ),
     ],
+    suite: Annotated[str | None, typer.Option(help="paper, quick, or a YAML file of sets.")] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="A data set by clip_benchmark's name, such as cifar10; repeatable.")
+    ] = None,
     set_path: Annotated[
         list[Path] | None,
         typer.Option(
             help="Folder in clip_benchmark's webdataset layout; repeatable (default: the sets of the run's recipe)."
         ),
     ] = None,
+    data: Annotated[Path, typer.Option(help="Where --suite and --dataset look for their folders.")] = Path("data"),
+    protocol: Annotated[
+        Literal["all", "one-caption"],
+        typer.Option(help="Retrieval with all captions of an image, or the first alone, as the released code has it."),
+    ] = "all",
     pretrained: Annotated[
         str | None, typer.Option(help="Weights of an open_clip model: a tag such as laion2b_s34b_b79k, or a file.")
     ] = None,
+    teacher: Annotated[list[str] | None, typer.Option(help="A further model, shown first; repeatable.")] = None,
+    with_teacher: Annotated[bool, typer.Option("--with-teacher", help="Also the teacher of a run's recipe.")] = False,
+    efficiency: Annotated[
+        bool, typer.Option("--efficiency", help="Also parameters, FLOPs, latency and throughput.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images or texts embedded at a time.")] = 256,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode images; 0 = none.")] = 0,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Folder for one NAME.json a set. (default: print only)")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for one JSON file a model and set. (default: RUN/eval, else eval)")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure again what is there already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
-    """Measure zero-shot accuracy or retrieval recall on held-out sets."""
-    sets = [described(path) for path in set_path] if set_path else sets_of_run(model)
-    from harness.cli.table import print_metrics
-    from harness.evaluate import evaluate as run
-    from harness.models import load_trained, pick_device
+    """Measure zero-shot accuracy and retrieval recall on held-out sets.
 
-    loaded = load_trained(model, pretrained)
-    print_metrics(run(loaded, sets, batch_size=batch_size, device=pick_device(device), out=out))
+    Exit code 3: measured, but a set that was asked for is missing.
+    """
+    from harness.evaluate.candidates import candidates
+    from harness.models import pick_device
+
+    chosen = candidates(models, pretrained, teacher or [], with_teacher=with_teacher)
+    found = _sets(models, suite, dataset or [], set_path or [], data, protocol)
+    options = {"batch_size": batch_size, "device": pick_device(device), "workers": workers, "overwrite": overwrite}
+    results, costs = {}, {}
+    for candidate in chosen:
+        loaded = candidate.load()
+        say = _teller(candidate.label, quiet=as_json)
+        results[candidate.label] = _measure(loaded, found, candidate.store(out), say=say, **options)
+        if efficiency:
+            costs[candidate.label] = _efficiency(loaded, options["device"], candidate.run)
+    _show(results, costs, found, as_json=as_json)
+    if found.missing:
+        raise typer.Exit(SOME_MISSING)
 
 
-def described(path: Path) -> "EvalSet":
-    """Name a set after its folder; clip_benchmark's dataset_type.txt in it says what kind it is.
+def _sets(
+    models: list[str], suite: str | None, datasets: list[str], folders: list[Path], root: Path, protocol: str
+) -> "Found":
+    """The sets asked for: those of the first run's recipe if none are named.
 
     Raises:
-        UserError: when the folder is missing or holds no such set.
+        UserError: none are named and no model is a run; or all of them are missing.
     """
-    from harness.config import EvalSet
     from harness.errors import UserError
+    from harness.evaluate.find import Found, describe_folder, find_dataset, find_suite, joined, with_protocol
+    from harness.evaluate.suites import load_suite
 
-    if not path.is_dir():
-        raise UserError(f"--set-path {path}: no such folder")
-    marker = path / "dataset_type.txt"
-    kind = marker.read_text().strip().lower() if marker.is_file() else "classification"
-    if kind not in ("classification", "retrieval"):
-        raise UserError(f"{marker} says {kind!r}; supported are classification and retrieval")
-    if kind == "classification" and not (path / "classnames.txt").is_file():
-        raise UserError(
-            f"--set-path {path}: not in clip_benchmark's webdataset layout; expected dataset_type.txt with "
-            "`retrieval`, or classnames.txt for a zero-shot set"
-        )
-    return EvalSet(name=path.resolve().name, kind="retrieval" if kind == "retrieval" else "zeroshot", path=str(path))
+    parts = [find_suite(load_suite(suite).sets, root)] if suite else []
+    parts += [find_dataset(name, root) for name in datasets]
+    parts += [Found((describe_folder(path),)) for path in folders]
+    found = with_protocol(joined(parts or [_sets_of_run(models)]), protocol)
+    for item in found.missing:
+        typer.echo(str(item), err=True)
+    if not found.sets:
+        raise UserError(f"none of the {len(found.missing)} sets is there, so nothing is measured; see the lines above")
+    return found
 
 
-def sets_of_run(model: str) -> "list[EvalSet]":
-    """The sets that the run's own recipe was measured on.
-
-    Raises:
-        UserError: when `model` is no run, or its recipe has no sets.
-    """
-    from harness.config import load_recipe
+def _sets_of_run(models: list[str]) -> "Found":
     from harness.errors import UserError
+    from harness.evaluate.candidates import recipe_of, run_folder
+    from harness.evaluate.find import find_for_recipe
 
-    recipe = Path(model.removeprefix("run:")) / "recipe.yaml"
-    if not recipe.is_file():
-        raise UserError(f"{model} is no run folder with sets of its own; say what to measure it on with --set-path DIR")
-    sets = list(load_recipe(recipe).eval.sets)
-    if not sets:
-        raise UserError(f"{recipe} lists no eval.sets; say what to measure the model on with --set-path DIR")
-    return sets
+    run = next((folder for folder in map(run_folder, models) if folder is not None), None)
+    named = "--suite, --dataset or --set-path DIR"
+    if run is None:
+        raise UserError(f"{models[0]} is no run folder with sets of its own; say what to measure it on with {named}")
+    config = recipe_of(run).eval
+    if not config.sets and config.suite is None:
+        raise UserError(f"{run / 'recipe.yaml'} lists no eval.sets; say what to measure the model on with {named}")
+    # What is missing is told, whatever the recipe says about training without it.
+    return find_for_recipe(config.model_copy(update={"missing": "skip", "best": None, "during": ()}))
+
+
+def _measure(loaded: Any, found: "Found", store: Any, **options: Any) -> dict[str, dict[str, float]]:
+    from harness.evaluate.kept import measure_kept
+
+    return measure_kept(loaded, found.sets, store, **options)
+
+
+def _efficiency(loaded: Any, device: Any, run: Path | None) -> dict[str, Any]:
+    from harness.efficiency import measure, write
+
+    cost = measure(loaded, device=device)
+    if run is not None:
+        write(run, cost)
+    return cost
+
+
+def _teller(label: str, quiet: bool) -> Any:
+    return lambda text: typer.echo(f"{label} {text}", err=quiet)
+
+
+def _show(results: dict[str, Any], costs: dict[str, Any], found: "Found", *, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    if as_json:
+        content = {"metrics": results, "missing": [asdict(item) for item in found.missing]}
+        typer.echo(json.dumps({**content, "efficiency": costs} if costs else content, indent=2))
+        return
+    from harness.evaluate.table import print_results
+
+    print_results(results)
+    if costs:
+        from harness.efficiency.table import print_costs
+
+        print_costs(costs)
+    if found.missing:
+        names = ", ".join(item.name for item in found.missing)
+        typer.echo(f"{len(found.missing)} of {len(found.missing) + len(found.sets)} sets are missing: {names}")

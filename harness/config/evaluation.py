@@ -11,20 +11,28 @@ SYNTHETIC = "synthetic:"
 COUNT = re.compile(r"[1-9][0-9]*")
 # What each kind of set gives; harness/evaluate/results.py says what they are called in clip_benchmark.
 METRICS = {
-    "zeroshot": ("top1", "top5", "mean_recall"),
+    "zeroshot": ("top1", "top5", "mean_recall", "map"),
     "retrieval": tuple(f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)),
+    "selection": ("acc", "image_acc", "text_acc"),
 }
 
 
 class EvalSet(Section):
-    """One data set in clip_benchmark's webdataset layout."""
+    """One data set, in clip_benchmark's webdataset layout or in the layout that its builder of that name reads."""
 
     name: Name = Field(description="Name in tables and of the result file, eval/NAME.json.")
-    kind: Literal["zeroshot", "retrieval"] = Field(
-        description="zeroshot = top-1 and top-5 accuracy over class names; retrieval = recall at 1, 5 and 10 both ways."
+    kind: Literal["zeroshot", "retrieval", "selection"] = Field(
+        description="zeroshot = accuracy over class names; retrieval = recall at 1, 5 and 10 both ways; selection = "
+        "which of a few captions or images belongs (sugar_crepe, winoground)."
     )
     path: Text = Field(
         description="Folder of the set, or synthetic:N for N seeded random pairs. ${data_root} is replaced."
+    )
+    dataset: Text | None = Field(
+        None, description="clip_benchmark's own name, such as cifar10, if the folder is as its builder wants it."
+    )
+    protocol: Literal["all", "one-caption"] = Field(
+        "all", description="For retrieval: all captions of an image, or the first alone, as the released code has it."
     )
 
     @property
@@ -36,6 +44,14 @@ class EvalSet(Section):
     def _synthetic_has_a_count(self) -> "EvalSet":
         if self.path.startswith(SYNTHETIC) and not COUNT.fullmatch(self.path.removeprefix(SYNTHETIC)):
             raise problem(f"{self.name} must have a whole number above 0 in path: synthetic:N, got {self.path!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> "EvalSet":
+        if self.kind == "selection" and self.dataset is None:
+            raise problem(f"{self.name} needs dataset, since clip_benchmark has no webdataset layout for selection")
+        if self.kind != "retrieval" and self.protocol != "all":
+            raise problem(f"{self.name} has protocol {self.protocol}, which is for kind: retrieval alone")
         return self
 
 

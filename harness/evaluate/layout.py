@@ -7,17 +7,18 @@ from string import Formatter
 
 from harness.config import EvalSet
 from harness.errors import UserError
+from harness.evaluate.native import build_native, native_fault
 
-TYPES = {"zeroshot": "classification", "retrieval": "retrieval"}
+TYPES = {"zeroshot": ("classification", "multilabel"), "retrieval": ("retrieval",)}
 IMAGES = (".webp", ".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A folder that passed the checks: its number of shards, of images, and of classes (0 for retrieval)."""
+    """A folder that passed the checks: its number of shards, of images, and of classes (0 where there are none)."""
 
-    shards: int
-    images: int
+    shards: int | None  # None: not in shards
+    images: int | None  # None: unknown before the last one is read
     classes: int
 
 
@@ -28,6 +29,8 @@ def inspect(item: EvalSet) -> Layout:
         UserError: naming the file that is missing or wrong.
     """
     root = Path(item.path)
+    if item.dataset is not None:
+        return _inspect_native(item, root)
     if not root.is_dir():
         raise fault(item, "there is no such folder; build the set (OpenMoji: clipkd data openmoji) or correct its path")
     _check_type(item, root)
@@ -42,6 +45,16 @@ def inspect(item: EvalSet) -> Layout:
     return Layout(len(shards), images, classes)
 
 
+def _inspect_native(item: EvalSet, root: Path) -> Layout:
+    if not root.is_dir():
+        raise native_fault(item, "there is no such folder; correct its path")
+    data = build_native(item, None)
+    images = len(data) if hasattr(data, "__len__") else None
+    if images == 0:
+        raise native_fault(item, "it holds no image; complete the folder")
+    return Layout(None, images, len(data.classes) if item.kind == "zeroshot" else 0)
+
+
 def fault(item: EvalSet, what: str) -> UserError:
     """The error that says which set is at fault, where it is, and what is wrong with it."""
     return UserError(f"evaluation set {item.name} in {Path(item.path).absolute()}: {what}")
@@ -51,8 +64,9 @@ def _check_type(item: EvalSet, root: Path) -> None:
     file = root / "dataset_type.txt"
     # clip_benchmark takes a set without this file for classification.
     found = file.read_text(encoding="utf-8").strip().lower() if file.is_file() else "classification"
-    if found != TYPES[item.kind]:
-        raise fault(item, f"{file.name} says {found}, kind: {item.kind} needs {TYPES[item.kind]}; correct kind or path")
+    if found not in TYPES[item.kind]:
+        needed = " or ".join(TYPES[item.kind])
+        raise fault(item, f"{file.name} says {found}, kind: {item.kind} needs {needed}; correct kind or path")
 
 
 def _lines(item: EvalSet, file: Path) -> list[str]:

@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from clip_benchmark.datasets.builder import build_dataset
+from clip_benchmark.datasets.builder import build_dataset, get_dataset_collate_fn
 from webdataset.autodecode import DecodingError
 
 from harness.config import EvalSet
+from harness.errors import UserError
 from harness.evaluate.layout import Layout, fault
+from harness.evaluate.native import build_native, native_fault
+from harness.evaluate.results import TASKS
 
 Batch = tuple[torch.Tensor, Any]
-TASKS = {"zeroshot": "zeroshot_classification", "retrieval": "zeroshot_retrieval"}  # clip_benchmark's names
 
 
 class EvalLoader:
@@ -24,45 +26,72 @@ class EvalLoader:
         preprocess: PIL image to the model's input.
         batch_size: images in a batch.
         workers: extra processes that decode; never more than there are shards, which clip_benchmark cannot split.
+        tick: called before each batch, so that a long evaluation can be seen to go on.
     """
 
     def __init__(
-        self, item: EvalSet, layout: Layout, preprocess: Callable[[Any], torch.Tensor], batch_size: int, workers: int
+        self,
+        item: EvalSet,
+        layout: Layout,
+        preprocess: Callable[[Any], torch.Tensor],
+        batch_size: int,
+        workers: int,
+        tick: Callable[[], None] | None = None,
     ) -> None:
-        self.item, self.layout = item, layout
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "WebDataset.shardshuffle", UserWarning)  # the order is of no account here
-            # clip_benchmark reads the class names and their number off `dataloader.dataset`.
-            self.dataset = build_dataset(
-                f"wds/{item.name}", root=item.path, transform=preprocess, split="test", task=TASKS[item.kind]
+        self.item, self.layout, self._tick = item, layout, tick
+        # clip_benchmark reads the class names and their number off `dataloader.dataset`.
+        if item.dataset is None:
+            self.dataset = _build_shards(item, preprocess)
+            self._loader = torch.utils.data.DataLoader(
+                self.dataset.batched(batch_size), batch_size=None, num_workers=min(workers, layout.shards)
             )
-        self._loader = torch.utils.data.DataLoader(
-            self.dataset.batched(batch_size), batch_size=None, num_workers=min(workers, layout.shards)
-        )
+        else:
+            self.dataset = build_native(item, preprocess)
+            self._loader = torch.utils.data.DataLoader(
+                self.dataset, batch_size, num_workers=workers, collate_fn=get_dataset_collate_fn(item.dataset)
+            )
 
     def __iter__(self) -> Iterator[Batch]:
         for images, targets in self._decoded():
             self._check(targets)
-            yield images, targets
+            if self._tick is not None:
+                self._tick()
+            yield images, [captions[:1] for captions in targets] if self.item.protocol == "one-caption" else targets
 
     def _decoded(self) -> Iterator[Batch]:
         try:
             yield from self._loader
         except DecodingError as error:
-            raise fault(
-                self.item, f"sample {error.key or error.url} cannot be decoded; replace it or build the set anew"
+            raise self._fault(
+                f"sample {error.key or error.url} cannot be decoded; replace it or build the set anew"
             ) from error
-        except ValueError as error:
-            # webdataset's own for a sample without its label or caption.
-            raise fault(self.item, f"a sample cannot be read ({error}); build the set anew") from error
+        except (ValueError, OSError) as error:
+            # webdataset's own for a sample without its label or caption; Pillow's for a broken image file.
+            reason = " ".join(str(error).split())[:300]
+            raise self._fault(f"a sample cannot be read ({reason}); build the set anew") from error
 
     def _check(self, targets: Any) -> None:
         """Refuse what clip_benchmark would count as a miss: a label without a class, an image without a caption."""
-        if self.item.kind == "retrieval":
+        if self.item.kind != "zeroshot":
             if not all(captions and all(text.strip() for text in captions) for captions in targets):
-                raise fault(
-                    self.item, "an image has an empty caption, which nothing can match; remove it or caption it"
+                raise self._fault("an image has an empty caption, which nothing can match; remove it or caption it")
+        elif targets.ndim == 2:
+            if targets.shape[1] != self.layout.classes:
+                raise self._fault(
+                    f"an image has {targets.shape[1]} labels, but there are {self.layout.classes} classes"
                 )
         elif int(targets.max()) >= self.layout.classes or int(targets.min()) < 0:
             last = self.layout.classes - 1
-            raise fault(self.item, f"a label is outside 0 to {last}, the lines of classnames.txt; correct one of them")
+            names = "class names" if self.item.dataset else "lines of classnames.txt"
+            raise self._fault(f"a label is outside 0 to {last}, the {names}; correct one of them")
+
+    def _fault(self, what: str) -> UserError:
+        return (fault if self.item.dataset is None else native_fault)(self.item, what)
+
+
+def _build_shards(item: EvalSet, preprocess: Callable[[Any], torch.Tensor]) -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "WebDataset.shardshuffle", UserWarning)  # the order is of no account here
+        return build_dataset(
+            f"wds/{item.name}", root=item.path, transform=preprocess, split="test", task=TASKS[item.kind]
+        )

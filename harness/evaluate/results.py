@@ -8,35 +8,59 @@ import math
 from pathlib import Path
 
 from harness.config import EvalSet
-from harness.files import write_json
+from harness.files import read_json, write_json
 
+Metrics = dict[str, float]
 RECALLS = (1, 5, 10)
-# Short name: clip_benchmark's name. Its "image retrieval" looks for the image of a text.
-ZEROSHOT = {"top1": "acc1", "top5": "acc5"}
-RETRIEVAL = {
-    **{f"i2t_r{k}": f"text_retrieval_recall@{k}" for k in RECALLS},
-    **{f"t2i_r{k}": f"image_retrieval_recall@{k}" for k in RECALLS},
+TASKS = {  # clip_benchmark's names
+    "zeroshot": "zeroshot_classification",
+    "retrieval": "zeroshot_retrieval",
+    "selection": "image_caption_selection",
 }
-SHORT = {"zeroshot": ZEROSHOT, "retrieval": RETRIEVAL}
+# Short name: clip_benchmark's name. Its "image retrieval" looks for the image of a text.
+SHORT = {
+    "zeroshot": {
+        "top1": "acc1",
+        "top5": "acc5",
+        "mean_recall": "mean_per_class_recall",
+        "map": "mean_average_precision",  # of sets with several labels an image, which have nothing else
+    },
+    "retrieval": {
+        **{f"i2t_r{k}": f"text_retrieval_recall@{k}" for k in RECALLS},
+        **{f"t2i_r{k}": f"image_retrieval_recall@{k}" for k in RECALLS},
+    },
+    "selection": {name: name for name in ("acc", "image_acc", "text_acc")},
+}
 
 
-def in_percent(item: EvalSet, metrics: dict[str, float]) -> dict[str, float]:
+def in_percent(item: EvalSet, metrics: Metrics) -> Metrics:
     """The short names with percent; what the set is too small for (top-5 of four classes) is left out."""
     named = {short: metrics.get(name, math.nan) for short, name in SHORT[item.kind].items()}
     return {short: 100 * value for short, value in named.items() if not math.isnan(value)}
 
 
-def write_result(path: Path, item: EvalSet, model: str, task: str, metrics: dict[str, float]) -> None:
+def write_result(path: Path, item: EvalSet, model: str, metrics: Metrics, pretrained: str = "") -> None:
     """Write clip_benchmark's result file; its NaN, which is no JSON, becomes null."""
     values = {name: None if math.isnan(value) else value for name, value in metrics.items()}
     write_json(
         path,
         {
-            "dataset": f"wds/{item.name}",
+            "dataset": _dataset(item),
             "model": model,
-            "pretrained": "",
-            "task": task,
+            "pretrained": pretrained,
+            "task": TASKS[item.kind],
             "metrics": values,
             "language": "en",
         },
     )
+
+
+def _dataset(item: EvalSet) -> str:
+    """What clip_benchmark would call it; it has no word for another protocol, the set's own name does."""
+    return item.dataset if item.dataset and item.protocol == "all" else f"wds/{item.name}"
+
+
+def read_result(path: Path) -> Metrics:
+    """The metrics in a result file, as clip_benchmark computed them."""
+    metrics = read_json(path)["metrics"]
+    return {name: math.nan if value is None else value for name, value in metrics.items()}

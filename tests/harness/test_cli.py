@@ -1,7 +1,6 @@
 """The command line as a user meets it: exit codes, sentences, and quick help."""
 
 import errno
-import json
 import subprocess
 import sys
 import types

@@ -1,0 +1,39 @@
+"""clipkd efficiency."""
+
+from typing import Annotated, Literal
+
+import typer
+
+
+def efficiency(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="As for clipkd eval; weights do not matter, so names need none."),
+    ],
+    batch_size: Annotated[int, typer.Option(min=1, help="Of the throughput; latency is at batch 1.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Calls that are timed, at most; the median counts.")] = 20,
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Autocast; fp32 = none.")] = "fp32",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+) -> None:
+    """Parameters, FLOPs, latency and throughput of image and text towers; of a run also as RUN/efficiency.json."""
+    import json
+
+    from harness.efficiency import measure, write
+    from harness.efficiency.table import print_costs
+    from harness.evaluate.candidates import run_folder
+    from harness.models import load_model, pick_device
+
+    costs = {}
+    for spec in models:
+        loaded = load_model(spec)
+        costs[spec] = measure(
+            loaded, device=pick_device(device), batch_size=batch_size, repeats=repeats, precision=precision
+        )
+        run = run_folder(spec)
+        if run is not None:
+            typer.echo(f"wrote {write(run, costs[spec])}", err=True)
+    if as_json:
+        typer.echo(json.dumps(costs, indent=2))
+    else:
+        print_costs(costs)

@@ -1,0 +1,5 @@
+"""What a model costs: parameters, FLOPs, latency and throughput of its image and text tower."""
+
+from harness.efficiency.measure import measure, write
+
+__all__ = ["measure", "write"]

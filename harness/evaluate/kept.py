@@ -1,0 +1,62 @@
+"""Measure a model on sets, keeping the results that are there already."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from harness.config import EvalSet
+from harness.evaluate.fingerprint import fingerprint, of_model
+from harness.evaluate.results import Metrics, in_percent
+from harness.evaluate.run import measure
+from harness.evaluate.store import Store
+from harness.models import LoadedModel
+
+
+def measure_kept(
+    loaded: LoadedModel,
+    sets: Sequence[EvalSet],
+    store: Store,
+    *,
+    batch_size: int,
+    device: str | torch.device,
+    workers: int,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Metrics]:
+    """Results in percent by set, each written as soon as it is there; what was measured on the same is not again.
+
+    Args:
+        loaded: the model.
+        sets: what to measure it on.
+        store: where its results lie.
+        batch_size: images embedded at a time.
+        device: where to compute.
+        workers: extra processes that decode images.
+        overwrite: measure everything anew.
+        say: takes a line about each set.
+
+    Raises:
+        UserError: a set is not in its layout.
+    """
+    digest = of_model(loaded)
+    prints = {item.name: fingerprint(digest, item) for item in sets}
+    found = {} if overwrite else {item.name: store.find(item, prints[item.name]) for item in sets}
+    kept = {name: metrics for name, metrics in found.items() if metrics is not None}
+    for item in sets:
+        if item.name in kept:
+            say(f"{item.name}: kept, {store.path(item)} is of the same weights, data and settings")
+    start = time.perf_counter()
+    wanted = [item for item in sets if item.name not in kept]
+    for item, metrics in measure(loaded, wanted, batch_size=batch_size, device=device, workers=workers):
+        store.write(item, metrics, prints[item.name])
+        kept[item.name] = metrics
+        now = time.perf_counter()
+        say(f"{item.name}: {shown(in_percent(item, metrics))} ({now - start:.0f} s)")
+        start = now
+    return {item.name: in_percent(item, kept[item.name]) for item in sets}
+
+
+def shown(metrics: Metrics) -> str:
+    """Metrics of one set in a line."""
+    return ", ".join(f"{name} {value:.1f}" for name, value in metrics.items())

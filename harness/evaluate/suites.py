@@ -1,0 +1,67 @@
+"""Suites: the shipped ones by name, anybody's as a YAML file."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from harness.config import yamltext
+from harness.config.suite import Suite, SuiteSet
+from harness.errors import UserError
+
+
+def shipped_suites() -> list[str]:
+    """Names of the suites that come with the package."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def load_suite(name: str | Path) -> Suite:
+    """The shipped suite of that name, or the one in a YAML file.
+
+    Entries of ``sets`` are mappings, or texts such as ``paper/imagenet1k``: a shipped suite's set.
+
+    Raises:
+        UserError: there is none, or it is no suite.
+    """
+    shipped = _folder() / f"{name}.yaml"
+    path = shipped if "/" not in str(name) and shipped.is_file() else Path(name)
+    try:
+        values = yamltext.parse(path.read_bytes(), str(name)).values
+    except OSError as error:
+        known = ", ".join(shipped_suites())
+        raise UserError(f"suite {name} is neither a shipped one ({known}) nor a file ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"suite {name}: not valid YAML: {' '.join(str(error).split())}") from error
+    if isinstance(values, dict) and isinstance(values.get("sets"), list):
+        values = {**values, "sets": [_entry(item, name) for item in values["sets"]]}
+    try:
+        return Suite.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"suite {name}: {_first_problem(error)}") from None
+
+
+def _entry(item: Any, suite: str | Path) -> Any:
+    if not isinstance(item, str):
+        return item
+    other, _, wanted = item.partition("/")
+    if other not in shipped_suites():
+        raise UserError(f"suite {suite}: {item} is no set of a shipped suite; write SUITE/SET, or name, kind and path")
+    found: dict[str, SuiteSet] = {entry.name: entry for entry in load_suite(other).sets}
+    if wanted not in found:
+        raise UserError(f"suite {suite}: {other} has no set {wanted!r}; it has {', '.join(found)}")
+    return found[wanted]
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = (*first["loc"], *first.get("ctx", {}).get("inside", ()))
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    if first["type"] == "extra_forbidden":
+        return f"{key} is no key of a suite; a set has the keys {', '.join(SuiteSet.model_fields)}"
+    return f"{key} {first['msg'][0].lower()}{first['msg'][1:]}" if key else first["msg"]
+
+
+def _folder() -> Path:
+    return Path(str(files("harness"))) / "assets" / "suites"
