@@ -1,8 +1,8 @@
 """Weights: read safely from the files that people have, renamed where a library changed, and fitted without gaps."""
 
-from harness.weights.fitting import load_into
+from harness.weights.fitting import Loaded, load_into
 from harness.weights.hub import Hub
 from harness.weights.reading import Checkpoint, read_checkpoint
 from harness.weights.source import find_source
 
-__all__ = ["Checkpoint", "Hub", "find_source", "load_into", "read_checkpoint"]
+__all__ = ["Checkpoint", "Hub", "Loaded", "find_source", "load_into", "read_checkpoint"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from huggingface_hub import constants
 from open_clip.pretrained import download_pretrained_from_hf
 
 from harness.errors import UserError
+from harness.files import read_json
 
 PREFIX = "hf-hub:"
 _PATIENCE_S = 5.0
@@ -37,26 +37,23 @@ class Hub:
         """A block that may download; where the Hub does not answer, it runs from the cache alone.
 
         Raises:
-            UserError: the block failed without the Hub: what was looked for, and where.
+            UserError: the block lacked a file: what was looked for, and where.
         """
         silence = silent(constants.ENDPOINT) if self.needs else None
-        if silence is None:
-            yield
-            return
-        was, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+        was, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE or silence is not None
         try:
             yield
         except Exception as error:
-            if _lacks_a_file(error):
-                raise self._missing(silence) from error
+            if self.needs and (reason := _lack_of_a_file(error)):
+                raise self._missing(silence or f"does not give it ({reason})") from error
             raise
         finally:
             constants.HF_HUB_OFFLINE = was
 
-    def _missing(self, silence: str) -> UserError:
+    def _missing(self, why: str) -> UserError:
         what = " and ".join(f"{purpose} ({repo})" for purpose, repo in self.needs)
         return UserError(
-            f"model {self.model} needs {what} from the Hugging Face Hub, which {silence}, and the cache folder "
+            f"model {self.model} needs {what} from the Hugging Face Hub, which {why}, and the cache folder "
             f"{constants.HF_HUB_CACHE} does not have all of it; connect to the network, set HF_HOME to a cache that "
             "has it, or use weights from a file or folder"
         )
@@ -106,13 +103,10 @@ def hub_config(spec: str) -> dict[str, Any]:
         UserError: it cannot be had, or is no such file.
     """
     repo = spec.removeprefix(PREFIX)
-    try:
-        with Hub(spec, [("its config and weights", repo)]).asked():
-            path = Path(download_pretrained_from_hf(repo, filename="open_clip_config.json"))
-            content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"the Hub gives no open_clip model for {spec}: {' '.join(str(error).split())[:300]}") from error
-    if "model_cfg" not in content:
+    with Hub(spec, [("its config and weights", repo)]).asked():
+        path = Path(download_pretrained_from_hf(repo, filename="open_clip_config.json"))
+    content = read_json(path)
+    if not isinstance(content, dict) or "model_cfg" not in content:
         raise UserError(f"{path} of {spec} is no open_clip config: it has no model_cfg")
     return content
 
@@ -128,10 +122,15 @@ def hub_weights(spec: str) -> Path:
     return Path(download_pretrained_from_hf(spec.removeprefix(PREFIX)))
 
 
-def _lacks_a_file(error: BaseException | None) -> bool:
-    """Whether a missing file or connection is behind an error: open_clip wraps these, transformers joins in."""
-    while error is not None:
-        if isinstance(error, OSError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _lack_of_a_file(error: BaseException) -> str:
+    """The first reason in a chain of errors where a missing file or connection is behind them; empty where none is.
+
+    open_clip wraps these in a RuntimeError, and the Hub and transformers wrap what the connection said.
+    """
+    chain: list[BaseException] = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(before)
+    if not any(isinstance(link, OSError) for link in chain):
+        return ""
+    words = " ".join(str(chain[-1]).partition("For more information")[0].split())
+    return words[:200] or type(chain[-1]).__name__

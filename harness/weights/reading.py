@@ -32,6 +32,7 @@ class Checkpoint:
         epoch: of a training checkpoint that tells it.
         step: likewise.
         run: the run's name, likewise.
+        recipe: of a checkpoint of clipkd, as YAML.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Checkpoint:
     epoch: int | None = None
     step: int | None = None
     run: str | None = None
+    recipe: str | None = None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -147,6 +149,6 @@ def _words(found: Any) -> str:
 
 def _told(content: Mapping[str, Any]) -> dict[str, Any]:
     """What a training checkpoint says of itself, where it is of the kind that one expects."""
-    kinds = {"epoch": int, "step": int, "name": str}
+    kinds = {"epoch": int, "step": int, "name": str, "recipe": str}
     told = {key: content[key] for key, kind in kinds.items() if isinstance(content.get(key), kind)}
     return {"run" if key == "name" else key: value for key, value in told.items()}

@@ -1,0 +1,46 @@
+"""clipkd import."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from harness.importing import Imported
+
+
+def import_(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="A checkpoint: .pt, .pth, .bin or .safetensors; weights alone or a whole training state."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; an earlier export there is replaced.")],
+    model: Annotated[
+        str | None, typer.Option(help="The checkpoint's model, such as ViT-T-16. (default: what a clipkd run says)")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="open_clip config file (JSON), for a model that has no name.")
+    ] = None,
+    half: Annotated[bool, typer.Option(help="Store matrices in float16: half the size.")] = False,
+) -> None:
+    """Make a checkpoint into a folder that stock open_clip loads with local-dir:FOLDER."""
+    from harness.importing import import_checkpoint
+
+    typer.echo(_summary(import_checkpoint(checkpoint, out, model=model, config=config, half=half), out))
+
+
+def _summary(done: "Imported", out: Path) -> str:
+    size = {part: f"{count / 1e6:.2f} M" for part, count in done.model.parameters.items()}
+    lines = [f"wrote {out}: {done.model.name}, image tower {size['image']} parameters, the rest {size['text']}"]
+    if told := done.loaded.checkpoint:
+        facts = [f"{len(told.state)} entries", *([f"epoch {told.epoch}"] if told.epoch is not None else [])]
+        facts += [f"step {told.step}"] if told.step is not None else []
+        facts += [f"run {told.run}"] if told.run else []
+        lines.append(f"read {told.path}: {', '.join(facts)}")
+    lines += [f"changed: {words}" for words in done.loaded.renamed]
+    lines += [
+        f"evaluate it: clipkd eval {out} --set-path DIR",
+        f"teach with it, in a recipe: teacher: {{model: local-dir:{out}}}",
+        f"elsewhere: open_clip.create_model_and_transforms('local-dir:{out}')",
+    ]
+    return "\n".join(lines)

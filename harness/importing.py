@@ -1,0 +1,103 @@
+"""A checkpoint made into an open_clip folder, which needs neither this package nor the code that trained it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from harness.config import ModelConfig
+from harness.errors import UserError
+from harness.export import export_model
+from harness.files import read_json
+from harness.models import LoadedModel, create_model, load_model
+from harness.weights import Loaded, load_into, read_checkpoint
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was written.
+
+    Args:
+        model: with the checkpoint's weights.
+        loaded: what was read and what was renamed.
+    """
+
+    model: LoadedModel
+    loaded: Loaded
+
+
+def import_checkpoint(
+    path: Path, out: Path, *, model: str | None = None, config: Path | None = None, half: bool = False
+) -> Imported:
+    """Write a checkpoint as an open_clip ``local-dir:`` folder.
+
+    Args:
+        path: the checkpoint; see `harness.weights.read_checkpoint`.
+        out: the folder.
+        model: the checkpoint's model by name. A checkpoint of clipkd tells its own.
+        config: an open_clip config file instead, of a model that has no name.
+        half: see `export_model`.
+
+    Raises:
+        UserError: the checkpoint cannot be read, does not fit the model, or the folder cannot be written.
+    """
+    if model is not None and config is not None:
+        raise UserError("--model and --config both say which model the checkpoint is of; give one of them")
+    made = _described(config) if config is not None else load_model(model) if model is not None else _told(path)
+    loaded = load_into(made.model, path, made.name)
+    made = replace(made, is_random=False)
+    export_model(made, out, half=half, metadata=_metadata(path, made, loaded))
+    return Imported(made, loaded)
+
+
+def _described(file: Path) -> LoadedModel:
+    """A model by an open_clip config file: the model's config alone, or an ``open_clip_config.json``."""
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is no open_clip config: expected a JSON object with embed_dim, vision_cfg, text_cfg")
+    config = content.get("model_cfg", content)
+    if tokenizer := _tokenizer_beside(file, config):
+        config["text_cfg"]["hf_tokenizer_name"] = tokenizer
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", f"config-{file.stem}")
+    return create_model(_section(file, {"model": name, "config": config}), content.get("preprocess_cfg"))
+
+
+def _tokenizer_beside(file: Path, config: Any) -> str | None:
+    """The folder of an export's own tokenizer, which its config calls "."."""
+    text = config.get("text_cfg") if isinstance(config, dict) else None
+    return str(file.resolve().parent) if isinstance(text, dict) and text.get("hf_tokenizer_name") == "." else None
+
+
+def _told(path: Path) -> LoadedModel:
+    """The student that a checkpoint of clipkd says it is of.
+
+    Raises:
+        UserError: it says nothing.
+    """
+    recipe = read_checkpoint(path).recipe
+    student = yaml.safe_load(recipe).get("student") if recipe else None
+    if student is None:
+        raise UserError(f"checkpoint {path} does not say which model it is of; give --model NAME or --config FILE")
+    return create_model(_section(path, {"model": student["model"], "config": student.get("config")}))
+
+
+def _section(file: Path, values: dict[str, Any]) -> ModelConfig:
+    try:
+        return ModelConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{file} describes no open_clip model: {place + ' ' if place else ''}{first['msg']}") from error
+
+
+def _metadata(path: Path, model: LoadedModel, loaded: Loaded) -> dict[str, Any]:
+    """What the folder's config file keeps of its origin; no path, which means nothing elsewhere."""
+    told = loaded.checkpoint
+    facts = {"epoch": told.epoch, "step": told.step, "run": told.run} if told else {}
+    known = {key: value for key, value in facts.items() if value is not None}
+    return {"imported_from": path.name, "model": model.name, **known}
