@@ -41,15 +41,21 @@ def _caption(caption: bytes | str | None) -> str:
         # A CSV is read with undecodable bytes kept as surrogates, which do not encode.
         text = caption.decode() if isinstance(caption, bytes) else caption.encode().decode()
     except UnicodeError as error:
-        raise Unusable("caption_not_utf8", str(error)) from None
+        raise Unusable("caption_not_utf8", _not_utf8(error)) from None
     if not text.strip():
         raise Unusable("empty_caption", "the caption is empty")
     return text.strip()
 
 
+def _not_utf8(error: UnicodeError) -> str:
+    """Return the same words for a shard's bytes and a CSV's surrogates: what stands before the fault."""
+    before = error.object[: error.start]
+    return f"the caption is not UTF-8 after {(before.decode() if isinstance(before, bytes) else before)[-20:]!r}"
+
+
 def _image_bytes(image: bytes | Path | None) -> bytes:
     if image is None:
-        raise Unusable("missing_image", "the sample has no jpg, jpeg, png or webp member")
+        raise Unusable("missing_image", "no jpg, jpeg, png or webp member, or no path in the CSV")
     if isinstance(image, Path):
         try:
             image = image.read_bytes()

@@ -1,14 +1,13 @@
 """Finding data files, and saying what is there when they are not."""
 
 import glob
-import shlex
 from difflib import get_close_matches
 from pathlib import Path
 
 from braceexpand import UnbalancedBracesError, braceexpand
-from webdataset.gopen import gopen_schemes, rewrite_url
 
-from harness.data.entries import PIPE, is_remote
+from harness.data.entries import is_remote
+from harness.data.remote import check_remote
 from harness.errors import UserError
 
 
@@ -32,7 +31,7 @@ def expand_shards(pattern: str) -> tuple[list[str], int]:
     except UnbalancedBracesError as error:
         raise UserError(f"data.train: {pattern} has an unbalanced brace; write a range as {{00000..00009}}.") from error
     if is_remote(pattern):
-        _check_remote(pattern)
+        check_remote(pattern)
         return names, 0
     if len(names) == 1:
         return _expand_one(pattern), 0
@@ -40,29 +39,6 @@ def expand_shards(pattern: str) -> tuple[list[str], int]:
     if not found:
         existing_file(Path(names[0]), f"shard of {pattern}")
     return found, sum(not glob.has_magic(name) and not Path(name).is_file() for name in names)
-
-
-def opener(shard: str) -> str:
-    """Return what webdataset's gopen opens for a shard: itself, or for s3://, which it does not know, AWS's client."""
-    if shard.startswith("s3://") and "s3" not in gopen_schemes and rewrite_url(shard) == shard:
-        return f"{PIPE}aws s3 cp {shlex.quote(shard)} -"
-    return shard
-
-
-def _check_remote(pattern: str) -> None:
-    """Refuse what webdataset cannot open, before hours of training rather than as broken shards."""
-    scheme = rewrite_url(opener(pattern)).partition(":")[0]
-    if scheme not in (*gopen_schemes, "file"):
-        known = ", ".join(f"{name}://" for name in ("s3", *gopen_schemes) if name not in ("pipe", "__default__"))
-        raise UserError(
-            f"data.train: {pattern} cannot be opened, webdataset knows {known}; read from elsewhere by a command that "
-            'writes the shard to its output, as in "pipe:rclone cat store:folder/{00000..00009}.tar".'
-        )
-    if not pattern.startswith(PIPE) and "*" in pattern:
-        raise UserError(
-            f"data.train: {pattern} has a *, but remote shards cannot be listed; name them by a range such as "
-            "{00000..00009}."
-        )
 
 
 def _expand_one(name: str) -> list[str]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from webdataset.tariterators import base_plus_ext, tarfile_samples
+from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
 
 from harness.data.entries import is_remote
-from harness.data.paths import opener
+from harness.data.remote import failure, open_shard
 from harness.data.samples import BadSample, RawSample
 from harness.errors import UserError
 from harness.files import read_json
@@ -60,12 +60,19 @@ class ShardSource:
             errors.append(error)
             return True  # for webdataset: go on
 
+        try:
+            stream = open_shard(shard)
+        except Exception as error:  # what the opener of an address raises, an OSError for a file
+            on_broken(BadSample("", shard, "broken_shard", _reason(error)))
+            return
         last: RawSample | None = None
-        for members in tarfile_samples(iter([{"url": opener(shard)}]), handler=note):
+        files = tar_file_expander(iter([{"url": shard, "stream": stream}]), handler=note)
+        for members in group_by_keys(files, handler=note):
             if last is not None:
                 yield last
             last = _pair(members, shard)
-        reason = _reason(errors[0]) if errors else _cut_short(shard)
+        ended = failure(shard, stream, whole=not errors)
+        reason = ended or (_reason(errors[0]) if errors else _cut_short(shard))
         # The break may have cut members off the last sample.
         if last is not None and (not reason or (last.image is not None and last.caption is not None)):
             yield last

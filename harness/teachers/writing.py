@@ -51,6 +51,10 @@ class Job:
             self.data.max_image_pixels,
         )
 
+    def num_shards(self) -> int:
+        """Return how many of the parts are shards, of which some may break off."""
+        return sum(part.file.is_shard for part in self.todo.values())
+
     def num_samples(self) -> int | None:
         """Return how many samples the parts hold, None where a shard would have to be read for it."""
         sizes = [None if part.indices is None else len(part.indices) for part in self.todo.values()]
@@ -61,10 +65,10 @@ def write_parts(job: Job, report: Report) -> None:
     """Embed the job's parts and write each as soon as it is complete.
 
     Raises:
-        UserError: too many samples are bad, or an embedding is not finite.
+        UserError: too many samples are bad or shards broken, or an embedding is not finite.
     """
     paths = list(job.todo)
-    log = BadSampleLog(paths[0].parent / "bad_samples.jsonl", job.data.max_bad_rate)
+    log = BadSampleLog(paths[0].parent / "bad_samples.jsonl", job.data.max_bad_rate, job.num_shards())
     start = time.perf_counter()
     with WorkDisplay("caching", "files", len(paths), job.num_samples()) as display:
         for number, pieces in _complete_parts(job, log, display):

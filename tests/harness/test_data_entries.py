@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import threading
 from collections import Counter
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,8 +13,11 @@ import pytest
 
 from harness.config import DataConfig, Recipe, RecipeError, dump_recipe
 from harness.config.load import load_recipe
+from harness.data import remote
 from harness.data.entries import entries
-from harness.data.paths import opener
+from harness.data.remote import check_remote, opener
+from harness.data.samples import BadSample
+from harness.data.shards import ShardSource
 from harness.errors import UserError
 from tests.harness import tiny
 from tests.harness.pairs import load, pair, take, write_csv, write_shards, write_tar
@@ -169,7 +173,21 @@ def test_a_missing_remote_shard_is_a_broken_one(tmp_path):
     loader = load(f"pipe:cat {tmp_path}/{{00000..00004}}.tar 2>/dev/null", log=tmp_path / "bad.jsonl")
     assert set(take(loader, 9)) == set(range(12))
     assert loader.bad.counts == {"broken_shard": 1}
-    assert "00004.tar" in (tmp_path / "bad.jsonl").read_text()
+    (line,) = map(json.loads, (tmp_path / "bad.jsonl").read_text().splitlines())
+    assert line["shard"].endswith("00004.tar 2>/dev/null")
+    assert line["reason"] == "the command could not read it and ended with exit code 1"
+
+
+@pytest.mark.parametrize(("length", "left"), [(4096, 2), (3400, 1), (10240, 3)])
+def test_a_command_that_fails_makes_a_broken_shard_wherever_it_stops(tmp_path, length, left):
+    """4096 bytes are two whole pairs, which look like a tar that ends there; 3400 lack the second caption."""
+    shard = write_tar(tmp_path / "0.tar", map(pair, range(3)))
+    assert shard.stat().st_size == 10240
+    broken: list[BadSample] = []
+    source = ShardSource([f"pipe:head -c {length} {shard}; sleep 0.2; exit 3"])
+    assert len(list(source.read([0], broken.append))) == left
+    assert [bad.reason for bad in broken] == ["the command could not read it and ended with exit code 3"]
+    assert len(list(ShardSource([f"pipe:cat {shard}"]).read([0], pytest.fail))) == 3
 
 
 @pytest.mark.skipif(which("curl") is None, reason="webdataset reads http by curl, which is not here")
@@ -181,10 +199,13 @@ def test_shards_over_http(tmp_path):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        loader = load(f"http://127.0.0.1:{server.server_address[1]}/{{00000..00004}}.tar")
+        train = f"http://127.0.0.1:{server.server_address[1]}/{{00000..00004}}.tar"
+        loader = load(train, log=tmp_path / "bad.jsonl")
         assert set(take(loader, 9)) == set(range(12))
         assert loader.bad.counts == {"broken_shard": 1}
         server.shutdown()
+    (line,) = map(json.loads, (tmp_path / "bad.jsonl").read_text().splitlines())
+    assert line["reason"] == "curl could not read it and ended with exit code 22", "no options, no tokens"
 
 
 def test_s3_goes_through_its_own_client(monkeypatch):
@@ -192,6 +213,18 @@ def test_s3_goes_through_its_own_client(monkeypatch):
     assert opener("gs://bucket/a.tar") == "gs://bucket/a.tar"
     monkeypatch.setenv("GOPEN_REWRITE", "s3://=pipe:cat /mnt/")
     assert opener("s3://bucket/a.tar") == "s3://bucket/a.tar"
+
+
+@pytest.mark.parametrize(
+    ("train", "program"), [("s3://b/{0..1}.tar", "aws"), ("gs://b/0.tar", "gsutil"), ("https://b/0.tar", "curl")]
+)
+def test_a_missing_program_is_told_before_anything_is_read(monkeypatch, train, program):
+    monkeypatch.setattr(remote, "which", lambda name: None)
+    with pytest.raises(UserError, match=rf"is read by the program {program}, which is not installed here; install it"):
+        load(train)
+    check_remote("pipe:cat 0.tar")
+    monkeypatch.setenv("GOPEN_REWRITE", f"{train[:5]}=pipe:cat ")
+    check_remote(train)
 
 
 @pytest.mark.parametrize(

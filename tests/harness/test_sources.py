@@ -269,6 +269,14 @@ def test_undecodable_bytes_in_a_csv_cost_one_sample(tmp_path):
     assert captions(opened(tmp_path / "pairs.csv")) == ["caption_not_utf8", "café"]
 
 
+def test_undecodable_bytes_are_said_alike_of_a_csv_and_of_a_shard(tmp_path):
+    write_csv(tmp_path, 1)
+    (tmp_path / "pairs.csv").write_bytes(b"filepath,title\nimages/0.png,caf\xe9 au lait\n")
+    write_tar(tmp_path / "0.tar", [("0", {"png": picture(0), "txt": b"caf\xe9 au lait"})])
+    (row,), (member,) = read(opened(tmp_path / "pairs.csv")), read(opened(tmp_path / "0.tar"))
+    assert decode(row).reason == decode(member).reason == "the caption is not UTF-8 after 'caf'"
+
+
 def test_synthetic_pairs_are_seeded():
     cfg = DataConfig(train=("synthetic:5",))
     first, again, other = (open_source(cfg, image_size=8, seed=seed) for seed in (0, 0, 1))

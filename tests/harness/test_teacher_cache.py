@@ -156,6 +156,21 @@ def test_bad_samples_are_skipped_counted_and_listed(tmp_path):
         build_cache(recipe(str(tmp_path / "shards"), tmp_path, data={"max_bad_rate": 0.05}, seed=1))
 
 
+@pytest.mark.parametrize(("rate", "allowed"), [(0.3, None), (0.2, "1 of 8 shards"), (0, "0 of 8 shards")])
+def test_as_many_shards_may_break_off_as_in_training(tmp_path, rate, allowed):
+    for number in range(8):
+        path = shard(tmp_path / "shards" / f"{number}.tar", range(3 * number, 3 * number + 3))
+        if number in (2, 5):
+            path.write_bytes(path.read_bytes()[:-9000])
+    wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_bad_rate": rate})
+    if allowed is None:
+        report = build_cache(wanted)
+        assert (report.written, report.bad) == (8, {"broken_shard": 2})
+    else:
+        with pytest.raises(UserError, match=rf"shards are broken, more than .* allows \({allowed}\)"):
+            build_cache(wanted)
+
+
 def test_a_part_without_a_usable_sample_is_still_a_part(tmp_path):
     shard(tmp_path / "shards" / "0.tar", range(3))
     write_tar(tmp_path / "shards" / "1.tar", [("k", {"png": noise(1), "txt": b""})])
@@ -179,7 +194,7 @@ def test_what_cannot_be_cached_is_said(tmp_path):
     with pytest.raises(UserError, match="has no teacher, so there is nothing to cache"):
         build_cache(plain)
     with pytest.raises(UserError, match=r"nothing can be written beside the remote shard .*teacher_cache.path"):
-        build_cache(recipe("https://example.org/00000.tar", tmp_path))
+        build_cache(recipe("pipe:cat 00000.tar", tmp_path))
     for folder in ("a", "b"):
         shard(tmp_path / folder / "shards" / "0.tar", range(2))
     both = recipe([str(tmp_path / "a" / "shards"), str(tmp_path / "b" / "shards")], tmp_path,

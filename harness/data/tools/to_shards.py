@@ -60,7 +60,8 @@ def _members(raw: RawSample, key: str, row: int, look: Look) -> dict[str, bytes 
         try:
             raw = replace(raw, image=raw.image.read_bytes())
         except (OSError, ValueError) as error:  # not there, not readable, or no path at all
-            return BadSample(raw.key, raw.shard, "missing_image", str(error))
+            reason = getattr(error, "strerror", None) or error
+            return BadSample(raw.key, raw.shard, "missing_image", f"{raw.image}: {reason}")
     seen = look(raw)
     if isinstance(seen, BadSample):
         return seen
