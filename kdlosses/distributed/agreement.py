@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from kdlosses.distributed.collectives import all_gather
 from kdlosses.distributed.shard import Shard
 
 _T = TypeVar("_T")
@@ -60,7 +61,7 @@ def exchange(shard: Shard, numbers: Sequence[int]) -> list[list[int]]:
     with aside:
         mine = torch.tensor(numbers, dtype=torch.int64, device=device)
         everyone = mine.new_empty(shard.size * len(numbers))
-        dist.all_gather_into_tensor(everyone, mine, group=shard.group)
+        all_gather(everyone, mine, shard)
         return everyone.view(shard.size, -1).tolist()
 
 

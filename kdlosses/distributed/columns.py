@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kdlosses.distributed.collectives import all_gather, reduce_scatter
 from kdlosses.distributed.shard import Shard
 
 _ALIGNMENT = 8  # bytes of the widest dtype
@@ -106,7 +107,7 @@ def _gathered(shard: Shard, tensors: Sequence[Tensor]) -> list[Tensor]:
     padding = parts[0].new_zeros(len(parts[0]), -sum(part.shape[1] for part in parts) % _ALIGNMENT)
     packed = torch.cat([*parts, padding], dim=1)
     whole = packed.new_empty(shard.size * packed.shape[0], packed.shape[1])
-    dist.all_gather_into_tensor(whole, packed, group=shard.group)
+    all_gather(whole, packed, shard)
     slices = whole.split([*(part.shape[1] for part in parts), padding.shape[1]], dim=1)
     found = {i: column.view(tensors[i].dtype) for i, column in zip(order, slices, strict=False)}
     return [found[i] for i in range(len(tensors))]
@@ -116,7 +117,7 @@ def _reduced(shard: Shard, tensors: Sequence[Tensor]) -> list[Tensor]:
     # Wider than 16 bits on the way, or every process would round the sum once more.
     packed = torch.cat([tensor.to(_wide(tensors)) for tensor in tensors], dim=1)
     own = packed.new_empty(packed.shape[0] // shard.size, packed.shape[1])
-    dist.reduce_scatter_tensor(own, packed, group=shard.group)
+    reduce_scatter(own, packed, shard)
     columns = own.split([tensor.shape[1] for tensor in tensors], dim=1)
     return [column.to(tensor.dtype) for column, tensor in zip(columns, tensors, strict=True)]
 

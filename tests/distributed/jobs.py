@@ -22,6 +22,7 @@ from tests.running import Outcome, build, run
 def jobs(size: int) -> Jobs:
     """All jobs for a world of this size, in the order in which they are done."""
     warnings.filterwarnings("ignore", message="mfd is combined")
+    warnings.filterwarnings("error", message=".*torch.distributed.*deprecated")
     found: Jobs = {f"refusal-{name}": job for name, job in refusals.JOBS.items()}
     found |= {name: partial(_split, split) for name, split in (SPLITS | HALF).items() if split.size == size}
     found |= {name: job for name, job in _MORE.items() if size == 2 or name in _ALSO_FOUR}
@@ -108,12 +109,16 @@ def _collectives(rank: int, size: int) -> dict[str, list[str]]:
 
 
 def _watched(call: Callable[[], object]) -> list[str]:
-    names = ("all_gather_into_tensor", "reduce_scatter_tensor", "all_reduce", "broadcast", "all_gather_object")
+    # As torch 2.6 calls them, and newer ones.
+    called = {"all_gather_into_tensor": "all_gather", "reduce_scatter_tensor": "reduce_scatter"}
+    called |= {"all_gather_single": "all_gather", "reduce_scatter_single": "reduce_scatter"}
+    called |= {name: name for name in ("all_reduce", "broadcast", "all_gather_object")}
+    names = [name for name in called if hasattr(dist, name)]
     seen: list[str] = []
     real = {name: getattr(dist, name) for name in names}
 
     def watch(name: str, *args: Any, **kwargs: Any) -> Any:
-        seen.append(name)
+        seen.append(called[name])
         return real[name](*args, **kwargs)
 
     for name in names:
