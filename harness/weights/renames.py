@@ -87,8 +87,8 @@ def scalar_shapes(state: State, model: nn.Module) -> State:
     """Scale and bias are numbers in one version of open_clip and vectors of one element in another."""
     wanted = model.state_dict()
     names = [name for name in ("logit_scale", "logit_bias") if name in state and name in wanted]
-    fitted = {name: state[name].reshape(wanted[name].shape) for name in names if state[name].numel() == 1}
-    return {**state, **fitted}
+    other = [name for name in names if state[name].numel() == 1 and state[name].shape != wanted[name].shape]
+    return {**state, **{name: state[name].reshape(wanted[name].shape) for name in other}}
 
 
 def batch_counters(state: State, model: nn.Module) -> State:
