@@ -58,6 +58,59 @@ def show(
 
 
 @app.command()
+def check(
+    recipe: Annotated[list[str] | None, typer.Argument(help="Recipe files, or names of shipped ones.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All shipped recipes.")] = False,
+    overrides: options.Overrides = None,
+    data_root: options.DataRoot = None,
+    images_per_second: Annotated[
+        float | None, typer.Option(min=1e-3, help="Of the real run, all processes together: gives its hours.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Of the real run: share its batch and memory.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=2, help="Pairs of the two steps taken here.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Try recipes before hours are spent: two steps at full model size on random pairs, on the CPU.
+
+    Student and teachers are built with random weights; nothing is downloaded. The student is exported, reloaded by
+    stock open_clip and evaluated on a batch. Printed are the steps and hours of the real run, an estimate of its
+    memory, and the data and weights it will read, with where they were looked for. Exit code 1 when a recipe failed;
+    missing data is no failure.
+    """
+    import json
+    from functools import partial
+
+    from harness.config import load_recipe, recipe_names
+    from harness.errors import UserError
+
+    names = recipe_names() if every else recipe or []
+    if not names or (every and recipe):
+        raise UserError("give the recipes to check, or --all for the shipped ones")
+    from rich.console import Console
+
+    from harness.check import check as run
+    from harness.check import report
+
+    changes = list(overrides or ())
+    if every and data_root is not None:  # as a key, since of all recipes one that has no use for it is no mistake
+        changes.append(f"paths.data_root={json.dumps(str(data_root))}")
+        data_root = None
+    outcomes = run(
+        [(name, partial(load_recipe, name, changes, data_root)) for name in names],
+        batch_size=batch_size,
+        processes=processes,
+        images_per_second=images_per_second,
+        tell=lambda outcome: typer.echo(report.paragraph(outcome), err=as_json),
+    )
+    if as_json:
+        typer.echo(json.dumps([outcome.as_dict() for outcome in outcomes], indent=2))
+    else:
+        report.show(outcomes, Console())
+    if any(outcome.error is not None for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
 def keys() -> None:
     """Explain every key a recipe can have."""
     from rich.console import Console

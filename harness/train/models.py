@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,9 +34,20 @@ class Models:
 
 
 def build_models(
-    recipe: Recipe, processes: Processes, device: torch.device, cache: TeacherCache | None = None
+    recipe: Recipe,
+    processes: Processes,
+    device: torch.device,
+    cache: TeacherCache | None = None,
+    built: Sequence[LoadedModel] | None = None,
 ) -> Models:
     """Make the recipe's models, alike on all processes; with a cache, what stands in for the teachers.
+
+    Args:
+        recipe: which models.
+        processes: of the run.
+        device: where they train.
+        cache: the teachers' embeddings, where the recipe reads them.
+        built: the teachers, where somebody has them already and has tried them.
 
     Raises:
         UserError: one cannot be made, or cannot embed an image and a text.
@@ -43,11 +55,15 @@ def build_models(
     train = recipe.train
     torch.manual_seed(recipe.seed)
     student = create_model(recipe.student)
-    teachers = cache.stand_ins() if cache else [create_model(config) for config in recipe.all_teachers]
+    if built is None:
+        teachers = cache.stand_ins() if cache else [create_model(config) for config in recipe.all_teachers]
+    else:
+        teachers = list(built)
     weights = [teacher.weight for teacher in recipe.teachers] or None
     probe(student, "student")
-    for role, model in zip(teacher_roles(len(teachers)), teachers if cache is None else [], strict=cache is None):
-        probe(model, role)
+    if cache is None and built is None:
+        for role, model in zip(teacher_roles(len(teachers)), teachers, strict=True):
+            probe(model, role)
     task = DistillTask(student, teachers, recipe.loss, _AUTOCAST[train.precision], weights)
     towers = (task.student, *task.teachers)
     if train.parallel == "fsdp2" and processes.world_size > 1:

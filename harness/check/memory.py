@@ -1,0 +1,103 @@
+"""How much memory a process of the real run will want: counted where it can be, else measured small and scaled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.config import Recipe
+from harness.models import LoadedModel
+
+# float32: weights, gradients, and AdamW's two states.
+BYTES_TRAINED = 4 + 4 + 8
+BYTES_FROZEN = 4
+
+
+@dataclass
+class Memory:
+    """An estimate in bytes for one process; left out: what a teacher's forward takes in passing, CUDA's own, slack.
+
+    Attributes:
+        trained: student and the loss's parameters: weights, gradients, AdamW's two states, float32.
+        teachers: their weights, float32.
+        activations: what the student's forward keeps for backward, for the pairs of one process (of one slice with
+            train.accumulate), in the recipe's precision.
+        images: the batch as it is fed, and for each teacher of another size or normalisation.
+        processes: how many share a batch.
+        pairs: of one process and slice.
+    """
+
+    trained: int
+    teachers: int
+    activations: int
+    images: int
+    processes: int
+    pairs: int
+
+    @property
+    def total(self) -> int:
+        """The sum."""
+        return self.trained + self.teachers + self.activations + self.images
+
+
+def estimate(recipe: Recipe, student: LoadedModel, teachers: list[int], loss_parameters: int, processes: int) -> Memory:
+    """Estimate a process's memory from the recipe's real batch size; sharding (fsdp2) is counted.
+
+    Args:
+        recipe: the real one.
+        student: built, on the CPU; its batch statistics change.
+        teachers: the number of parameters of each.
+        loss_parameters: of the loss.
+        processes: how many share the batch.
+    """
+    pairs = max(1, recipe.train.batch_size // (processes * recipe.train.accumulate))
+    half = recipe.train.precision != "fp32"
+    fixed, slope = _kept_for_backward(student, half)
+    shards = processes if recipe.train.parallel == "fsdp2" else 1
+    side = recipe.data.image_size or student.image_size
+    return Memory(
+        trained=BYTES_TRAINED * (student.parameters["total"] // shards + loss_parameters),
+        teachers=BYTES_FROZEN * sum(teachers) // shards,
+        activations=int(fixed + slope * pairs),
+        images=pairs * 3 * side * side * 4 * (2 + len(teachers)),
+        processes=processes,
+        pairs=pairs,
+    )
+
+
+def _kept_for_backward(student: LoadedModel, half: bool) -> tuple[float, float]:
+    """Bytes that a forward keeps, as (whatever the batch, for each pair): two batches make a line.
+
+    bfloat16 on the CPU stands for either half precision: autocast casts the same layers, the copies of the weights that
+    it makes being what does not grow with the batch.
+    """
+    one, two = (_bytes_kept(student, count, half) for count in (1, 2))
+    return max(0, 2 * one - two), two - one
+
+
+def _bytes_kept(student: LoadedModel, count: int, half: bool) -> int:
+    model = student.model.train()
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no address is used twice
+        return tensor
+
+    images = torch.zeros(count, 3, student.image_size, student.image_size)
+    tokens = student.tokenizer(["a photo of a cat"] * count)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(note, _same),
+        torch.autocast("cpu", torch.bfloat16, enabled=half),
+    ):
+        outputs = model(images, tokens)
+    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del outputs
+    return size
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor

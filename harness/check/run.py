@@ -1,0 +1,115 @@
+"""The check of recipes: one that fails does not stop the others, and neighbours with one teacher share it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.check.memory import estimate
+from harness.check.needs import Need, needs_of
+from harness.check.outcome import Outcome
+from harness.check.trial import random_weights, small, try_out
+from harness.config import ModelConfig, Recipe
+from harness.errors import UserError
+from harness.models import LoadedModel, create_model
+from harness.probe import probe
+
+
+def check(
+    recipes: Sequence[tuple[str, Callable[[], Recipe]]],
+    *,
+    batch_size: int = 2,
+    processes: int = 8,
+    images_per_second: float | None = None,
+    tell: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Check recipes in the order given; nothing is downloaded.
+
+    Args:
+        recipes: the name of each, and what loads it.
+        batch_size: pairs of the two steps taken here.
+        processes: of the real run, for the estimate of memory.
+        images_per_second: of the real run, for its hours.
+        tell: called with each outcome as soon as it is there.
+    """
+    teachers = Teachers()
+    outcomes = []
+    for name, load in recipes:
+        outcome = Outcome(name)
+        start = time.monotonic()
+        try:
+            _check_one(outcome, load(), teachers, batch_size, processes, images_per_second)
+        except UserError as error:
+            outcome.error = str(error)
+        except Exception as error:  # a bug shows in one recipe, and the others are still worth knowing
+            outcome.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        outcome.seconds = round(time.monotonic() - start, 1)
+        outcomes.append(outcome)
+        tell(outcome)
+    return outcomes
+
+
+class Teachers:
+    """Teachers with random weights; the last recipe's are kept, since neighbours in a list often share theirs."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[ModelConfig, LoadedModel]] = []
+
+    def of(self, recipe: Recipe) -> list[LoadedModel]:
+        """The recipe's teachers, built and probed."""
+        wanted = [random_weights(config) for config in recipe.all_teachers]
+        # Before others are built, those that nobody asks for are let go.
+        self._kept = [pair for pair in self._kept if not wanted or pair[0] in wanted]
+        found = []
+        for config in wanted:
+            model = next((model for known, model in self._kept if known == config), None)
+            if model is None:
+                model = create_model(config)
+                probe(model, "teacher")
+                self._kept.append((config, model))
+            found.append(model)
+        return found
+
+
+def _check_one(
+    outcome: Outcome,
+    recipe: Recipe,
+    teachers: Teachers,
+    batch_size: int,
+    processes: int,
+    images_per_second: float | None,
+) -> None:
+    outcome.needs = needs_of(recipe)
+    outcome.steps, outcome.steps_from = length(recipe, outcome.needs)
+    if outcome.steps is not None and images_per_second is not None:
+        outcome.hours = outcome.steps * recipe.train.batch_size / images_per_second / 3600
+    _refuse_downloads(recipe)
+    trial = small(recipe, batch_size)
+    taught = teachers.of(trial)
+    with tempfile.TemporaryDirectory(prefix="clipkd-check-") as folder:
+        outcome.trial, student = try_out(trial, taught, Path(folder))
+    sizes = [teacher["total"] for teacher in outcome.trial.teachers]
+    outcome.memory = estimate(recipe, student, sizes, outcome.trial.loss_parameters, processes)
+
+
+def length(recipe: Recipe, needs: Sequence[Need]) -> tuple[int | None, str]:
+    """The steps of the real run, and what they were counted from."""
+    if recipe.train.steps is not None:
+        return recipe.train.steps, "train.steps"
+    data = [need for need in needs if need.what == "training pairs"]
+    pairs, source = None, "the data's own counts"
+    if data and all(need.pairs is not None for need in data):
+        pairs = sum(need.pairs for need in data)
+    elif recipe.published is not None and recipe.published.pairs is not None:
+        pairs, source = recipe.published.pairs, "the published number of pairs"
+    if pairs is None:
+        return None, "the number of pairs is not known before the data is there"
+    return max(1, recipe.train.epochs * pairs // recipe.train.batch_size), f"{source}, {pairs:,}"
+
+
+def _refuse_downloads(recipe: Recipe) -> None:
+    for config in (recipe.student, *recipe.all_teachers):
+        if config.model.startswith("hf-hub:"):
+            raise UserError(f"{config.model} lies on the Hugging Face Hub, and a check downloads nothing: not tried")
