@@ -1,0 +1,151 @@
+"""Accuracy: every metric of every run beside its teacher's, and how it grew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.report.page.blocks import Block, Cell, Charts, Note, Section, Table
+from harness.report.page.chart import Chart, Level
+from harness.report.page.curves import legend, line_chart
+from harness.report.page.evidence import Evidence
+from harness.report.page.published import IMAGENET, published_blocks
+from harness.report.page.records import RunRecord
+from harness.report.page.scores import Scores, columns, headline, is_number, metric_label, numbers, teacher_names
+from harness.report.page.words import NONE, difference, percent
+
+# Of each kind of set, what is drawn over time; the tables have the rest.
+DRAWN = ("top1", "i2t_r1", "t2i_r1", "acc", "map")
+MOST_CHARTS = 8
+
+
+def accuracy(
+    runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Mapping[str, Scores], found: Evidence | None
+) -> Section:
+    """The section of accuracy.
+
+    Args:
+        runs: whose.
+        scores: of each run's student, by label.
+        teachers: of each teacher, by name.
+        found: what only the models could tell; None when they were not asked.
+    """
+    blocks: list[Block] = []
+    for run in runs:
+        if not scores[run.label]:
+            blocks.append(Note(f"{run.label} has no results: {_why_none(run)}.", "missing"))
+        elif not run.finished:
+            blocks.append(Note(f"{run.label} is unfinished: its numbers are of its last evaluation on the way."))
+    if any(scores.values()) or any(teachers.values()):
+        blocks.append(_table(runs, scores, teachers))
+    blocks += [Note(text, "missing") for part in ("teacher", "sets") for text in _missing(found, part)]
+    blocks += _against_teachers(runs, scores, teachers)
+    blocks += published_blocks(runs, scores, teachers)
+    blocks += _over_time(runs, scores, teachers)
+    return Section("accuracy", "Accuracy", blocks)
+
+
+def _why_none(run: RunRecord) -> str:
+    if run.recipe is not None and not run.recipe.eval.sets and not run.recipe.eval.suite:
+        return "its recipe has no evaluation sets"
+    return "nothing was measured" if run.finished else "it is unfinished, and nothing was measured on the way"
+
+
+def _missing(found: Evidence | None, part: str) -> list[str]:
+    return found.missing.get(part, []) if found else []
+
+
+def _table(runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Mapping[str, Scores]) -> Table:
+    everyone = {
+        **{f"teacher {name}": one for name, one in teachers.items()},
+        **{r.label: scores[r.label] for r in runs},
+    }
+    rows = []
+    for name, metric in columns(everyone):
+        values = {label: one.get(name, {}).get(metric) for label, one in everyone.items()}
+        known = [values[run.label] for run in runs if values[run.label] is not None]
+        best = max(known) if len(known) > 1 else None
+        cells = [
+            Cell(percent(value), best=label in scores and value is not None and value == best)
+            for label, value in values.items()
+        ]
+        rows.append([f"{name} {metric_label(metric)}", *cells])
+    caption = "Percent on held-out sets; i2t: find an image's text, t2i: a text's image."
+    if len(runs) > 1:
+        caption += " Bold: the best student."
+    return Table(caption, ["set and metric", *everyone], rows)
+
+
+def _against_teachers(
+    runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Mapping[str, Scores]
+) -> list[Block]:
+    couples = [(run, name) for run in runs for name in teacher_names(run) if teachers.get(name)]
+    metrics = [
+        (name, metric)
+        for name, metric in headline({run.label: scores[run.label] for run, _ in couples})
+        if any(metric in teachers[teacher].get(name, {}) for _, teacher in couples)
+    ]
+    if not metrics:
+        return []
+    rows = [
+        [
+            f"{name} {metric_label(metric)}",
+            *(
+                _gap(scores[r.label].get(name, {}).get(metric), teachers[t].get(name, {}).get(metric))
+                for r, t in couples
+            ),
+        ]
+        for name, metric in metrics
+    ]
+    several = len({teacher for _, teacher in couples}) > 1
+    header = [f"{run.label} and {teacher}" if several else run.label for run, teacher in couples]
+    caption = "Student minus teacher in points, and in brackets the student's share of the teacher's value."
+    return [Table(caption, ["set and metric", *header], rows)]
+
+
+def _gap(student: float | None, teacher: float | None) -> str:
+    if student is None or not teacher:
+        return NONE
+    return f"{difference(student - teacher)} ({100 * student / teacher:.0f} %)"
+
+
+def _over_time(runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Mapping[str, Scores]) -> list[Block]:
+    """How metrics grew, where the recipe measured on the way."""
+    measured = [run for run in runs if run.evaluations]
+    if not measured:
+        return [Note("No run was measured on the way (recipe key eval.every), so there are no curves of accuracy.")]
+    seen = {run.label: _on_the_way(run) for run in measured}
+    drawn = [column for column in columns(seen) if column[1] in DRAWN]
+    charts = [_curve(name, metric, measured, scores, teachers) for name, metric in drawn[:MOST_CHARTS]]
+    blocks: list[Block] = [Charts(charts, legend(measured))]
+    if len(drawn) > MOST_CHARTS:
+        blocks.append(Note(f"Not drawn: {len(drawn) - MOST_CHARTS} more metrics; metrics.jsonl has them."))
+    return blocks
+
+
+def _on_the_way(run: RunRecord) -> Scores:
+    """The metrics that a run was measured at on the way, the last value of each."""
+    merged: Scores = {}
+    for line in run.evaluations:
+        for name, values in numbers(line["eval"]).items():
+            merged.setdefault(name, {}).update(values)
+    return merged
+
+
+def _curve(
+    name: str, metric: str, runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Mapping[str, Scores]
+) -> Chart:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        found = [
+            (line["step"], line["eval"].get(name, {}).get(metric)) for line in run.evaluations if name in line["eval"]
+        ]
+        points[run.label] = [(step, value) for step, value in found if is_number(value)]
+        end, last = run.summary.get("steps"), scores[run.label].get(name, {}).get(metric)
+        if end and last is not None and (not points[run.label] or points[run.label][-1][0] < end):
+            points[run.label].append((end, last))
+    levels = [Level(f"teacher {t}", one[name][metric]) for t, one in teachers.items() if metric in one.get(name, {})]
+    if metric == "top1" and name in IMAGENET:
+        values = {run.recipe.published.top1 for run in runs if run.recipe and run.recipe.published}
+        levels += [Level("published", value) for value in sorted(v for v in values if v is not None)]
+    title = f"{name} {metric_label(metric)}, percent"
+    return line_chart(f"eval-{name}-{metric}", title, runs, points, levels=levels)

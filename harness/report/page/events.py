@@ -1,0 +1,84 @@
+"""What happened on the way: interruptions, skipped samples, steps that were not finite, files that are broken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from harness.report.page.blocks import Block, Note, Section, Table
+from harness.report.page.glance import status
+from harness.report.page.records import RunRecord
+from harness.report.page.words import NONE, listed, moment, plural
+
+SHOWN = 5
+
+
+def events(runs: Sequence[RunRecord]) -> Section:
+    """The section of events."""
+    rows = [
+        ["status", *(status(run) for run in runs)],
+        ["begun (UTC)", *(moment(run.about.get("date", NONE)) for run in runs)],
+        ["resumed", *(plural(len(_resumes(run)), "time") if _resumes(run) else "never" for run in runs)],
+        ["skipped samples", *(_skipped(run) for run in runs)],
+        ["steps that were not finite", *(str(run.summary.get("nonfinite_steps", len(run.nonfinite))) for run in runs)],
+        ["broken lines", *(_broken(run) for run in runs)],
+    ]
+    blocks: list[Block] = [Table("What happened on the way.", ["", *(run.label for run in runs)], rows, wrap=True)]
+    for run in runs:
+        blocks += [Note(f"{run.label}: {text}", "warning") for text in run.problems]
+        blocks += _resume_table(run) + _nonfinite_notes(run) + _bad_table(run)
+    return Section("events", "Interruptions and bad samples", blocks)
+
+
+def _resumes(run: RunRecord) -> list[dict[str, Any]]:
+    found = run.about.get("resumed")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _resume_table(run: RunRecord) -> list[Block]:
+    rows = [
+        [
+            str(one.get("after_step", NONE)),
+            moment(one.get("date", NONE)),
+            str(one.get("device", NONE)),
+            str(one.get("command", NONE)),
+        ]
+        for one in _resumes(run)
+    ]
+    header = ["after step", "time (UTC)", "device", "command"]
+    return [Table(f"{run.label} went on from a checkpoint.", header, rows, wrap=True)] if rows else []
+
+
+def _nonfinite_notes(run: RunRecord) -> list[Block]:
+    steps = [str(line.get("step")) for line in run.nonfinite]
+    return [Note(f"{run.label}: loss or gradient was not finite in step {listed(steps)}.", "warning")] if steps else []
+
+
+def _skipped(run: RunRecord) -> str:
+    counts = Counter(str(line.get("kind")) for line in run.bad_samples) or Counter(run.summary.get("bad_samples") or {})
+    if not counts:
+        return "none"
+    return ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in counts.most_common())
+
+
+def _bad_table(run: RunRecord) -> list[Block]:
+    rows = [
+        [
+            str(line.get("kind", "")).replace("_", " "),
+            str(line.get("key", "")),
+            str(line.get("shard", "")),
+            str(line.get("reason", "")),
+        ]
+        for line in run.bad_samples[:SHOWN]
+    ]
+    if not rows:
+        return []
+    many = len(run.bad_samples)
+    caption = f"Samples that {run.label} skipped" + (f", the first {SHOWN} of {many:,}." if many > SHOWN else ".")
+    return [Table(caption, ["kind", "key", "file", "reason"], rows, wrap=True)]
+
+
+def _broken(run: RunRecord) -> str:
+    told = [f"{count:,} of {name}, left out" for name, count in run.broken.items()]
+    return ", ".join(told) or "none"

@@ -1,0 +1,140 @@
+"""Retrieval as it looks: queries with the first answers of every model, some right and some wrong, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from harness.report.page.blocks import Answer, Block, Example, Examples, Note, Section
+from harness.report.page.evidence import Evidence
+from harness.report.page.evidence.pairs import Pairs
+from harness.report.page.thumbs import Thumb, thumb
+from harness.report.page.words import listed
+
+SHOWN = 5  # answers to a query
+QUERIES = 3  # of a kind
+MOST_MODELS = 5
+LONGEST = 160  # characters of a caption
+
+
+def examples(found: Evidence | None) -> Section:
+    """The section of examples."""
+    title = "Retrieval examples"
+    if found is None:
+        return Section("retrieval", title, [Note("No examples: the models were not loaded (--quick).", "missing")])
+    blocks: list[Block] = [
+        Note(text, "missing") for part in ("models", "retrieval") for text in found.missing.get(part, [])
+    ]
+    looks = [look for look in (*found.students.values(), *found.teachers.values()) if look.features is not None]
+    pairs = found.pairs
+    if pairs is None or not looks:
+        return Section("retrieval", title, [*blocks, Note("No model and retrieval set are there together.", "missing")])
+    if len(looks) > MOST_MODELS:
+        blocks.append(Note(f"Shown are the first {MOST_MODELS} of {len(looks)} models."))
+        looks = looks[:MOST_MODELS]
+    teachers = {id(look) for look in found.teachers.values()}
+    cosines = {
+        f"teacher {look.label}" if id(look) in teachers else look.label: look.features["image"]
+        @ look.features["text"].T
+        for look in looks
+        if look.features is not None
+    }
+    judges = [label for label in cosines if label in found.students] or list(cosines)
+    shown = _Shown(pairs)
+    to_text = _direction(cosines, judges, shown, "image")
+    to_image = _direction({label: one.T for label, one in cosines.items()}, judges, shown, "text")
+    return Section("retrieval", title, [*blocks, *to_text, *to_image], _about(pairs))
+
+
+def _about(pairs: Pairs) -> str:
+    count, total = len(pairs.images), pairs.total
+    part = "all of its" if total == count else f"the first {count:,} of its" + (f" {total:,}" if total else "")
+    return (
+        f"Set {pairs.item.name}, {part} images. Each query is answered from the images or captions looked at; numbers "
+        "are cosines. A query counts as right when its own image or caption comes first."
+    )
+
+
+class _Shown:
+    """Thumbnails and captions of the pairs, each made once."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs, self.texts, self.owners = pairs, pairs.texts, pairs.owners
+        self._made: dict[int, Thumb] = {}
+
+    def thumb(self, image: int) -> Thumb:
+        """Of an image, its first caption as the description."""
+        if image not in self._made:
+            self._made[image] = thumb(self.pairs.images[image], _cut(self.pairs.captions[image][0]))
+        return self._made[image]
+
+
+def _direction(cosines: Mapping[str, Tensor], judges: Sequence[str], shown: _Shown, query: str) -> list[Block]:
+    """Examples of one direction; ``cosines`` have a row for each possible query."""
+    answers = {label: one.topk(min(SHOWN, one.shape[1]), dim=1).indices for label, one in cosines.items()}
+    # Of captions, one for each image asks.
+    rows = list(range(len(shown.pairs.images))) if query == "image" else shown.pairs.firsts
+    owners = shown.owners
+    first = {label: [_owner(query, owners, answers[label][row, 0].item()) for row in rows] for label in cosines}
+    images = [row if query == "image" else owners[row] for row in rows]
+    right = {
+        label: [mine == image for mine, image in zip(found, images, strict=True)] for label, found in first.items()
+    }
+    way = "Image to text" if query == "image" else "Text to image"
+    told = listed([f"{label} {sum(one):,} of {len(rows):,}" for label, one in right.items()], MOST_MODELS)
+    blocks: list[Block] = [Note(f"{way}, right at the first place: {told}.")]
+    for title, numbers in _kinds([right[label] for label in judges]).items():
+        made = [_example(rows[number], cosines, answers, shown, query) for number in _spread(numbers, QUERIES)]
+        if made:
+            blocks.append(Examples(f"{way}: {title}", made))
+    return blocks
+
+
+def _owner(query: str, owners: Sequence[int], answer: int) -> int:
+    """The image that an answer belongs to."""
+    return owners[answer] if query == "image" else answer
+
+
+def _kinds(right: Sequence[Sequence[bool]]) -> dict[str, list[int]]:
+    """Numbers of the queries that all judges get right, that they differ on, that all get wrong."""
+    counts = [sum(column) for column in zip(*right, strict=True)]
+    everyone = len(right)
+    kinds = {
+        "right" if everyone == 1 else "right for every student": [i for i, n in enumerate(counts) if n == everyone],
+        "wrong" if everyone == 1 else "wrong for every student": [i for i, n in enumerate(counts) if n == 0],
+    }
+    if everyone > 1:
+        kinds["students differ"] = [i for i, n in enumerate(counts) if 0 < n < everyone]
+    return kinds
+
+
+def _spread(numbers: Sequence[int], count: int) -> list[int]:
+    """Some of them, evenly over all: neighbours in a set are often alike."""
+    if len(numbers) <= count:
+        return list(numbers)
+    return [numbers[round((i + 0.5) * len(numbers) / count - 0.5)] for i in range(count)]
+
+
+def _example(
+    row: int, cosines: Mapping[str, Tensor], answers: Mapping[str, Tensor], shown: _Shown, query: str
+) -> Example:
+    image = row if query == "image" else shown.owners[row]
+    made = []
+    for label, one in cosines.items():
+        numbers = answers[label][row].tolist()
+        made.append((label, [_answer(n, one[row, n].item(), image, shown, query) for n in numbers]))
+    asked = _cut(" / ".join(shown.pairs.captions[image]) if query == "image" else shown.texts[row])
+    return Example(asked, shown.thumb(image) if query == "image" else None, made)
+
+
+def _answer(number: int, cosine: float, image: int, shown: _Shown, query: str) -> Answer:
+    owner = _owner(query, shown.owners, number)
+    if query == "image":
+        return Answer(_cut(shown.texts[number]), owner == image, cosine)
+    return Answer(_cut(shown.pairs.captions[number][0]), owner == image, cosine, shown.thumb(number))
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

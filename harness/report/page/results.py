@@ -1,0 +1,34 @@
+"""Result files of evaluations, as clip_benchmark writes them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.evaluate.results import SHORT
+
+_SHORT = {name: short for names in SHORT.values() for short, name in names.items()}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model on one set: metrics in percent under their short names."""
+
+    model: str
+    name: str
+    metrics: dict[str, float]
+
+
+def read_results(folder: Path, problems: list[str]) -> list[Result]:
+    """The result files under a folder; a file that is none is said in ``problems``."""
+    found = []
+    for path in sorted(folder.rglob("*.json")) if folder.is_dir() else []:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            given = content["metrics"].items()
+            metrics = {_SHORT[key]: 100 * float(value) for key, value in given if key in _SHORT and value is not None}
+            found.append(Result(str(content["model"]), str(content["dataset"]).removeprefix("wds/"), metrics))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            problems.append(f"{path.relative_to(folder.parent)} is no result file of clip_benchmark and is left out.")
+    return found

@@ -1,0 +1,80 @@
+"""Accuracy of the runs' students and of their teachers, in percent by set and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.report.page.records import RunRecord
+from harness.report.result import METRICS
+
+Scores = dict[str, dict[str, float]]
+
+
+def student_scores(run: RunRecord) -> Scores:
+    """What the student was measured at when training ended, and by `clipkd eval` since; else the last time before."""
+    names = {run.summary.get("model"), run.folder.resolve().name, run.settings.get("name")}
+    scores: Scores = {}
+    for result in run.results:
+        if result.model in names:
+            scores.setdefault(result.name, {}).update(result.metrics)
+    for name, values in numbers(run.summary.get("metrics")).items():
+        scores.setdefault(name, {}).update(values)
+    return scores or (numbers(run.evaluations[-1]["eval"]) if run.evaluations else {})
+
+
+def filed_scores(run: RunRecord, model: str) -> Scores:
+    """What result files in the run's folder say of another model, such as its teacher."""
+    scores: Scores = {}
+    for result in run.results:
+        if result.model == model:
+            scores.setdefault(result.name, {}).update(result.metrics)
+    return scores
+
+
+def teacher_names(run: RunRecord) -> list[str]:
+    """What the run's teachers are called in tables and result files."""
+    configs = run.recipe.all_teachers if run.recipe else ()
+    return [_model_name(config.model) for config in configs]
+
+
+def _model_name(spec: str) -> str:
+    """``shipped:openmoji-teacher`` is openmoji-teacher, ``run:runs/big`` and ``runs/big/export`` are big."""
+    parts = [part for part in spec.rpartition(":")[2].split("/") if part not in ("", "export")]
+    return parts[-1] if parts else spec
+
+
+def columns(scores: Mapping[str, Scores]) -> list[tuple[str, str]]:
+    """Every (set, metric) that any of the models has, metrics in their usual order."""
+    sets = dict.fromkeys(name for one in scores.values() for name in one)
+    others = {metric: None for one in scores.values() for values in one.values() for metric in values}
+    order = dict.fromkeys([*METRICS, *others])
+    return [(name, m) for name in sets for m in order if any(m in one.get(name, {}) for one in scores.values())]
+
+
+def metric_label(metric: str) -> str:
+    """As people write it."""
+    return METRICS.get(metric, metric.replace("_", " "))
+
+
+def headline(scores: Mapping[str, Scores]) -> list[tuple[str, str]]:
+    """The metrics to show where there is room for few: the first set's of each kind."""
+    known = columns(scores)
+    wanted = ("top1", "i2t_r1", "t2i_r1")
+    return [found for metric in wanted if (found := next((c for c in known if c[1] == metric), None))]
+
+
+def numbers(value: Any) -> Scores:
+    """The numbers in a mapping of mappings, whatever else a file may hold."""
+    if not isinstance(value, dict):
+        return {}
+    return {
+        str(name): {str(metric): float(number) for metric, number in values.items() if is_number(number)}
+        for name, values in value.items()
+        if isinstance(values, dict)
+    }
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number to draw; JSON's true and Python's NaN are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")

@@ -1,0 +1,91 @@
+"""Settings: where the runs differ first, then the main ones they share, the whole recipes folded away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from harness.report.page.blocks import Block, Code, Note, Section, Table
+from harness.report.page.records import RunRecord
+
+# What a reader asks of a run first.
+MAIN = (
+    "seed",
+    "data.train",
+    "data.image_size",
+    "data.crop",
+    "data.augment",
+    "student.model",
+    "student.pretrained",
+    "teacher.model",
+    "teacher.pretrained",
+    "teachers",
+    "teacher_cache.use",
+    "loss.variant",
+    "loss.weights",
+    "loss.backend",
+    "optim.lr",
+    "optim.weight_decay",
+    "optim.betas",
+    "schedule.kind",
+    "schedule.warmup_steps",
+    "train.batch_size",
+    "train.steps",
+    "train.epochs",
+    "train.precision",
+)
+# Shown elsewhere on the page, or of no account for the result.
+_ELSEWHERE = ("name", "description", "published", "paths")
+# Mappings that are one value to a reader.
+_WHOLE = ("loss.weights", "data.augment", "student.config", "teacher.config")
+_ABSENT = "not set"
+
+
+def settings(runs: Sequence[RunRecord]) -> Section:
+    """The section of settings."""
+    flat = [dict(flatten(run.settings)) for run in runs]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    differing = [key for key in keys if len({shown(one.get(key)) for one in flat}) > 1]
+    blocks: list[Block] = []
+    if len(runs) > 1:
+        blocks += _differences(runs, flat, differing)
+    shared = [(key, shown(flat[0][key])) for key in MAIN if key not in differing and flat[0].get(key) not in (None, [])]
+    if shared:
+        caption = "Main settings that the runs share." if len(runs) > 1 else "Main settings."
+        blocks.append(Table(caption, ["setting", "value"], shared, wrap=True))
+    blocks += [Code(run.recipe_text, f"The full recipe of {run.label}, every default filled in") for run in runs]
+    return Section("settings", "Settings", blocks)
+
+
+def _differences(runs: Sequence[RunRecord], flat: Sequence[dict[str, Any]], differing: Sequence[str]) -> list[Block]:
+    if not differing:
+        return [Note("The runs have the same settings.")]
+    rows = [[key, *(shown(one.get(key, _ABSENT)) for one in flat)] for key in differing]
+    return [Table("Settings in which the runs differ.", ["setting", *(run.label for run in runs)], rows, wrap=True)]
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values."""
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        if key in _ELSEWHERE:
+            continue
+        if isinstance(value, dict) and value and key not in _WHOLE:
+            yield from flatten(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def shown(value: Any) -> str:
+    """A value in one line, as a recipe writes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {shown(one)}" for key, one in value.items() if one is not None) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(f"({shown(one)})" if isinstance(one, dict | list) else shown(one) for one in value) or "none"
+    return str(value)
