@@ -8,6 +8,9 @@ from harness.errors import UserError
 from harness.models import LoadedModel
 from harness.zoo.towers import hint
 
+# What losses take of a model. A SigLIP's bias is the same on all logits, and changes no softmax.
+_READ = {"image_features", "text_features", "logit_scale", "logit_bias"}
+
 
 @torch.no_grad()
 def probe(loaded: LoadedModel, role: str) -> None:
@@ -34,6 +37,11 @@ def probe(loaded: LoadedModel, role: str) -> None:
         ) from error
     finally:
         loaded.model.train(training)
+    if others := sorted(set(outputs) - _READ):
+        raise UserError(
+            f"{role} {loaded.name} is no model of image and text embeddings alone: it also gives {', '.join(others)}, "
+            "as open_clip's CoCa does, whose captions no loss here trains; take a CLIP or a SigLIP"
+        )
     if found != (loaded.embed_dim, loaded.embed_dim):
         raise UserError(
             f"{role} {loaded.name} gives widths {found} for image and text, but its embed_dim is {loaded.embed_dim}"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from harness.config import EvalSet, ModelConfig
 from harness.data import Batch
+from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.export import export_model
 from harness.importing import import_checkpoint
@@ -224,3 +225,13 @@ def test_a_siglip_student_is_trained_saved_and_loaded(tmp_path):
     )
     train(wanted, tmp_path / "run")
     assert load_model(f"run:{tmp_path / 'run'}").model.logit_bias == -10
+
+
+def test_a_coca_is_refused_before_any_data():
+    config = shrunk("coca_ViT-B-32")
+    config["embed_dim"] = 16
+    config["vision_cfg"]["attn_pooler_heads"] = 2
+    config["multimodal_cfg"] |= {"width": 16, "heads": 2, "layers": 1}
+    loaded = create_model(ModelConfig(model="test-teacher-coca", config=config))
+    with pytest.raises(UserError, match=r"teacher test-teacher-coca is no model of .* also gives labels, logits"):
+        probe(loaded, "teacher")
