@@ -26,8 +26,19 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int, keep: int) -
         step: optimizer steps taken.
         keep: how many checkpoints stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = checkpoint_path(folder, step)
+    write_whole(path, state)
+    _point_latest(folder, path)
+    # The names too, before anything that they replace is gone; some network file systems cannot.
+    with suppress(OSError):
+        flush_to_disk(folder)
+    _prune(folder, path, keep)
+    return path
+
+
+def write_whole(path: Path, state: dict[str, Any]) -> None:
+    """Write a state under a temporary name, flush it to the disk, rename; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     try:
         with named(path), temporary.open("wb") as file:
@@ -37,12 +48,6 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int, keep: int) -
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _point_latest(folder, path)
-    # The names too, before anything that they replace is gone; some network file systems cannot.
-    with suppress(OSError):
-        flush_to_disk(folder)
-    _prune(folder, path, keep)
-    return path
 
 
 def flush_to_disk(path: Path) -> None:

@@ -71,6 +71,11 @@ class Interval:
         """How long the run has trained."""
         return time.perf_counter() - self._start
 
+    def leave_out(self, seconds: float) -> None:
+        """Time that just went by was no training: an evaluation's."""
+        self._start += seconds
+        self._since += seconds
+
     def add(self, losses: dict[str, Tensor], report: dict[str, Tensor], ok: Tensor) -> None:
         """Take one step's values; where ``ok`` (0-d bool) is false, they are left out of the means."""
         for name, value in losses.items():

@@ -10,13 +10,17 @@ import torch
 
 from harness.config import Recipe
 from harness.errors import Terminated, UserError
-from harness.evaluate import evaluate
+from harness.evaluate.find import find_for_recipe
+from harness.evaluate.kept import measure_kept
 from harness.evaluate.layout import inspect
+from harness.evaluate.store import Store
 from harness.export import export_model
 from harness.files import read_json, write_json, write_text
 from harness.models import LoadedModel, create_model
 from harness.runs import DONE, check_folder, prepare_run, record_resume
+from harness.train.best import read_best
 from harness.train.parallel import student_state
+from harness.train.periodic import tell_missing
 from harness.train.processes import Processes, joined
 from harness.train.resume import check_world, find_start, is_finished, same_start
 from harness.train.signals import leaving_at_sigterm
@@ -90,9 +94,6 @@ def _start(
     Returns:
         Whether the run is finished already, and the checkpoint to go on from. The main process decides for all.
     """
-    for item in recipe.eval.sets:
-        if item.synthetic is None:
-            inspect(item)
     _set_up_torch(recipe)
     problem, start, done = None, None, False
     if processes.is_main:
@@ -119,6 +120,9 @@ def _prepare(
     resume: bool,
     overwrite: bool,
 ) -> dict[str, Any] | None:
+    for item in find_for_recipe(recipe.eval).sets:
+        if item.synthetic is None:
+            inspect(item)
     check_folder(out)
     start = find_start(recipe, out, resume=resume, overwrite=overwrite)
     if start is None:
@@ -140,6 +144,7 @@ def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
         student.model.to(trainer.device)
     seconds = trainer.interval.seconds
     export_model(student, out / "export", metadata={"recipe": recipe.name, "steps": trainer.steps})
+    tell_missing(trainer, print)
     metrics = _evaluate(student, recipe, out, trainer.device)
     summary = {
         "name": recipe.name,
@@ -152,6 +157,7 @@ def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
         "bad_samples": dict(trainer.loader.bad.counts),
         "nonfinite_steps": trainer.health.count,
         "metrics": metrics,
+        **({"best": read_best(out / "checkpoints")} if recipe.eval.best else {}),
     }
     write_json(out / DONE, summary)
     return summary
@@ -159,8 +165,9 @@ def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
 
 def _evaluate(student: LoadedModel, recipe: Recipe, out: Path, device: torch.device) -> dict[str, dict[str, float]]:
     try:
-        sets = list(recipe.eval.sets)
-        return evaluate(student, sets, batch_size=recipe.eval.batch_size, device=device, out=out / "eval")
+        sets, config = find_for_recipe(recipe.eval).sets, recipe.eval
+        options = {"batch_size": config.batch_size, "workers": config.workers, "device": device}
+        return measure_kept(student, sets, Store(out / "eval", student.name), **options)
     except UserError as error:
         way_on = f"the trained model is safe in {out / 'export'}: mend the set and run `clipkd eval {out}`"
         raise UserError(f"{error}; {way_on}") from error

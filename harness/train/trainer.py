@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,16 @@ from harness.data import Batch, BatchAugment, Loader, build_loader
 from harness.data.dataloader import lost_worker
 from harness.errors import UserError
 from harness.metrics import Interval, MetricsWriter, keep_steps
+from harness.models import LoadedModel
 from harness.optim import build_optimizer, build_schedule
 from harness.progress import Display, make_display
 from harness.teachers.opening import open_cache
 from harness.teachers.replay import apply_maps
 from harness.train.clipping import clip_gradients
 from harness.train.health import Health, is_healthy
+from harness.train.length import share_of_batch, steps_of
 from harness.train.models import build_models
+from harness.train.periodic import Periodic, tell_missing
 from harness.train.processes import Processes, Signal
 from harness.train.saving import capture, restore
 from harness.train.signals import watching_for_sigterm
@@ -44,6 +47,7 @@ class Trainer:
         device: of this process.
         processes: of the run.
         start: the checkpoint to go on from, or None.
+        teachers: the recipe's, where somebody has built and tried them already.
 
     Raises:
         UserError: for anything the user can mend.
@@ -56,22 +60,23 @@ class Trainer:
         device: torch.device,
         processes: Processes | None = None,
         start: dict[str, Any] | None = None,
+        teachers: Sequence[LoadedModel] | None = None,
     ) -> None:
         self.recipe, self.out, self.device = recipe, out, device
         self.processes = processes or Processes()
         self.parallel = recipe.train.parallel if self.processes.world_size > 1 else "ddp"
-        self.batch_size = self._share_of_batch()
+        self.batch_size = share_of_batch(recipe, self.processes.world_size)
         self.cache = open_cache(recipe) if recipe.teacher_cache.use else None
-        self.models = build_models(recipe, self.processes, device, self.cache)
+        self.models = build_models(recipe, self.processes, device, self.cache, teachers)
         self.task = self.models.task
         self.loader = self._build_loader(start)
-        self.steps = recipe.train.steps or self._steps_of_epochs(recipe.train.epochs)
-        self._check_warm_up()
+        self.steps = steps_of(recipe, self.loader.num_samples)
         self.augment = BatchAugment(recipe.data.augment)
         self._build_optimizer()
         self._seed_own_draws()
         self.interval = Interval(recipe.train.batch_size)
         self.health = Health(self._own_file("nonfinite"), recipe.train.nonfinite, recipe.train.max_nonfinite)
+        self.periodic = Periodic(self)
         self.first = 1
         if start is not None:
             restore(self, start)
@@ -99,6 +104,7 @@ class Trainer:
                 watching_for_sigterm() as asked_to_stop,
             ):
                 display.note(describe(self))
+                tell_missing(self, display.note)
                 told = tell_bad(self.recipe.name, self.loader, display, told=0)
                 finished = self._guarded_loop(display, writer, dog, asked_to_stop)
                 tell_bad(self.recipe.name, self.loader, display, told)
@@ -122,7 +128,9 @@ class Trainer:
     def _loop(
         self, display: Display, writer: MetricsWriter | None, dog: Watchdog, asked_to_stop: Callable[[], bool]
     ) -> bool:
-        train = self.recipe.train
+        train, evaluation = self.recipe.train, (display, writer, dog, asked_to_stop)
+        if not self.periodic.catch_up(*evaluation):
+            return False
         for step in range(self.first, self.steps + 1):
             dog.phase("data", step)
             batch, signal = self._next_batch(asked_to_stop, dog, step)
@@ -138,10 +146,11 @@ class Trainer:
             if self._due(step, train.log_every):
                 self._report(step, lr, writer, display)
             if saves:
-                dog.phase("checkpoint", step)
-                self.save(step)
-                # The first to leave would take the others along while the main process still writes.
-                self.processes.same_for_all(None)
+                self._save_together(step, dog)
+            if signal is Signal.GO and self.periodic.is_due(step) and not self.periodic.run(step, *evaluation):
+                signal = Signal.STOP
+                if not saves:
+                    self._save_together(step, dog)
             if signal is Signal.STOP:
                 display.note(f"{self.recipe.name}: SIGTERM came; saved step {step}")
                 return False
@@ -203,6 +212,12 @@ class Trainer:
             self.optimizer.found_inf = (~ok).float()
             self.optimizer.step()
 
+    def _save_together(self, step: int, dog: Watchdog) -> None:
+        dog.phase("checkpoint", step)
+        self.save(step)
+        # The first to leave would take the others along while the main process still writes.
+        self.processes.same_for_all(None)
+
     def save(self, step: int) -> None:
         """Write a checkpoint; every process takes part, the main one writes."""
         state = capture(self, step)
@@ -211,15 +226,6 @@ class Trainer:
             for lines in self.out.glob("*.jsonl"):
                 flush_to_disk(lines)
             save_checkpoint(self.out / "checkpoints", state, step, self.recipe.train.keep)
-
-    def _share_of_batch(self) -> int:
-        train, world = self.recipe.train, self.processes.world_size
-        if train.batch_size % (world * train.accumulate):
-            raise UserError(
-                f"train.batch_size is {train.batch_size}, which {world} processes with train.accumulate "
-                f"{train.accumulate} cannot share equally; make it a multiple of {world * train.accumulate}"
-            )
-        return train.batch_size // world
 
     def _build_loader(self, start: dict[str, Any] | None) -> Loader:
         recipe, rank = self.recipe, self.processes.rank
@@ -258,13 +264,6 @@ class Trainer:
         if self.processes.rank:
             torch.manual_seed(own)
 
-    def _check_warm_up(self) -> None:
-        if self.recipe.schedule.warmup_steps > self.steps:
-            raise UserError(
-                f"schedule.warmup_steps is {self.recipe.schedule.warmup_steps}, but train.epochs makes {self.steps} "
-                "steps: the learning rate would never reach its peak; lower it or train longer"
-            )
-
     def _report(self, step: int, lr: float, writer: MetricsWriter | None, display: Display) -> None:
         values = self.interval.flush(step, lr)
         if writer is not None:
@@ -290,12 +289,3 @@ class Trainer:
     def _own_file(self, stem: str) -> Path:
         rank = self.processes.rank
         return self.out / (f"{stem}.jsonl" if rank == 0 else f"{stem}.rank{rank}.jsonl")
-
-    def _steps_of_epochs(self, epochs: int) -> int:
-        if self.loader.num_samples is None:
-            raise UserError(
-                "train.epochs needs to know how many samples there are, which shards without a sizes.json or "
-                "img2dataset's NNNNN_stats.json beside them do not say; give train.steps instead (samples x epochs / "
-                "batch_size)"
-            )
-        return max(1, epochs * self.loader.num_samples // self.recipe.train.batch_size)

@@ -1,0 +1,78 @@
+"""The best step of those measured during a run: its weights in checkpoints/best.pt, its value in best.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.checkpoint import write_whole
+from harness.config import Recipe, dump_recipe, load_recipe
+from harness.errors import UserError
+from harness.files import read_json, write_json
+from harness.models import LoadedModel, create_model
+
+WEIGHTS, RECORD = "best.pt", "best.json"
+
+
+class Best:
+    """Keeps the step with the largest value of one metric; of equal ones the first.
+
+    After a kill it may be ahead of the checkpoint that the run goes on from: then those steps are taken again, and the
+    best of them is found to be what it was.
+
+    Args:
+        folder: the run's checkpoint folder.
+        recipe: of the run; ``eval.best`` names set and metric.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self._folder, self._recipe = folder, recipe
+        self._set, self._metric = recipe.eval.best_set_and_metric
+        there = read_best(folder)
+        # Another metric's best says nothing about this one's.
+        self.record = there if there and (there["set"], there["metric"]) == (self._set, self._metric) else None
+
+    def take(self, step: int, results: dict[str, dict[str, float]], weights: dict[str, Any]) -> bool:
+        """Whether this step is the best so far, in which case it is kept.
+
+        Args:
+            step: steps taken.
+            results: of the sets measured, in percent.
+            weights: the whole student's state dict.
+
+        Raises:
+            UserError: the set is too small for the metric.
+        """
+        value = results[self._set].get(self._metric)
+        if value is None:
+            raise UserError(f"eval.best is {self._recipe.eval.best}, but that set is too small for it; name another")
+        if self.record is not None and value <= self.record["value"]:
+            return False
+        state = {name: tensor.detach().cpu() for name, tensor in weights.items()}
+        content = {"step": step, "name": self._recipe.name, "recipe": dump_recipe(self._recipe), "state_dict": state}
+        # The record comes second: killed in between, the step is taken again and found to be better than the record.
+        write_whole(self._folder / WEIGHTS, content)
+        self.record = {"step": step, "set": self._set, "metric": self._metric, "value": value}
+        write_json(self._folder / RECORD, self.record)
+        return True
+
+
+def read_best(folder: Path) -> dict[str, Any] | None:
+    """Step, set, metric and value (percent) of the best step that a checkpoint folder keeps, or None."""
+    return read_json(folder / RECORD) if (folder / RECORD).is_file() and (folder / WEIGHTS).is_file() else None
+
+
+def load_best(run: Path) -> LoadedModel:
+    """The student of a run with the weights of its best step.
+
+    Raises:
+        UserError: the run keeps none.
+    """
+    path = run / "checkpoints" / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{path} is not there; a run keeps its best step where its recipe has eval.every and eval.best")
+    loaded = create_model(load_recipe(run / "recipe.yaml").student)
+    loaded.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    return loaded

@@ -1,0 +1,46 @@
+"""How many steps a run takes, and each process's share of them."""
+
+from __future__ import annotations
+
+from harness.config import Recipe
+from harness.errors import UserError
+
+
+def share_of_batch(recipe: Recipe, world_size: int) -> int:
+    """Pairs of a step that each process takes.
+
+    Raises:
+        UserError: the processes cannot share equally.
+    """
+    train = recipe.train
+    if train.batch_size % (world_size * train.accumulate):
+        raise UserError(
+            f"train.batch_size is {train.batch_size}, which {world_size} processes with train.accumulate "
+            f"{train.accumulate} cannot share equally; make it a multiple of {world_size * train.accumulate}"
+        )
+    return train.batch_size // world_size
+
+
+def steps_of(recipe: Recipe, num_samples: int | None) -> int:
+    """Steps of the whole run.
+
+    Raises:
+        UserError: ``train.epochs`` of a number of samples that nobody knows; or fewer steps than the warm-up has.
+    """
+    steps = recipe.train.steps or _steps_of_epochs(recipe, num_samples)
+    if recipe.schedule.warmup_steps > steps:
+        raise UserError(
+            f"schedule.warmup_steps is {recipe.schedule.warmup_steps}, but train.epochs makes {steps} "
+            "steps: the learning rate would never reach its peak; lower it or train longer"
+        )
+    return steps
+
+
+def _steps_of_epochs(recipe: Recipe, num_samples: int | None) -> int:
+    if num_samples is None:
+        raise UserError(
+            "train.epochs needs to know how many samples there are, which shards without a sizes.json or "
+            "img2dataset's NNNNN_stats.json beside them do not say; give train.steps instead (samples x epochs / "
+            "batch_size)"
+        )
+    return max(1, recipe.train.epochs * num_samples // recipe.train.batch_size)

@@ -1,0 +1,171 @@
+"""Evaluation on the way: the main process measures the student while the others wait; training is what it would be."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+
+from harness.errors import UserError
+from harness.evaluate import evaluate
+from harness.evaluate.find import find_for_recipe
+from harness.evaluate.kept import shown
+from harness.metrics import MetricsWriter, read_metrics
+from harness.models import LoadedModel, create_model
+from harness.progress import Display
+from harness.train.best import Best
+from harness.train.parallel import student_state
+from harness.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from harness.train.trainer import Trainer
+
+# What the main process tells those that wait.
+_GOING, _DONE, _STOPPED = "going", "done", "stopped"
+_WORD_EVERY = 15.0  # seconds between two words; waiting for one ends after half an hour
+
+
+class _AskedToStopError(Exception):
+    """SIGTERM came while a set was measured."""
+
+
+class Periodic:
+    """Measures the student every ``eval.every`` steps and after the last, one line of metrics.jsonl each.
+
+    It comes after the step's checkpoint, so that a run which is killed meanwhile loses nothing: resumed there, it
+    measures before it goes on.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, self._config = trainer, trainer.recipe.eval
+        self._plain: LoadedModel | None = None
+        is_active = self._config.every is not None and trainer.processes.is_main
+        found = find_for_recipe(self._config) if is_active else None
+        during = self._config.during
+        self._sets = [item for item in found.sets if not during or item.name in during] if found else []
+        self._best = Best(trainer.out / "checkpoints", trainer.recipe) if found and self._config.best else None
+
+    def is_due(self, step: int) -> bool:
+        """Whether the student is measured after this step."""
+        every = self._config.every
+        return every is not None and step > 0 and (step % every == 0 or step == self._trainer.steps)
+
+    def catch_up(
+        self, display: Display, writer: MetricsWriter | None, dog: Watchdog, asked: Callable[[], bool]
+    ) -> bool:
+        """Measure what the run that is resumed was about to; False when SIGTERM came meanwhile."""
+        step = self._trainer.first - 1
+        if not self.is_due(step):
+            return True
+        is_done = writer is not None and any(
+            line["step"] == step and "eval" in line for line in read_metrics(self._trainer.out / "metrics.jsonl")
+        )
+        return self._trainer.processes.same_for_all(is_done) or self.run(step, display, writer, dog, asked)
+
+    def run(
+        self, step: int, display: Display, writer: MetricsWriter | None, dog: Watchdog, asked: Callable[[], bool]
+    ) -> bool:
+        """Measure the student; False when SIGTERM came meanwhile, which leaves no trace of it.
+
+        Every process calls this.
+
+        Args:
+            step: steps taken.
+            display: shows the result.
+            writer: takes the line; None elsewhere than on the main process.
+            dog: is told of each batch.
+            asked: whether SIGTERM has come.
+
+        Raises:
+            UserError: a set cannot be read.
+        """
+        trainer, start = self._trainer, time.perf_counter()
+        dog.phase("evaluation", step)
+        weights = student_state(trainer.task, trainer.parallel)
+        finished = self._wait(step, dog) if writer is None else self._lead(step, weights, display, writer, dog, asked)
+        trainer.interval.leave_out(time.perf_counter() - start)
+        return finished
+
+    def _lead(self, step: int, weights: dict[str, Any], display: Display, writer: MetricsWriter, *rest: Any) -> bool:
+        """Measure, and release those that wait, however it ends."""
+        tell = self._trainer.processes.same_for_all
+        try:
+            with _no_trace(self._trainer.device):
+                results = self._measure(step, weights, *rest)
+                if self._plain is not None:
+                    self._plain.model.cpu()  # the device's memory is for training
+            is_best = self._best is not None and self._best.take(step, results, weights)
+        except _AskedToStopError:
+            tell(_STOPPED)
+            return False
+        except Exception as error:  # whatever it is, the others are waiting to be told
+            tell(str(error) or type(error).__name__)
+            raise
+        if results:
+            writer.write({"step": step, "eval": results})
+        for name, metrics in results.items():
+            best = " (best so far)" if is_best and self._config.best.startswith(f"{name}/") else ""
+            display.note(f"{self._trainer.recipe.name} {step}/{self._trainer.steps} {name}: {shown(metrics)}{best}")
+        tell(_DONE)
+        return True
+
+    def _measure(
+        self, step: int, weights: dict[str, Any], dog: Watchdog, asked: Callable[[], bool]
+    ) -> dict[str, dict[str, float]]:
+        told = time.monotonic()
+
+        def tick() -> None:
+            nonlocal told
+            dog.phase("evaluation", step)
+            if asked():
+                raise _AskedToStopError
+            if time.monotonic() - told > _WORD_EVERY:
+                told = time.monotonic()
+                self._trainer.processes.same_for_all(_GOING)
+
+        config, device = self._config, self._trainer.device
+        options = {"batch_size": config.batch_size, "workers": config.workers, "device": device, "tick": tick}
+        return evaluate(self._student(weights), self._sets, **options)
+
+    def _student(self, weights: dict[str, Any]) -> LoadedModel:
+        """The student as it is; of one that lies in shards on all processes, a whole copy."""
+        trainer = self._trainer
+        if trainer.parallel == "ddp":
+            return trainer.models.student
+        if self._plain is None:
+            self._plain = create_model(trainer.recipe.student)
+        self._plain.model.load_state_dict(weights)
+        return self._plain
+
+    def _wait(self, step: int, dog: Watchdog) -> bool:
+        word = _GOING
+        while word == _GOING:
+            word = self._trainer.processes.same_for_all(None)
+            dog.phase("evaluation", step)
+        if word not in (_DONE, _STOPPED):
+            raise UserError(f"{self._trainer.processes} stops because the first process cannot evaluate: {word}")
+        return word == _DONE
+
+
+def tell_missing(trainer: Trainer, say: Callable[[str], None]) -> None:
+    """A line for each set that the run does without."""
+    if trainer.processes.is_main:
+        for item in find_for_recipe(trainer.recipe.eval).missing:
+            say(f"{trainer.recipe.name}: WARNING, evaluation set {item}; it is left out (eval.missing: skip)")
+
+
+@contextmanager
+def _no_trace(device: torch.device) -> Iterator[None]:
+    """Put the states of all generators back: data loaders and new models draw from them."""
+    python, numbers = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            numpy.random.set_state(numbers)
