@@ -1,6 +1,7 @@
 # make quickstart   distil a small CLIP on real images and print the table
 # make test         the whole test suite
 # make bench        time and memory of every loss under pytest-benchmark; sizes by ARGS="--bench-batch 1024"
+# make check-recipes  every recipe at full model size: two steps, export, evaluation (under 16 GiB, no network)
 # make lint         ruff: rules and formatting
 # make env          the environment alone
 # make clean        remove the environment and what tools cached; data/ and runs/ stay
@@ -12,7 +13,7 @@ VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test bench lint env clean
+.PHONY: quickstart test bench check-recipes lint env clean
 
 quickstart: $(VENV)/.harness
 	@$(BIN)/clipkd quickstart $(ARGS)
@@ -24,6 +25,9 @@ test: $(VENV)/.test
 # Named outright: its name keeps it out of `make test`. No OMP_NUM_THREADS: it may use every core, alone.
 bench: $(VENV)/.test
 	@$(BIN)/python -m pytest tests/bench/bench_losses.py --benchmark-group-by=group --benchmark-columns=min,median,iqr,rounds $(ARGS)
+
+check-recipes: $(VENV)/.harness
+	@$(BIN)/clipkd recipes check --all $(ARGS)
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .

@@ -59,7 +59,7 @@ def estimate(recipe: Recipe, student: LoadedModel, teachers: list[int], loss_par
     side = recipe.data.image_size or student.image_size
     return Memory(
         trained=BYTES_TRAINED * (student.parameters["total"] // shards + loss_parameters),
-        teachers=BYTES_FROZEN * sum(teachers) // shards,
+        teachers=0 if recipe.teacher_cache.use else BYTES_FROZEN * sum(teachers) // shards,
         activations=int(fixed + slope * pairs),
         images=pairs * 3 * side * side * 4 * (2 + len(teachers)),
         processes=processes,

@@ -20,7 +20,7 @@ from harness.evaluate.find import Missing, find_suite
 from harness.evaluate.suites import load_suite
 from harness.model_folders import find_folder
 
-PAPER = "docs/paper.md says how to download it"
+PAPER = "docs/paper.md"
 OPENMOJI = "clipkd data openmoji"
 RELEASED = "the releases of github.com/winycg/CLIP-KD, or train it: docs/paper.md"
 
@@ -113,16 +113,14 @@ def _caches() -> str:
 
 def _sets(recipe: Recipe) -> list[Need]:
     wanted, what = recipe.eval, "evaluation set"
-    get = {True: OPENMOJI, False: ""}
+    paths = [(item.name, Path(item.path).absolute()) for item in wanted.sets if item.synthetic is None]
     own = [
-        Need(what, item.name, Path(item.path).is_dir(), str(Path(item.path).absolute()), get["openmoji" in item.path])
-        for item in wanted.sets
-        if item.synthetic is None
+        Need(what, name, path.is_dir(), str(path), OPENMOJI if "openmoji" in path.parts else "") for name, path in paths
     ]
     if wanted.suite is None:
         return own
-    there = find_suite(load_suite(wanted.suite).sets, wanted.root)
-    found = [Need(what, item.name, True, str(Path(item.path).absolute())) for item in there.sets]
+    there = find_suite(load_suite(wanted.suite).sets, Path(wanted.root).absolute())
+    found = [Need(what, item.name, True, item.path) for item in there.sets]
     return [*own, *found, *map(_missing, there.missing)]
 
 

@@ -33,7 +33,7 @@ def paragraph(outcome: Outcome) -> str:
 def show(outcomes: Sequence[Outcome], console: Console) -> None:
     """The table of all, what they read, and what was estimated."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("recipe", no_wrap=True)
+    table.add_column("recipe", overflow="fold")
     for name in ("check", "steps", "hours", "GiB", "missing"):
         table.add_column(name, justify="right", no_wrap=True)
     for outcome in outcomes:
@@ -109,7 +109,7 @@ def _gib(size: int) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
+    return f"{hours:.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 0.1 else "<0.1"
 
 
 def _millions(count: int) -> str:

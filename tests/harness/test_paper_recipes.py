@@ -192,3 +192,23 @@ def flat(values, prefix=""):
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
+
+
+def test_the_guide_names_every_recipe_and_its_published_number():
+    guide = (recipes_dir().parent / "docs" / "paper.md").read_text(encoding="utf-8")
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in guide.splitlines() if line.startswith("|")]
+    rows = {line[0].split("`")[1]: line[1:] for line in lines if line[0].startswith("`")}
+    assert {f"paper/method/{name}" for name in METHODS} <= set(rows)
+    for name, (top1, *_) in METHODS.items():
+        assert rows[f"paper/method/{name}"][0].split()[0] == f"{top1:.2f}"
+    for teacher, column in (("vit-b-16", 2), ("rn101", 4)):
+        for student, (alone, top1) in PAIRS[teacher][1].items():
+            told = "none" if top1 is None else f"{top1:.2f}"
+            assert (rows[student][0], rows[student][column]) == ("none" if alone is None else f"{alone:.2f}", told)
+    for teacher in ("vit-l-14-laion", "vit-b-16-laion"):
+        (_, _, teacher_top1), students = PAIRS[teacher]
+        for student, (alone, top1) in students.items():
+            told = [cell.split()[0] for cell in rows[f"paper/clipkd/{teacher}/{student}"][:3]]
+            assert told == [str(teacher_top1), str(alone), str(top1)]
+    assert rows["vit-b-16"][0] == f"{BASELINES['vit-b-16']:.2f}"
+    assert rows["rn101"][0] == f"{BASELINES['rn101']:.2f}"
