@@ -11,7 +11,8 @@ from harness.report.page.thumbs import Thumb
 
 FIGURES = "report-figures"
 # What Markdown or HTML would take for its own.
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$])")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}  # the last would call people of that name
 
 
 def to_markdown(page: Page) -> tuple[str, dict[str, bytes]]:
@@ -29,7 +30,8 @@ def to_markdown(page: Page) -> tuple[str, dict[str, bytes]]:
 
 def escape(text: str) -> str:
     """Text that stays text, in one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("@", "&#64;")
+    escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return "".join(_ENTITIES.get(letter, letter) for letter in escaped)
 
 
 class _Writer:
