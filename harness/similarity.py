@@ -67,7 +67,8 @@ def embed(
     device: str | torch.device = "cpu",
 ) -> Features:
     """A model's features of images and texts, unit rows in float32 on the CPU; the model keeps its mode."""
-    model, training = loaded.model.to(device).eval(), loaded.model.training
+    training = loaded.model.training
+    model = loaded.model.to(device).eval()
     rows = []
     for start in range(0, len(images), batch_size):
         batch = torch.stack([loaded.preprocess(image) for image in images[start : start + batch_size]])
@@ -103,7 +104,7 @@ def cosines(student: Features, teacher: Features, projection: Projection | None 
 def alignment(student: Tensor, teacher: Tensor) -> float:
     """Linear CKA of two sets of rows: 1 if their Gram matrices agree up to scale, whatever the widths and rotations.
 
-    Unlike the cosine it can be compared between losses that see coordinates (FD) and losses that see angles alone (CRD).
+    So losses that see coordinates (FD) can be compared with losses that see angles alone (CRD), unlike by the cosine.
     """
     x, y = (rows.double() - rows.double().mean(dim=0) for rows in (student, teacher))
     cross, own, other = ((a.T @ b).norm() for a, b in ((x, y), (x, x), (y, y)))

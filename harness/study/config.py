@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from harness.config import EvalSet
+from harness.config.evaluation import METRICS
 from harness.config.section import Name, Section, Text, problem
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -21,7 +23,7 @@ class Variant(Section):
     label: Text = Field(description="What tables and figures call it.")
     kind: Literal["baseline", "method", "combination", "other"] = Field(
         description="baseline = what the others are compared with, exactly one; method = one of those whose order is "
-        "compared with the published one; combination, other = shown, not in that order."
+        "compared with the published one; combination and other = shown, not in that order."
     )
     set: dict[str, Any] = Field(
         default_factory=dict, description="Keys of the base recipe to change, such as {optim.lr: 2e-3}."
@@ -38,7 +40,11 @@ class Tuning(Section):
 
 
 class Sweep(Section):
-    """One variant with several values of one setting: one seed, on the tuning sets."""
+    """One variant with several values of one setting: one seed, on the tuning sets.
+
+    Where a value is better there than the variant's own, the variant with that value gets a row of its own in the final
+    table.
+    """
 
     variant: Name = Field(description="Name of the variant.")
     key: Text = Field(description="Dotted key of the recipe, such as loss.weights.fd.")
@@ -117,8 +123,13 @@ class Study(Section):
         for split, sets in (("tuning", self.sets.tuning), ("final", self.sets.final)):
             kinds = {item.name: item.kind for item in sets}
             for key, metric in [("headline", self.headline), *(("rank_by", metric) for metric in self.rank_by)]:
-                if metric.partition("/")[0] not in kinds:
-                    raise problem(f"names no set of sets.{split}, got {metric!r}; known: {', '.join(kinds)}", at=(key,))
+                name, _, what = metric.partition("/")
+                known = METRICS.get(kinds.get(name, ""), ())
+                if what not in known:
+                    meant = [f"{item}/{one}" for item, kind in kinds.items() for one in METRICS[kind]]
+                    near = difflib.get_close_matches(metric, meant, n=1)
+                    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(meant)}"
+                    raise problem(f"has {metric}, which sets.{split} does not give; {hint}", at=(key,))
             if kinds.get(self.similarity) != "retrieval":
                 raise problem(
                     f"must name a retrieval set, which has captions; sets.{split} has {self.similarity!r} as "

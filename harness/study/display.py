@@ -26,9 +26,9 @@ class Phase:
 
     def __init__(self, name: str, jobs: Sequence[Job], workers: int, console: Console | None = None) -> None:
         self._name, self._jobs = name, list(jobs)
-        self._kept = sum(job.result_file().is_file() for job in jobs)
-        self._before = sum(self._steps(job) for job in jobs if job.result_file().is_file())
-        self._finished = 0
+        self._kept = {job.key for job in jobs if job.result_file().is_file()}
+        before = sum(self._steps(job) for job in jobs if job.key in self._kept)
+        self._finished = len(self._kept)
         self._workers = workers
         self._start, self._looked = time.monotonic(), 0.0
         self._console = console or Console()
@@ -45,10 +45,10 @@ class Phase:
             disable=not self._console.is_terminal,
         )
         total = sum(job.recipe.train.steps or 0 for job in jobs)
-        self._task = self._bar.add_task(name, total=total, completed=self._before, state="")
+        self._task = self._bar.add_task(name, total=total, completed=before, state="")
 
     def __enter__(self) -> Phase:
-        kept = f", {self._kept} done before" if self._kept else ""
+        kept = f", {len(self._kept)} done before" if self._kept else ""
         self._say(f"{self._name}: {len(self._jobs)} runs{kept}, {self._workers} at a time")
         self._bar.start()
         return self
@@ -69,12 +69,13 @@ class Phase:
         self._bar.update(self._task, completed=steps, state=f"{self._finished}/{len(self._jobs)} runs  {state}")
 
     def done(self, job: Job, points: float) -> None:
-        """Say that a run is finished, and how good it is."""
+        """Say that a run is finished and how good it is; of one that was done before nobody need be told again."""
+        if job.key in self._kept:
+            return
         self._finished += 1
-        made = self._finished - self._kept
-        left = (len(self._jobs) - self._finished) * (time.monotonic() - self._start) / made if made > 0 else None
-        eta = "" if left is None else f", about {left / 60:.0f} min left"
-        self._say(f"{self._name} {self._finished}/{len(self._jobs)}: {job.label}: {points:.1f}{eta}")
+        each = (time.monotonic() - self._start) / (self._finished - len(self._kept))
+        left = each * (len(self._jobs) - self._finished) / 60
+        self._say(f"{self._name} {self._finished}/{len(self._jobs)}: {job.label}: {points:.1f}, {left:.0f} min left")
 
     def _steps(self, job: Job) -> int:
         if job.result_file().is_file():

@@ -2,10 +2,10 @@
 
 In the key are the recipe's settings that change the training, the content of its data, its teachers' weights, and
 REVISION. The code is not: an edit elsewhere would throw hours of results away. So whoever changes what a recipe
-computes (a line under Numerics in the changelog) raises REVISION here. Not in the key either, because they do not change
-what is learnt beyond rounding: names, paths, devices, threads, logging (`harness.train.resume.SOUND`), and package
-versions, which each run records. Settings that have their default are left out, so that a new key of recipes
-changes no key of runs.
+computes (a line under Numerics in the changelog), or the default of one of its keys, raises REVISION here. Not in the
+key either, because they change what is learnt by rounding at most: names, paths, devices, threads, logging
+(`harness.train.resume.SOUND`), and package versions, which each run records. Settings that have their default are left
+out, so that a new key of recipes changes no key of runs.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from harness.config import Recipe, RecipeError, explain, load_recipe, yamltext
 from harness.config.shipped import find_recipe, recipes_dir
-from harness.study.config import Study
+from harness.study.config import Study, Variant
 
 FOLDER = "study"
 
@@ -62,6 +63,10 @@ class StudyFile:
             return load_recipe(beside if beside.is_file() else self.study.base, overrides, self.data_root)
         except RecipeError as error:
             raise RecipeError(f"{self._place(variant)}: the recipe of variant {variant}: {error}") from None
+
+    def with_variants(self, more: Sequence[Variant]) -> StudyFile:
+        """The same study with further variants."""
+        return replace(self, study=self.study.model_copy(update={"variants": (*self.study.variants, *more)}))
 
     def _place(self, variant: str) -> str:
         number = [item.name for item in self.study.variants].index(variant)

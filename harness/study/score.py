@@ -23,7 +23,8 @@ def value(metrics: Metrics, name: str) -> float:
     part, _, metric = name.partition("/")
     found = metrics[part].get(metric)
     if found is None:
+        given = ", ".join(metrics[part])
         raise UserError(
-            f"the study ranks by {name}, but the set {part} gives {', '.join(metrics[part])}; change rank_by or headline"
+            f"the set {part} is too small for {name}, it gives {given}; change rank_by and headline to these"
         )
     return found

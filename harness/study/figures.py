@@ -1,0 +1,160 @@
+"""The study's pictures: the ranking beside the published one, score against similarity, sensitivity curves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from statistics import mean
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from harness.study.adopt import own_value
+from harness.study.config import Sweep, Variant
+from harness.study.reading import tuned_score
+from harness.study.results import Findings, Result
+from harness.study.score import score
+from harness.study.table import name
+
+# Okabe and Ito's palette: told apart by colour-blind readers too.
+COLORS = {"baseline": "#8c8c8c", "method": "#0072b2", "combination": "#e69f00", "other": "#cc79a7"}
+TITLES = {"cosine": "cosine of features as they are", "alignment": "alignment (linear CKA)"}
+
+
+def draw(found: Findings, out: Path) -> list[Path]:
+    """Write the figures that there is something to draw for; each appears whole or not at all.
+
+    Returns:
+        Their paths.
+    """
+    figures = {"ranking.png": ranking(found)}
+    if any(found.similarity(variant, "alignment") is not None for variant in found.study.variants):
+        figures["similarity.png"] = similarity(found)
+    if found.study.sweeps:
+        figures["sweeps.png"] = sweeps(found)
+    for file, figure in figures.items():
+        _save(figure, out / file)
+    return [out / file for file in figures]
+
+
+def ranking(found: Findings) -> Figure:
+    """Bars of the mean score with a point a seed, best on top; beside them the published numbers."""
+    order = found.ranked()[::-1]
+    published = [variant for variant in order if variant.published is not None]
+    figure = _figure(11, 0.38 * len(order) + 1.6)
+    left, *right = figure.subplots(1, 2 if published else 1, sharey=True, squeeze=False)[0]
+    for place, variant in enumerate(order):
+        scores = found.scores(variant)
+        left.barh(place, mean(scores), color=COLORS[variant.kind], alpha=0.85, height=0.7)
+        left.plot(scores, [place] * len(scores), "o", color="black", markersize=4, alpha=0.7)
+        left.annotate(f"{mean(scores):.1f}", (max(scores), place), (7, 0), textcoords="offset points", va="center")
+    every = [one for variant in order for one in found.scores(variant)]
+    _zoom(left, every)
+    left.set_yticks(range(len(order)), [variant.label for variant in order])
+    seeds = len(found.study.seeds)
+    points = f", points: {seeds} seeds" if seeds > 1 else ""
+    left.set(title=f"here: mean of {len(found.study.rank_by)} metrics, percent{points}")
+    for axes in right:
+        _published(axes, order)
+    for axes in (left, *right):
+        _plain(axes, "x")
+    figure.suptitle(found.study.description or found.study.name, fontweight="bold")
+    return figure
+
+
+def similarity(found: Findings) -> Figure:
+    """One point a variant: how like the teacher's its features are, and how good it is."""
+    figure = _figure(11, 4.8)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, what in zip(panels, TITLES, strict=True):
+        _scatter(axes, found, what)
+    panels[0].set_ylabel(f"mean of {len(found.study.rank_by)} metrics, percent")
+    handles = [panels[0].plot([], [], "o", color=color, label=kind)[0] for kind, color in COLORS.items()
+               if any(variant.kind == kind for variant in found.study.variants)]  # fmt: skip
+    panels[1].legend(handles=handles, frameon=False, fontsize=9, loc="lower right")
+    figure.suptitle("Score against similarity of student's and teacher's features", fontweight="bold")
+    return figure
+
+
+def sweeps(found: Findings) -> Figure:
+    """One panel a sweep: the score over the swept value, the baseline as a line."""
+    figure = _figure(3.8 * len(found.study.sweeps), 3.9)
+    panels = figure.subplots(1, len(found.study.sweeps), sharey=True, squeeze=False)[0]
+    base = tuned_score(found, found.study.baseline)
+    for axes, sweep, runs in zip(panels, found.study.sweeps, found.sweeps, strict=True):
+        _sweep(axes, found, sweep, runs, base)
+    panels[0].set_ylabel(f"mean of {len(found.study.rank_by)} metrics, percent")
+    figure.suptitle("Sensitivity to the weight: tuning sets, one seed", fontweight="bold")
+    return figure
+
+
+def _published(axes: Axes, order: list[Variant]) -> None:
+    numbers = [(place, variant) for place, variant in enumerate(order) if variant.published is not None]
+    for place, variant in numbers:
+        axes.barh(place, variant.published, color=COLORS[variant.kind], alpha=0.85, height=0.7)
+        axes.annotate(
+            f"{variant.published:.2f}", (variant.published, place), (4, 0), textcoords="offset points", va="center"
+        )
+    _zoom(axes, [variant.published for _, variant in numbers])
+    axes.set(title="published")
+
+
+def _scatter(axes: Axes, found: Findings, what: str) -> None:
+    points = [(variant, found.similarity(variant, what)) for variant in found.study.variants]
+    for variant, x in points:
+        if x is not None:
+            scores = found.scores(variant)
+            axes.errorbar(
+                x, mean(scores), [[mean(scores) - min(scores)], [max(scores) - mean(scores)]],
+                fmt="o", color=COLORS[variant.kind], capsize=2, elinewidth=1,
+            )  # fmt: skip
+            short = variant.label.partition(" (CLIP")[0]
+            axes.annotate(short, (x, mean(scores)), (5, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel=TITLES[what])
+    axes.margins(x=0.14, y=0.08)
+    _plain(axes, "both")
+
+
+def _sweep(axes: Axes, found: Findings, sweep: Sweep, runs: list[Result], base: float | None) -> None:
+    variant = found.study.variant(sweep.variant)
+    points = [score(run["metrics"], found.study.rank_by) for run in runs]
+    axes.plot(sweep.values, points, "o-", color=COLORS[variant.kind], label=variant.label)
+    if base is not None:
+        axes.axhline(base, color=COLORS["baseline"], ls="--", label="baseline")
+    used = own_value(found.study, found.chosen, sweep)
+    if used is not None:
+        axes.axvline(used, color="black", lw=1, ls=":", label="own weight")
+    if min(sweep.values) > 0:
+        axes.set_xscale("log")
+    axes.set(title=variant.label, xlabel=name(sweep.key))
+    axes.legend(frameon=False, fontsize=8)
+    _plain(axes, "both")
+
+
+def _zoom(axes: Axes, values: list[float]) -> None:
+    """Bars that begin below the least value: differences are small beside the values."""
+    low, high = min(values), max(values)
+    margin = max(high - low, 1) * 0.25
+    axes.set_xlim(max(0, low - margin), high + margin)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plain(axes: Axes, grid: str) -> None:
+    axes.grid(axis=grid, alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        figure.savefig(temporary, format="png")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
