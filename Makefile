@@ -1,5 +1,6 @@
 # make quickstart   distil a small CLIP on real images and print the table
 # make test         the whole test suite
+# make study        the paper's methods on the quickstart's data: an hour on two free cores
 # make bench        time and memory of every loss under pytest-benchmark; sizes by ARGS="--bench-batch 1024"
 # make check-recipes  every recipe at full model size: two steps, export, evaluation (under 16 GiB, no network)
 # make lint         ruff: rules and formatting
@@ -13,10 +14,15 @@ VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test bench check-recipes lint env clean
+.PHONY: quickstart study test bench check-recipes lint env clean
 
 quickstart: $(VENV)/.harness
 	@$(BIN)/clipkd quickstart $(ARGS)
+
+# A run a core. Killed, it goes on with the same command.
+study: $(VENV)/.harness
+	@$(BIN)/clipkd data openmoji
+	@$(BIN)/clipkd study study/openmoji --jobs $(WORKERS) $(ARGS)
 
 # One thread a worker: two test processes that each want every core slow each other down.
 test: $(VENV)/.test

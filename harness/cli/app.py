@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from harness.cli import bench, data, evaluate, export, quickstart, recipes, teacher, train
+from harness.cli import (
+    bench,
+    data,
+    efficiency,
+    evaluate,
+    export,
+    importing,
+    quickstart,
+    recipes,
+    report,
+    study,
+    teacher,
+    train,
+)
 from harness.cli.guard import explained
 
 
@@ -21,12 +34,16 @@ class Guarded(TyperGroup):
 app = typer.Typer(cls=Guarded, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("efficiency")(efficiency.efficiency)
 app.command("export")(export.export)
+app.command("import")(importing.import_)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(teacher.app, name="teacher")
 app.add_typer(bench.app, name="bench")
+app.command("report")(report.report)
 app.command("quickstart")(quickstart.quickstart)
+app.command("study")(study.study)
 
 
 def _print_version(wanted: bool) -> None:
