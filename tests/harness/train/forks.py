@@ -17,12 +17,12 @@ import sys
 import tempfile
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness import models
 from harness.cli.guard import TERMINATED
 from harness.config import Recipe
 from harness.errors import Terminated
@@ -134,7 +134,7 @@ def start(recipe: Recipe, out: Path, world: int) -> Run:
 
 def _child(recipe: Recipe, out: Path, rank: int, world: int, port: int, steps: int) -> int:
     # Real processes have a folder of inline model configs each; forked ones would share their parent's.
-    models._CONFIGS = tempfile.TemporaryDirectory()
+    import_module("harness.zoo.register")._CONFIGS = tempfile.TemporaryDirectory()  # a function bears its name too
     log = os.open(out.with_suffix(f".{rank}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
