@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import open_clip
 import pytest
 import yaml
 
 from harness.config import load_recipe, recipe_names, recipes_dir
+from harness.train import train
 from harness.zoo import register
+from tests.harness import tiny
+from tests.harness.pairs import write_shards
 
 MODELS = {
     "vit-b-16": "ViT-B-16",
@@ -212,3 +218,21 @@ def test_the_guide_names_every_recipe_and_its_published_number():
             assert told == [str(teacher_top1), str(alone), str(top1)]
     assert rows["vit-b-16"][0] == f"{BASELINES['vit-b-16']:.2f}"
     assert rows["rn101"][0] == f"{BASELINES['rn101']:.2f}"
+
+
+def test_a_recipe_of_the_paper_trains_from_what_img2dataset_leaves(tmp_path, monkeypatch):
+    """Everything but its size: the pairs, models and settings that a CPU cannot have are made small."""
+    monkeypatch.chdir(tmp_path)
+    for name, pairs in (("cc3m", 8), ("cc12m", 12)):
+        folder = write_shards(Path("data") / name, pairs, 4)
+        for shard in folder.glob("*.tar"):
+            (folder / f"{shard.stem}_stats.json").write_text('{"count": 5, "successes": 4}')
+    changes = [
+        f"student={{model: test-tiny-vit-student, config: {json.dumps(tiny.STUDENT)}}}",
+        f"teacher={{model: test-tiny-teacher, config: {json.dumps(tiny.TEACHER)}}}",
+        *("train.batch_size=4", "train.device=cpu", "train.precision=fp32", "train.epochs=2"),
+        *("schedule.warmup_steps=2", "data.workers=0", "eval.every=5"),
+    ]
+    summary = train(load_recipe("paper/clipkd/vit-b-16/vit-t-16", changes), tmp_path / "run", command="test")
+    assert summary["steps"] == 2 * (8 + 12) // 4
+    assert load_recipe(tmp_path / "run" / "recipe.yaml").published.top1 == 34.90
