@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from statistics import mean
@@ -9,13 +10,13 @@ from statistics import mean
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from harness.study.adopt import own_value
 from harness.study.config import Sweep, Variant
 from harness.study.reading import tuned_score
 from harness.study.results import Findings, Result
 from harness.study.score import score
-from harness.study.table import name
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 COLORS = {"baseline": "#8c8c8c", "method": "#0072b2", "combination": "#e69f00", "other": "#cc79a7"}
@@ -54,38 +55,43 @@ def ranking(found: Findings) -> Figure:
     left.set_yticks(range(len(order)), [variant.label for variant in order])
     seeds = len(found.study.seeds)
     points = f", points: {seeds} seeds" if seeds > 1 else ""
-    left.set(title=f"here: mean of {len(found.study.rank_by)} metrics, percent{points}")
+    left.set(title=f"here: {_score_label(found)}{points}")
     for axes in right:
         _published(axes, order)
     for axes in (left, *right):
         _plain(axes, "x")
+    _legend(figure, found)
     figure.suptitle(found.study.description or found.study.name, fontweight="bold")
     return figure
 
 
 def similarity(found: Findings) -> Figure:
     """One point a variant: how like the teacher's its features are, and how good it is."""
-    figure = _figure(11, 4.8)
+    figure = _figure(11, 5.2)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, what in zip(panels, TITLES, strict=True):
         _scatter(axes, found, what)
-    panels[0].set_ylabel(f"mean of {len(found.study.rank_by)} metrics, percent")
-    handles = [panels[0].plot([], [], "o", color=color, label=kind)[0] for kind, color in COLORS.items()
-               if any(variant.kind == kind for variant in found.study.variants)]  # fmt: skip
-    panels[1].legend(handles=handles, frameon=False, fontsize=9, loc="lower right")
+    panels[0].set_ylabel(_score_label(found))
+    _legend(figure, found)
     figure.suptitle("Score against similarity of student's and teacher's features", fontweight="bold")
     return figure
 
 
 def sweeps(found: Findings) -> Figure:
     """One panel a sweep: the score over the swept value, the baseline as a line."""
-    figure = _figure(3.8 * len(found.study.sweeps), 3.9)
-    panels = figure.subplots(1, len(found.study.sweeps), sharey=True, squeeze=False)[0]
+    count = len(found.study.sweeps)
+    columns = min(count, 3)
+    lines = math.ceil(count / columns)
+    figure = _figure(3.7 * columns, 3.3 * lines + 0.4)
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
     base = tuned_score(found, found.study.baseline)
-    for axes, sweep, runs in zip(panels, found.study.sweeps, found.sweeps, strict=True):
+    for axes, sweep, runs in zip(panels.flat, found.study.sweeps, found.sweeps, strict=False):
         _sweep(axes, found, sweep, runs, base)
-    panels[0].set_ylabel(f"mean of {len(found.study.rank_by)} metrics, percent")
-    figure.suptitle("Sensitivity to the weight: tuning sets, one seed", fontweight="bold")
+    for axes in panels.flat[count:]:
+        axes.set_visible(False)
+    for axes in panels[:, 0]:
+        axes.set_ylabel(_score_label(found))
+    figure.suptitle("Sensitivity to one setting: tuning sets, one seed", fontweight="bold")
     return figure
 
 
@@ -101,35 +107,47 @@ def _published(axes: Axes, order: list[Variant]) -> None:
 
 
 def _scatter(axes: Axes, found: Findings, what: str) -> None:
-    points = [(variant, found.similarity(variant, what)) for variant in found.study.variants]
-    for variant, x in points:
-        if x is not None:
-            scores = found.scores(variant)
-            axes.errorbar(
-                x, mean(scores), [[mean(scores) - min(scores)], [max(scores) - mean(scores)]],
-                fmt="o", color=COLORS[variant.kind], capsize=2, elinewidth=1,
-            )  # fmt: skip
-            short = variant.label.partition(" (CLIP")[0]
-            axes.annotate(short, (x, mean(scores)), (5, 4), textcoords="offset points", fontsize=8)
+    ranked = [variant for variant in found.ranked() if found.similarity(variant, what) is not None]
+    for place, variant in enumerate(ranked):
+        x, scores = found.similarity(variant, what), found.scores(variant)
+        middle = mean(scores)
+        whiskers = [[middle - min(scores)], [max(scores) - middle]]
+        axes.errorbar(x, middle, whiskers, fmt="o", color=COLORS[variant.kind], capsize=2, elinewidth=1)
+        # Neighbours in score on different sides, so that fewer labels meet.
+        side, align = ((6, 3), "left") if place % 2 else ((-6, 3), "right")
+        short = variant.label.partition(" (CLIP")[0]
+        axes.annotate(short, (x, middle), side, textcoords="offset points", fontsize=8, ha=align)
     axes.set(xlabel=TITLES[what])
-    axes.margins(x=0.14, y=0.08)
+    axes.margins(x=0.22, y=0.08)
     _plain(axes, "both")
 
 
 def _sweep(axes: Axes, found: Findings, sweep: Sweep, runs: list[Result], base: float | None) -> None:
     variant = found.study.variant(sweep.variant)
     points = [score(run["metrics"], found.study.rank_by) for run in runs]
-    axes.plot(sweep.values, points, "o-", color=COLORS[variant.kind], label=variant.label)
+    axes.plot(sweep.values, points, "o-", color=COLORS[variant.kind])
     if base is not None:
         axes.axhline(base, color=COLORS["baseline"], ls="--", label="baseline")
-    used = own_value(found.study, found.chosen, sweep)
-    if used is not None:
-        axes.axvline(used, color="black", lw=1, ls=":", label="own weight")
+    own = own_value(found.study, found.chosen, sweep)
+    if own is not None:
+        axes.axvline(own, color="black", lw=1, ls=":", label="the variant's own")
     if min(sweep.values) > 0:
         axes.set_xscale("log")
-    axes.set(title=variant.label, xlabel=name(sweep.key))
+    axes.set_xticks(sweep.values, [f"{one:g}" for one in sweep.values])
+    axes.set_xticks([], minor=True)
+    axes.set(title=variant.label, xlabel=sweep.key)
     axes.legend(frameon=False, fontsize=8)
     _plain(axes, "both")
+
+
+def _score_label(found: Findings) -> str:
+    return f"mean of {len(found.study.rank_by)} metrics, percent"
+
+
+def _legend(figure: Figure, found: Findings) -> None:
+    kinds = [kind for kind in COLORS if any(variant.kind == kind for variant in found.study.variants)]
+    handles = [Line2D([], [], marker="o", ls="", color=COLORS[kind], label=kind) for kind in kinds]
+    figure.legend(handles=handles, frameon=False, fontsize=9, ncols=len(kinds), loc="outside lower center")
 
 
 def _zoom(axes: Axes, values: list[float]) -> None:
