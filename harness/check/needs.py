@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import open_clip
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 from harness.config import ModelConfig, Recipe
@@ -106,9 +106,7 @@ def _downloaded(url: str) -> Path:
 
 
 def _caches() -> str:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return f"{HF_HUB_CACHE}, {Path('~/.cache/clip').expanduser()}"
+    return f"{constants.HF_HUB_CACHE}, {Path('~/.cache/clip').expanduser()}"
 
 
 def _sets(recipe: Recipe) -> list[Need]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import open_clip
 import torch
 
-from harness.config import EvalSet, ModelConfig, Recipe
+from harness.config import EvalSet, Recipe
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.export import export_model
@@ -105,11 +105,6 @@ def try_out(recipe: Recipe, teachers: Sequence[LoadedModel], out: Path) -> tuple
         metrics=metrics,
     )
     return trial, student
-
-
-def random_weights(config: ModelConfig) -> ModelConfig:
-    """The model without its weights; a folder, which brings its own, stays as it is."""
-    return config.model_copy(update={"pretrained": None})
 
 
 def _check_learnt(trainer: Trainer, before: dict[str, torch.Tensor]) -> None:
