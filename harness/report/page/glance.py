@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.report.page.blocks import Cell, Section, Table
 from harness.report.page.records import RunRecord
-from harness.report.page.scores import Scores, headline, metric_label
+from harness.report.page.scores import Scores, headline, is_number, metric_label
 from harness.report.page.words import NONE, duration, millions, percent, whole
 
 
@@ -47,6 +47,14 @@ def _score_row(name: str, metric: str, runs: Sequence[RunRecord], scores: Mappin
     known = [value for value in values if value is not None]
     best = max(known) if len(known) > 1 else None
     return [f"{name} {metric_label(metric)}", *(Cell(percent(v), best=v is not None and v == best) for v in values)]
+
+
+def _best(run: RunRecord) -> str:
+    if not run.best:
+        return NONE
+    value = run.best.get("value")
+    shown = percent(value) if is_number(value) else NONE
+    return f"{run.best.get('step')}: {run.best.get('set')} {metric_label(str(run.best.get('metric')))} {shown}"
 
 
 def _teachers(settings: Mapping[str, Any]) -> str:

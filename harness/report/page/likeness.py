@@ -34,10 +34,12 @@ def likeness(runs: Sequence[RunRecord], found: Evidence | None, compared: Sequen
         )
     if found is None:
         return Section("likeness", _TITLE, [Note("No histogram: the models were not loaded (--quick).", "missing")])
-    blocks: list[Block] = [Note(text, "missing") for text in found.missing.get("likeness", [])]
+    blocks: list[Block] = [
+        Note(text, "missing") for part in ("teacher", "likeness") for text in found.missing.get(part, [])
+    ]
     if not compared or found.pairs is None:
-        why = "a student, its teacher and a retrieval set were not there together; the reasons stand with the examples"
-        return Section("likeness", _TITLE, [*blocks, Note(f"No histogram: {why}.", "missing")])
+        why = "No histogram: a student, its teacher and a retrieval set were not there together."
+        return Section("likeness", _TITLE, [*blocks, Note(why, "missing")])
     labels = _labels(compared)
     drawn = [(label, one) for label, one in labels if one.cosines]
     if drawn:

@@ -36,6 +36,7 @@ class RunRecord:
         summary: summary.json; empty while the run is unfinished.
         results: of evaluations, also by `clipkd eval` later.
         efficiency: efficiency.json; empty where it was not measured.
+        best: the best step that eval.every measured, with set, metric and value; empty where none is kept.
         bad_samples: what was skipped, all processes together.
         nonfinite: steps whose loss or gradient was not finite.
         broken: how many lines of which file are no JSON.
@@ -54,6 +55,7 @@ class RunRecord:
     summary: dict[str, Any] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
     efficiency: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
     bad_samples: list[dict[str, Any]] = field(default_factory=list)
     nonfinite: list[dict[str, Any]] = field(default_factory=list)
     broken: dict[str, int] = field(default_factory=dict)
@@ -124,6 +126,7 @@ def read_run(folder: Path, label: str, slot: int = 0) -> RunRecord:
         summary=read_object(folder / DONE, problems),
         results=read_results(folder / "eval", problems),
         efficiency=read_object(folder / "efficiency.json", problems),
+        best=read_object(folder / "checkpoints" / "best.json", problems),
         bad_samples=bad.objects,
         nonfinite=nonfinite.objects,
         broken={name: count for name, count in broken.items() if count},

@@ -23,7 +23,7 @@ class Result:
 def read_results(folder: Path, problems: list[str]) -> list[Result]:
     """The result files under a folder; a file that is none is said in ``problems``."""
     found = []
-    for path in sorted(folder.rglob("*.json")) if folder.is_dir() else []:
+    for path in _visible(folder):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             given = content["metrics"].items()
@@ -32,3 +32,9 @@ def read_results(folder: Path, problems: list[str]) -> list[Result]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             problems.append(f"{path.relative_to(folder.parent)} is no result file of clip_benchmark and is left out.")
     return found
+
+
+def _visible(folder: Path) -> list[Path]:
+    """JSON files, but for those in hidden folders, where `clipkd eval` keeps what is its own."""
+    paths = sorted(folder.rglob("*.json")) if folder.is_dir() else []
+    return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]

@@ -9,17 +9,17 @@ from harness.report.page.records import RunRecord
 from harness.report.result import METRICS
 
 Scores = dict[str, dict[str, float]]
+_TEACHER = " (teacher)"  # how `clipkd eval --with-teacher` tells a teacher from a student of that name
 
 
 def student_scores(run: RunRecord) -> Scores:
     """What the student was measured at when training ended, and by `clipkd eval` since; else the last time before."""
     names = {run.summary.get("model"), run.folder.resolve().name, run.settings.get("name")}
-    scores: Scores = {}
+    scores = {name: dict(values) for name, values in numbers(run.summary.get("metrics")).items()}
     for result in run.results:
         if result.model in names:
-            scores.setdefault(result.name, {}).update(result.metrics)
-    for name, values in numbers(run.summary.get("metrics")).items():
-        scores.setdefault(name, {}).update(values)
+            mine = scores.setdefault(result.name, {})
+            mine.update({metric: value for metric, value in result.metrics.items() if metric not in mine})
     return scores or (numbers(run.evaluations[-1]["eval"]) if run.evaluations else {})
 
 
@@ -27,7 +27,7 @@ def filed_scores(run: RunRecord, model: str) -> Scores:
     """What result files in the run's folder say of another model, such as its teacher."""
     scores: Scores = {}
     for result in run.results:
-        if result.model == model:
+        if result.model.removesuffix(_TEACHER) == model:
             scores.setdefault(result.name, {}).update(result.metrics)
     return scores
 

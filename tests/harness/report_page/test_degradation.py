@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from harness.cli.app import app
 from tests.harness import tiny
 from tests.harness.report_page.folders import recipe, write_run
 from tests.harness.report_page.making import make
@@ -104,3 +107,12 @@ def test_a_folder_without_export_and_sets_that_are_elsewhere(tmp_path: Path) -> 
     assert "No zeroshot set of the recipes is on this machine." in page.missing
     assert "holds no finished run: its folder" in page.missing
     assert page.table("Percent on held-out sets")[1] == ["zeroshot top-1", "41.0"]
+
+
+def test_the_command_says_what_it_wrote_and_refuses_what_is_no_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    done = CliRunner().invoke(app, ["report", str(run), "--quick"])
+    assert done.exit_code == 0, done.output
+    assert f"{run / 'report' / 'report.html'}" in done.output and "made in" in done.output
+    refused = CliRunner().invoke(app, ["report", str(tmp_path), "--quick"])
+    assert refused.exit_code == 2 and "is no run: there is no recipe.yaml in it" in refused.output

@@ -162,12 +162,16 @@ def test_the_teacher_beside_the_student_from_result_files(tmp_path: Path) -> Non
     run = write_run(tmp_path / "run", recipe(**tiny.DISTILL))
     (run / "eval").mkdir()
     metrics = {"acc1": 0.5, "acc5": 0.9, "mean_per_class_recall": 0.5}
-    result = {"dataset": "wds/zeroshot", "model": "test-tiny-teacher", "task": "zeroshot_classification"}
+    result = {"dataset": "wds/zeroshot", "model": "test-tiny-teacher (teacher)", "task": "zeroshot_classification"}
     (run / "eval" / "teacher.json").write_text(json.dumps({**result, "metrics": metrics}))
+    # What `clipkd eval` keeps for itself beside its results is none of them.
+    (run / "eval" / ".fingerprints").mkdir()
+    (run / "eval" / ".fingerprints" / "teacher.json").write_text('{"weights": "abc"}')
     page = Page(quick(tmp_path, run)[0])
     header, *rows = page.table("Percent on held-out sets")
     assert header[1:] == ["teacher test-tiny-teacher", "run"]
     assert rows[0] == ["zeroshot top-1", "50.0", "41.0"]
+    assert not [text for kind, text in page.notes if kind == "warning"]
     assert page.table("Student minus teacher")[1:] == [["zeroshot top-1", "\u22129.0 (82 %)"]]
 
 
@@ -188,6 +192,9 @@ def test_speed_of_efficiency_json_and_accuracy_against_it(tmp_path: Path) -> Non
 
 def test_what_happened_on_the_way_is_told(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
+    (run / "checkpoints").mkdir()
+    best = {"step": 20, "set": "zeroshot", "metric": "top1", "value": 42.0}
+    (run / "checkpoints" / "best.json").write_text(json.dumps(best))
     about = json.loads((run / "run.json").read_text())
     about["resumed"] = [
         {"after_step": 20, "date": "2026-11-20T12:34:00+00:00", "device": "another", "command": COMMAND}
@@ -199,6 +206,7 @@ def test_what_happened_on_the_way_is_told(tmp_path: Path) -> None:
     (run / "nonfinite.jsonl").write_text(json.dumps({"step": 7, "values": {}, "keys": []}) + "\n")
     page = Page(quick(tmp_path, run)[0])
     rows = {row[0]: row[1:] for row in page.table("What happened on the way.")}
+    assert ["best step kept", "20: zeroshot top-1 42.0"] in page.table("Accuracy in percent")
     assert rows["resumed"] == ["1 time"] and rows["skipped samples"] == ["2 broken image"]
     assert page.table("run went on from a checkpoint.")[1][:3] == ["20", "2026-11-20 12:34", "another"]
     assert ["broken image", "b.jpg", "00000.tar", "cut short"] in page.table("Samples that run skipped")

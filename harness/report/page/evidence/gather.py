@@ -21,6 +21,7 @@ from harness.report.page.evidence.found import Evidence, ModelLook, teacher_key
 from harness.report.page.evidence.pairs import read_pairs
 from harness.report.page.evidence.sets import prepared, sets_here
 from harness.report.page.records import RunRecord
+from harness.report.page.scores import filed_scores
 
 
 @dataclass
@@ -109,7 +110,10 @@ class Gatherer:
         look.efficiency = measure(loaded, device=self.device)
         self.found.teachers[teacher_key(config)] = look
         items = {item.path: item for run in learners for item in self.sets.get(run.label, [])}
+        filed = {name for run in learners for name in filed_scores(run, loaded.name)}
         for item in items.values():
+            if item.name in filed:
+                continue  # `clipkd eval --with-teacher` has measured it
             with self._noting("teacher"):
                 look.metrics |= self._measured(loaded, item)
 
