@@ -45,12 +45,13 @@ def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.de
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the run folder {out} cannot be made: {error.strerror}; choose another --out") from error
-    write_text(out / "recipe.yaml", dump_recipe(recipe))
     for leftover in ("checkpoints", "export", "eval", "heartbeats"):
         shutil.rmtree(out / leftover, ignore_errors=True)
     for pattern in ("bad_samples*.jsonl", "nonfinite*.jsonl"):
         for leftover in out.glob(pattern):
             leftover.unlink()
+    # Not before the old checkpoints are gone: killed in between, the new recipe would go on from them.
+    write_text(out / "recipe.yaml", dump_recipe(recipe))
     write_json(out / "run.json", {**environment(device), "command": command or command_line(), "seed": recipe.seed})
 
 

@@ -3,9 +3,12 @@
 Its state matters for shards only. It needs torch's private parts: 0.11 was tried with torch 2.6 and 2.15.
 """
 
+import os
 import signal
+import time
 import warnings
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -15,6 +18,10 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from harness.data.chunks import Chunk
 from harness.data.seeds import derive
 from harness.errors import UserError
+
+# Seconds within which several SIGTERMs are one wish to stop, and those that a worker then has left; torchrun gives 30.
+_ONE_STOP = 5.0
+_LAST_WORK = 60
 
 
 class Chunks(Iterator[Chunk]):
@@ -48,7 +55,7 @@ class Chunks(Iterator[Chunk]):
                 sampler=requests,
                 num_workers=workers,
                 pin_memory=pin_memory,
-                worker_init_fn=_outlive_one_signal,
+                worker_init_fn=_outlive_a_stop,
                 # Without a generator of its own it would draw from torch's global one.
                 generator=torch.Generator().manual_seed(derive(seed, "workers")),
             )
@@ -77,14 +84,28 @@ class Chunks(Iterator[Chunk]):
         self._chunks = self._loader = None
 
 
-def _outlive_one_signal(_worker: int) -> None:
-    """Go on after the first SIGTERM, and after every SIGINT.
+def _outlive_a_stop(_worker: int) -> None:
+    """Go on after a SIGTERM and those that come with it, and after every SIGINT.
 
-    A scheduler or a terminal sends them to all processes of a run; the training process, which then saves, needs its
-    data until it stops its workers itself, by another SIGTERM if they take their time.
+    A scheduler or a terminal sends them to all processes of a run, and torchrun hands its own on to them once more; the
+    training process, which then saves, needs its data until it stops its workers itself, by another SIGTERM if they
+    take their time.
     """
+    first = None
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if first is None:
+            first = now
+        elif now - first < _ONE_STOP:
+            signal.alarm(_LAST_WORK)  # whatever it was: nobody has to wait for this process for ever
+        else:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.signal(signal.SIGTERM, note)
 
 
 def lost_worker(error: Exception) -> UserError | None:

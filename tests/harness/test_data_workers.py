@@ -91,17 +91,43 @@ def test_workers_end_with_the_loader(tmp_path, source):
     until_gone(children() - before)
 
 
-def test_workers_outlive_the_signal_that_stops_a_run(tmp_path):
+def test_workers_outlive_the_signals_that_stop_a_run(tmp_path):
+    """SLURM sends SIGTERM to every process of a job step, and torchrun hands the one that it got on to them as well."""
     before = children()
     loader = load(write_shards(tmp_path, 40, per_shard=10), workers=2)
     take(loader, 1)
     workers = children() - before
-    for worker in workers:
-        os.kill(worker, signal.SIGTERM)
-        os.kill(worker, signal.SIGINT)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        for worker in workers:
+            os.kill(worker, number)
+        time.sleep(0.2)  # two at once would be one
     assert set(take(loader, 19)) == set(range(40)) and workers <= children()
     loader.close()
     until_gone(workers)
+
+
+TOLD = """
+import time
+from harness.data import dataloader
+
+dataloader._ONE_STOP = 0.1
+dataloader._outlive_a_stop(0)
+print("ready", flush=True)
+for _ in range(600):
+    time.sleep(0.1)
+"""
+
+
+def test_a_worker_that_is_told_again_later_ends():
+    """As it is when it has not ended by itself seconds after its loader was closed."""
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen([sys.executable, "-c", TOLD], stdout=subprocess.PIPE, cwd=root) as worker:
+        assert worker.stdout is not None and worker.stdout.readline() == b"ready\n"
+        worker.terminate()
+        time.sleep(0.5)
+        assert worker.poll() is None
+        worker.terminate()
+        assert worker.wait(20) == -signal.SIGTERM
 
 
 def test_a_failure_in_a_worker_is_one_sentence(tmp_path):
