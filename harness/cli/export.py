@@ -13,10 +13,19 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier export there is replaced.")],
     half: Annotated[bool, typer.Option(help="Store matrices in float16: half the size.")] = False,
     pretrained: Annotated[str | None, typer.Option(help="Weights of an open_clip model: a tag or a file.")] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a run, finished or not: the step that eval.best keeps.")
+    ] = False,
 ) -> None:
     """Write a model as a folder that stock open_clip loads with local-dir:FOLDER."""
     from harness.export import export_model
     from harness.models import load_trained
 
-    export_model(load_trained(model, pretrained), out, half=half)
+    if best:
+        from harness.train.best import load_best
+
+        loaded = load_best(Path(model.removeprefix("run:")))
+    else:
+        loaded = load_trained(model, pretrained)
+    export_model(loaded, out, half=half)
     typer.echo(f"open_clip.create_model_and_transforms('local-dir:{out}') loads it")

@@ -48,6 +48,7 @@ def plot(curves: Mapping[str, Records], models: Sequence[Model], out: Path, titl
 
 def _draw_losses(axes: Axes, label: str, records: Records) -> None:
     """Each weighted term, and their sum where there is more than one."""
+    records = [record for record in records if "eval" not in record]  # those of evaluations on the way hold no loss
     terms = [key for key in (records[-1] if records else {}) if key.endswith("_loss")]
     spare = iter(OTHER_COLORS)
     steps = [record["step"] for record in records]

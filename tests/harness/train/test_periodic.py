@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from harness.checkpoint import list_checkpoints
+from harness.cli import export
 from harness.config import EvalSet, Recipe
 from harness.errors import Terminated, UserError
 from harness.evaluate import evaluate, kept
@@ -16,7 +17,6 @@ from harness.metrics import read_metrics
 from harness.models import load_model
 from harness.train import periodic, train
 from harness.train import trainer as trainer_module
-from harness.train.best import load_best
 from harness.train.parallel import can_shard
 from tests.harness import tiny
 from tests.harness.train.forks import carry_out
@@ -146,7 +146,11 @@ def test_the_best_step_is_kept_through_pruning_and_resumption(tmp_path, scores, 
     scores(20.0, 25.0, 29.0)
     summary = train(made, tmp_path / "run", command="test", resume=True)
     assert summary["best"] == best
-    assert_equal(dict(load_best(tmp_path / "run").model.state_dict()), weights["state_dict"], "best.pt")
+    export.export(str(tmp_path / "run"), tmp_path / "best", best=True)
+    exported = load_model(str(tmp_path / "best"))
+    assert all(torch.equal(value, weights["state_dict"][name]) for name, value in exported.model.state_dict().items())
+    with pytest.raises(UserError, match=r"other.*best\.pt is not there; a run keeps its best step where"):
+        export.export(str(tmp_path / "other"), tmp_path / "best", best=True)
     scores(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     assert train(made, tmp_path / "again", command="test")["best"]["step"] == 6
 
