@@ -12,9 +12,15 @@ import torch
 
 from harness.errors import UserError
 
-# Where numpy 1 and numpy 2 keep what they pickle scalars and arrays with.
-_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-_ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+# What numpy 1 and numpy 2 pickle their scalars and arrays with.
+_NUMPY = (
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.ndarray",
+    "numpy.dtype",
+)
 
 
 class _Inert:
@@ -30,20 +36,13 @@ class _Inert:
         pass
 
 
-class _InertArray(_Inert):
-    pass
+def _stand_in(path: str) -> type[_Inert]:
+    """A class that torch takes for numpy's: it goes by module and name, in every version."""
+    module, _, name = path.rpartition(".")
+    return type(name, (_Inert,), {"__module__": module})
 
 
-class _InertType(_Inert):
-    pass
-
-
-_STAND_INS = [
-    *((_Inert, name) for name in _SCALARS),
-    *((_InertArray, name) for name in _ARRAYS),
-    (_InertArray, "numpy.ndarray"),
-    (_InertType, "numpy.dtype"),
-]
+_STAND_INS = [_stand_in(path) for path in _NUMPY]
 
 
 def reading_numpy() -> AbstractContextManager[None]:
@@ -67,8 +66,7 @@ def refusal(path: Path, error: pickle.UnpicklingError) -> UserError:
 def _forbidden(path: Path, message: str) -> list[str]:
     """What the file names and must not, as torch tells it: the whole list for its zip format, else the first one."""
     if zipfile.is_zipfile(path):
-        allowed = {name for _, name in _STAND_INS}
-        return sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - allowed)
+        return sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - set(_NUMPY))
     return re.findall(r"GLOBAL ([\w.]+)", message)[:1]
 
 
