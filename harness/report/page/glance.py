@@ -26,6 +26,8 @@ def glance(runs: Sequence[RunRecord], scores: Mapping[str, Scores]) -> Section:
         ["training time", *(duration(run.summary.get("seconds") or _last(run, "seconds")) for run in runs)],
         ["images/s", *(whole(run.summary.get("images_per_second") or _last(run, "images_per_second")) for run in runs)],
     ]
+    if any(run.best for run in runs):
+        rows.append(["best step kept", *(_best(run) for run in runs)])
     table = Table(
         "Accuracy in percent on held-out sets; parameters in millions.", ["", *_labels(runs)], rows, wrap=True
     )
