@@ -13,6 +13,7 @@ from harness.config import EvalConfig, EvalSet, ModelConfig, Recipe
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.files import read_json, write_json
+from harness.metrics import read_metrics
 from harness.models import LoadedModel, create_model, load_model, pick_device
 from harness.similarity import Features, alignment, cosines, embed, loss_projection, read_pairs
 from harness.study.key import run_inputs, set_key
@@ -85,7 +86,13 @@ def work(job: Job, tick: Callable[[], None]) -> dict[str, Any]:
         with log.open("a", encoding="utf-8", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
             write_json(file, _measured(job))
     tick()
-    return read_json(file)
+    return {**read_json(file), "losses": _last_losses(job.folder)}
+
+
+def _last_losses(folder: Path) -> dict[str, float]:
+    """The weighted terms at the end of the training, the mean of its last interval."""
+    last = read_metrics(folder / "metrics.jsonl")[-1]
+    return {key: value for key, value in last.items() if key.endswith("_loss")}
 
 
 def _measured(job: Job) -> dict[str, Any]:
