@@ -55,9 +55,9 @@ def build(source: str, pretrained: str | None, config: dict[str, Any], view: dic
         reason = " ".join(str(error).split())[:600]
         words = f" with weights {weights.tag!r}" if weights.tag else ""
         raise UserError(f"open_clip could not make model {source!r}{words}: {reason}") from error
-    settle(parts[0], config, fresh=fresh)
     if weights.file is not None:
         load_into(parts[0], weights.file, source)
+    settle(parts[0], config, fresh=fresh)
     return parts
 
 
