@@ -32,7 +32,8 @@ def find_folder(spec: str) -> Path | None:
     Raises:
         UserError: for a run that has no export.
     """
-    kind, _, rest = spec.partition(":")
+    kind, colon, rest = spec.partition(":")
+    kind = kind if colon else ""  # a folder may be called run
     if kind == "shipped":
         return shipped("models", rest)
     if kind not in ("run", "local-dir"):

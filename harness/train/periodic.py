@@ -6,11 +6,13 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
 
+from harness.config import EvalSet
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.evaluate.find import find_for_recipe
@@ -44,11 +46,16 @@ class Periodic:
     def __init__(self, trainer: Trainer) -> None:
         self._trainer, self._config = trainer, trainer.recipe.eval
         self._plain: LoadedModel | None = None
-        is_active = self._config.every is not None and trainer.processes.is_main
-        found = find_for_recipe(self._config) if is_active else None
+
+    @cached_property
+    def _sets(self) -> list[EvalSet]:
+        # Found when they are needed: whoever takes steps without measuring, as the benchmark does, needs none.
         during = self._config.during
-        self._sets = [item for item in found.sets if not during or item.name in during] if found else []
-        self._best = Best(trainer.out / "checkpoints", trainer.recipe) if found and self._config.best else None
+        return [item for item in find_for_recipe(self._config).sets if not during or item.name in during]
+
+    @cached_property
+    def _best(self) -> Best | None:
+        return Best(self._trainer.out / "checkpoints", self._trainer.recipe) if self._config.best else None
 
     def is_due(self, step: int) -> bool:
         """Whether the student is measured after this step."""

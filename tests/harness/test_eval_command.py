@@ -156,7 +156,10 @@ def test_a_suite_file_names_sets_of_its_own_and_shipped_ones(clipkd, data, tmp_p
         ("sets: [paper/imagenet2]", "paper has no set 'imagenet2'; it has imagenet1k"),
         ("sets: [other/x]", "other/x is no set of a shipped suite"),
         ("sets: [{name: a, kind: retrieval}]", "sets[0] a needs path or native"),
-        ("sets: [{name: a, kind: retrieval, path: b, pth: c}]", "sets[0].pth is no key of a suite; a set has the keys name, kind, path"),
+        (
+            "sets: [{name: a, kind: retrieval, path: b, pth: c}]",
+            "sets[0].pth is no key of a suite; a set has the keys name, kind, path",
+        ),
         ("sets: [{name: a, kind: zeroshot, path: b, protocol: one-caption}]", "protocol one-caption"),
         ("sets: [paper/imagenetv2, paper/imagenetv2]", "two sets named imagenetv2"),
         ("sets: [", "not valid YAML"),
@@ -197,3 +200,9 @@ def test_two_models_of_one_name_are_told_apart(clipkd, data, tmp_path):
     out = clipkd("eval", first, second, "--suite", "quick", "--data", data, "--json")[1]
     found = json.loads(out)["metrics"]
     assert list(found) == [str(first), str(second)] and len(list((tmp_path / "eval").glob("*.json"))) == 4
+
+
+def test_a_run_folder_may_be_called_run(clipkd, data, tmp_path):
+    run_folder(tmp_path / "run")
+    code, out, _ = clipkd("eval", "run", "--suite", "quick", "--data", data, "--json")
+    assert code == 0 and list(json.loads(out)["metrics"]) == ["run"]
