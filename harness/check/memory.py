@@ -80,24 +80,23 @@ def _kept_for_backward(student: LoadedModel, half: bool) -> tuple[float, float]:
 def _bytes_kept(student: LoadedModel, count: int, half: bool) -> int:
     model = student.model.train()
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, Tensor] = {}
+    kept: dict[int, torch.UntypedStorage] = {}
 
-    def note(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage().data_ptr() not in weights:
-            kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no address is used twice
-        return tensor
+    def note(tensor: Tensor) -> None:
+        """Nothing is packed, as there is no backward; a tensor packed as itself would hold its own graph for ever."""
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage  # held, so that no address is used twice
 
     images = torch.zeros(count, 3, student.image_size, student.image_size)
     tokens = student.tokenizer(["a photo of a cat"] * count)
     with (
-        torch.autograd.graph.saved_tensors_hooks(note, _same),
+        torch.autograd.graph.saved_tensors_hooks(note, _never),
         torch.autocast("cpu", torch.bfloat16, enabled=half),
     ):
-        outputs = model(images, tokens)
-    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    del outputs
-    return size
+        model(images, tokens)
+    return sum(storage.nbytes() for storage in kept.values())
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
+def _never(packed: None) -> Tensor:
+    raise AssertionError("nothing is sent back through a forward that was only measured")

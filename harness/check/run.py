@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ def check(
             outcome.error = str(error)
         except Exception as error:  # a bug shows in one recipe, and the others are still worth knowing
             outcome.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        gc.collect()  # a trainer is part of cycles, and its weights would stay beside the next one's
         outcome.seconds = round(time.monotonic() - start, 1)
         outcomes.append(outcome)
         tell(outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -139,6 +140,12 @@ def test_activations_are_those_that_autograd_keeps():
     width, tokens, layers = 16, 16 + 1, 1
     least = 64 * tokens * width * layers * 4 * 8  # a block keeps at least: input, q, k, v, output, mlp's four widths
     assert estimate(tiny.recipe(train={"batch_size": 64}), student, [], 0, 1).activations > least
+
+
+def test_nothing_of_a_recipe_stays_in_memory_once_it_is_checked():
+    check([("a", distilled)])
+    gc.collect()
+    assert not [p for p in gc.get_objects() if type(p) is torch.nn.Parameter and p.shape == (49408, 16)]
 
 
 def test_what_is_there_and_what_is_missing(tmp_path, monkeypatch):
