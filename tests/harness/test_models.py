@@ -156,5 +156,5 @@ def test_a_sound_model_passes_and_keeps_its_mode(model):
 
 
 def test_a_missing_checkpoint_is_said():
-    with pytest.raises(UserError, match="weights 'nowhere.pt' of RN50: there is no such file"):
+    with pytest.raises(UserError, match=r"weights 'nowhere\.pt' of RN50: there is no such file"):
         load_model("RN50", pretrained="nowhere.pt")
