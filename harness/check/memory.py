@@ -17,7 +17,9 @@ BYTES_FROZEN = 4
 
 @dataclass
 class Memory:
-    """An estimate in bytes for one process; left out: what a teacher's forward takes in passing, CUDA's own, slack.
+    """An estimate in bytes for one process.
+
+    Left out: what a teacher's forward takes in passing, MFD's look at masked images, CUDA's own, slack.
 
     Attributes:
         trained: student and the loss's parameters: weights, gradients, AdamW's two states, float32.

@@ -49,7 +49,7 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
         console.print(
             f"GiB: an estimate for each of {processes} processes: float32 weights, gradients and AdamW states, the "
             "teachers' weights, and activations measured on one and two pairs and scaled to the real batch; without a "
-            "teacher's passing activations and CUDA's own.",
+            "teacher's passing activations, MFD's masked images, and CUDA's own.",
             highlight=False,
         )
     console.print(f"{passed} of {len(outcomes)} recipes passed in {seconds / 60:.1f} minutes", highlight=False)
