@@ -231,7 +231,7 @@ eval:
         ("every=0", "eval.every must be greater than or equal to 1"),
         ("sets=[]", "eval.every has nothing to measure: give eval.sets or eval.suite"),
         ("during=[shapes, pears]", "eval.during names pears, which is none of eval.sets: shapes, pairs"),
-        ("best=top1", "eval.best must be SET/METRIC with a metric of top1, top5, mean_recall, i2t_r1"),
+        ("best=top1", "eval.best must be SET/METRIC with a metric of top1, top5, mean_recall, map, i2t_r1"),
         ("best=shapes/accuracy", "eval.best must be SET/METRIC with a metric of top1"),
         ("best=shape/top1", "eval.best names shape, which is none of eval.sets: shapes, pairs"),
         ("best=pairs/top1", "eval.best must be a metric of retrieval sets: i2t_r1"),
