@@ -2,7 +2,7 @@
 # make test         the whole test suite
 # make study        the paper's methods on the quickstart's data: an hour on two free cores
 # make bench        time and memory of every loss under pytest-benchmark; sizes by ARGS="--bench-batch 1024"
-# make check-recipes  every recipe at full model size: two steps, export, evaluation (under 16 GiB, no network)
+# make check-recipes  every recipe at full model size: two steps, export, evaluation (8 GiB, 6 CPU-minutes, no network)
 # make lint         ruff: rules and formatting
 # make env          the environment alone
 # make clean        remove the environment and what tools cached; data/ and runs/ stay
