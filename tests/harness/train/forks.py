@@ -7,6 +7,7 @@ another, their exit codes written to ``codes.json``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -169,9 +170,12 @@ def _announce_steps(pipe: int) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    # Below those that the system hands out by itself: gloo of another test listens on one of these at any moment.
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as taken:
+            taken.bind(("127.0.0.1", port))
+            return port
 
 
 if __name__ == "__main__":
