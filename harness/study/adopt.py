@@ -45,7 +45,10 @@ def own_value(study: Study, chosen: dict[str, dict[str, Any]], sweep: Sweep) -> 
 
 
 def _row(variant: Variant, sweep: Sweep, value: float) -> Variant:
-    what = "weight" if sweep.key.startswith("loss.weights.") else sweep.key.rpartition(".")[2]
+    leaf = sweep.key.rpartition(".")[2]
+    is_weight = sweep.key.startswith("loss.weights.")
+    # Of a combination's weights it has to be said which.
+    what = leaf if not is_weight else leaf.upper() if variant.kind == "combination" else "weight"
     update = {
         "name": f"{variant.name}-{value:g}".replace("+", ""),
         "label": f"{variant.label}, {what} {value:g}",

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from harness.study.adopt import own_value
 from harness.study.config import Sweep, Variant
 from harness.study.reading import tuned_score
-from harness.study.results import Findings, Result
+from harness.study.results import Findings
 from harness.study.score import score
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
@@ -85,8 +85,12 @@ def sweeps(found: Findings) -> Figure:
     figure = _figure(3.7 * columns, 3.3 * lines + 0.4)
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
     base = tuned_score(found, found.study.baseline)
-    for axes, sweep, runs in zip(panels.flat, found.study.sweeps, found.sweeps, strict=False):
-        _sweep(axes, found, sweep, runs, base)
+    scores = [[score(run["metrics"], found.study.rank_by) for run in runs] for runs in found.sweeps]
+    every = sorted(one for points in scores for one in points)
+    # A collapsed run would flatten all the others' curves: it is drawn at the edge, its number beside it.
+    floor = max(every[0], every[len(every) // 2] - 12) - 1
+    for axes, sweep, points in zip(panels.flat, found.study.sweeps, scores, strict=False):
+        _sweep(axes, found, sweep, points, base, floor)
     for axes in panels.flat[count:]:
         axes.set_visible(False)
     for axes in panels[:, 0]:
@@ -108,24 +112,52 @@ def _published(axes: Axes, order: list[Variant]) -> None:
 
 def _scatter(axes: Axes, found: Findings, what: str) -> None:
     ranked = [variant for variant in found.ranked() if found.similarity(variant, what) is not None]
-    for place, variant in enumerate(ranked):
-        x, scores = found.similarity(variant, what), found.scores(variant)
-        middle = mean(scores)
-        whiskers = [[middle - min(scores)], [max(scores) - middle]]
-        axes.errorbar(x, middle, whiskers, fmt="o", color=COLORS[variant.kind], capsize=2, elinewidth=1)
-        # Neighbours in score on different sides, so that fewer labels meet.
-        side, align = ((6, 3), "left") if place % 2 else ((-6, 3), "right")
-        short = variant.label.partition(" (CLIP")[0]
-        axes.annotate(short, (x, middle), side, textcoords="offset points", fontsize=8, ha=align)
+    points = [(found.similarity(variant, what), mean(found.scores(variant))) for variant in ranked]
+    for variant, (x, y) in zip(ranked, points, strict=True):
+        scores = found.scores(variant)
+        axes.errorbar(
+            x, y, [[y - min(scores)], [max(scores) - y]], fmt="o", color=COLORS[variant.kind], capsize=2, elinewidth=1
+        )
     axes.set(xlabel=TITLES[what])
-    axes.margins(x=0.22, y=0.08)
+    axes.margins(x=0.3, y=0.08)
     _plain(axes, "both")
+    label(axes, points, [variant.label.partition(" (CLIP")[0] for variant in ranked])
 
 
-def _sweep(axes: Axes, found: Findings, sweep: Sweep, runs: list[Result], base: float | None) -> None:
+def label(axes: Axes, points: list[tuple[float, float]], texts: list[str]) -> None:
+    """Write a text beside each point, where neither texts nor points are in the way if there is such a place."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    unit_x, unit_y = (right - left) / 100, (high - low) / 100
+    taken = [(x - unit_x, y - unit_y, x + unit_x, y + unit_y) for x, y in points]
+    places = [(side, up) for up in (0, 3, -3, 6, -6, 9, -9, 12, -12, 15, -15) for side in (1, -1)]
+    for (x, y), text in zip(points, texts, strict=True):
+        width, height = 1.75 * len(text) * unit_x, 3 * unit_y
+        boxes = []
+        for side, up in places:
+            start = x + 2 * unit_x if side > 0 else x - 2 * unit_x - width
+            middle = y + up * unit_y
+            boxes.append((start, middle - height / 2, start + width, middle + height / 2))
+        inside = [box for box in boxes if left <= box[0] and box[2] <= right and low <= box[1] and box[3] <= high]
+        free = [box for box in inside if not any(_meet(box, other) for other in taken)]
+        chosen = (free or inside or boxes)[0]
+        taken.append(chosen)
+        end = chosen[0] if chosen[0] > x else chosen[2]
+        axes.plot([x, end], [y, (chosen[1] + chosen[3]) / 2], color="#bbbbbb", lw=0.6, zorder=0)
+        axes.text(chosen[0], (chosen[1] + chosen[3]) / 2, text, fontsize=8, va="center")
+    axes.set(xlim=(left, right), ylim=(low, high))
+
+
+def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _sweep(axes: Axes, found: Findings, sweep: Sweep, points: list[float], base: float | None, floor: float) -> None:
     variant = found.study.variant(sweep.variant)
-    points = [score(run["metrics"], found.study.rank_by) for run in runs]
     axes.plot(sweep.values, points, "o-", color=COLORS[variant.kind])
+    for value, point in zip(sweep.values, points, strict=True):
+        if point < floor:
+            axes.annotate(f"{point:.1f}", (value, floor), (-4, 6), textcoords="offset points", ha="right")
+    axes.set_ylim(bottom=floor)
     if base is not None:
         axes.axhline(base, color=COLORS["baseline"], ls="--", label="baseline")
     own = own_value(found.study, found.chosen, sweep)

@@ -27,6 +27,11 @@ def by_headline(found: Findings) -> dict[str, list[float]]:
     return {variant.name: found.values(variant, found.study.headline) for variant in found.study.variants}
 
 
+def best_methods(found: Findings) -> dict[str, Variant]:
+    """Each method, in the form that its sweep has found best."""
+    return {one.name: found.study.variant(found.better.get(one.name, one.name)) for one in found.study.methods}
+
+
 def _methods(found: Findings) -> str:
     order = compare(found, by_score(found))
     if order is None:
@@ -35,10 +40,10 @@ def _methods(found: Findings) -> str:
     deviation = seed_deviation([found.scores(variant) for variant in found.study.variants])
     noise = "" if deviation is None else f" The standard deviation over seeds is {deviation:.1f} points, pooled."
     return (
-        f"**Order of the methods.** Here, by the mean of {_metrics(found)}: {_chain(order.ours)}. "
-        f"Published: {_chain(order.published)}. "
+        f"**Order of the methods.** Here, by the mean of {_metrics(found)}: {chain(order.ours)}. "
+        f"Published: {chain(order.published)}. "
         f"Rank correlation with the published order {order.spearman:+.2f} (by {name(found.study.headline)} alone "
-        f"{head.spearman:+.2f}: {_chain(head.ours)}).{noise} {_differences(order)}"
+        f"{head.spearman:+.2f}: {chain(head.ours)}).{noise} {_differences(order)}"
     )
 
 
@@ -47,21 +52,20 @@ def _swept_methods(found: Findings) -> str:
     moved = [method for method in found.study.methods if method.name in found.better]
     if not moved:
         return ""
-    best = {
-        method.name: found.study.variant(found.better.get(method.name, method.name)) for method in found.study.methods
-    }
+    best = best_methods(found)
     scores = {name: found.scores(variant) for name, variant in best.items()}
     order = compare(found, scores)
     if order is None:
         return ""
     told = ", ".join(f"{best[method.name].label} {mean(scores[method.name]):.1f}" for method in moved)
     return (
-        f"**With the weights that the sweeps found best on the tuning sets** ({told}): {_chain(order.ours)}; rank "
+        f"**With the weights that the sweeps found best on the tuning sets** ({told}): {chain(order.ours)}; rank "
         f"correlation with the published order {order.spearman:+.2f}. {_differences(order)}"
     )
 
 
-def _chain(methods: list[Variant]) -> str:
+def chain(methods: list[Variant]) -> str:
+    """An order in one line."""
     return " > ".join(method.label for method in methods)
 
 

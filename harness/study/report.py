@@ -1,4 +1,4 @@
-"""A finished study's files: results.json, table.md, reading.md and the figures."""
+"""A finished study's files: results.json, table.md, reading.md, short.md and the figures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from harness.files import write_json, write_text
 from harness.study.figures import draw
 from harness.study.reading import reading
 from harness.study.results import Findings, as_json
+from harness.study.short import short
 from harness.study.table import markdown, terminal
 
 
@@ -19,10 +20,11 @@ def write_report(found: Findings, out: Path, console: Console | None = None) -> 
     write_json(out / "results.json", as_json(found))
     write_text(out / "table.md", f"{markdown(found)}\n{provenance(found)}\n")
     write_text(out / "reading.md", reading(found))
+    write_text(out / "short.md", short(found))
     pictures = draw(found, out)
     console.print(terminal(found))
     console.print(reading(found), markup=False, highlight=False)
-    for path in (out / "results.json", out / "table.md", out / "reading.md", *pictures):
+    for path in (*(out / name for name in ("results.json", "table.md", "reading.md", "short.md")), *pictures):
         console.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 

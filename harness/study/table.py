@@ -28,7 +28,7 @@ def rows(found: Findings, shown: list[str]) -> tuple[list[str], list[list[str]]]
                 *setting,
                 *(spread(found.values(variant, metric)) for metric in shown),
                 spread(found.scores(variant)),
-                _gain(found, variant),
+                gain(found, variant),
                 _number(found.similarity(variant, "cosine")),
                 _number(found.similarity(variant, "alignment")),
                 "" if variant.published is None else f"{variant.published:.2f}",
@@ -71,7 +71,8 @@ def spread(values: list[float]) -> str:
     return text if len(values) == 1 else f"{text} ({min(values):.1f}-{max(values):.1f})"
 
 
-def _gain(found: Findings, variant: Variant) -> str:
+def gain(found: Findings, variant: Variant) -> str:
+    """Distance from the baseline on the same seeds, and on how many of them the variant leads."""
     base = found.study.baseline
     if variant.name == base.name:
         return ""
