@@ -88,9 +88,9 @@ def sweeps(found: Findings) -> Figure:
     scores = [[score(run["metrics"], found.study.rank_by) for run in runs] for runs in found.sweeps]
     every = sorted(one for points in scores for one in points)
     # A collapsed run would flatten all the others' curves: it is drawn at the edge, its number beside it.
-    floor = max(every[0], every[len(every) // 2] - 12) - 1
+    limits = max(every[0], every[len(every) // 2] - 12) - 1, every[-1] + 2
     for axes, sweep, points in zip(panels.flat, found.study.sweeps, scores, strict=False):
-        _sweep(axes, found, sweep, points, base, floor)
+        _sweep(axes, found, sweep, points, base, limits)
     for axes in panels.flat[count:]:
         axes.set_visible(False)
     for axes in panels[:, 0]:
@@ -131,19 +131,20 @@ def label(axes: Axes, points: list[tuple[float, float]], texts: list[str]) -> No
     taken = [(x - unit_x, y - unit_y, x + unit_x, y + unit_y) for x, y in points]
     places = [(side, up) for up in (0, 3, -3, 6, -6, 9, -9, 12, -12, 15, -15) for side in (1, -1)]
     for (x, y), text in zip(points, texts, strict=True):
-        width, height = 1.75 * len(text) * unit_x, 3 * unit_y
+        width, height = 1.4 * len(text) * unit_x, 3 * unit_y
         boxes = []
         for side, up in places:
             start = x + 2 * unit_x if side > 0 else x - 2 * unit_x - width
-            middle = y + up * unit_y
-            boxes.append((start, middle - height / 2, start + width, middle + height / 2))
+            bottom = y + up * unit_y - height / 2
+            boxes.append((start, bottom, start + width, bottom + height))
         inside = [box for box in boxes if left <= box[0] and box[2] <= right and low <= box[1] and box[3] <= high]
         free = [box for box in inside if not any(_meet(box, other) for other in taken)]
         chosen = (free or inside or boxes)[0]
         taken.append(chosen)
-        end = chosen[0] if chosen[0] > x else chosen[2]
-        axes.plot([x, end], [y, (chosen[1] + chosen[3]) / 2], color="#bbbbbb", lw=0.6, zorder=0)
-        axes.text(chosen[0], (chosen[1] + chosen[3]) / 2, text, fontsize=8, va="center")
+        near, align = (chosen[0], "left") if chosen[0] > x else (chosen[2], "right")
+        middle = (chosen[1] + chosen[3]) / 2
+        axes.plot([x, near], [y, middle], color="#bbbbbb", lw=0.6, zorder=0)
+        axes.text(near, middle, text, fontsize=8, va="center", ha=align)
     axes.set(xlim=(left, right), ylim=(low, high))
 
 
@@ -155,9 +156,9 @@ def _sweep(axes: Axes, found: Findings, sweep: Sweep, points: list[float], base:
     variant = found.study.variant(sweep.variant)
     axes.plot(sweep.values, points, "o-", color=COLORS[variant.kind])
     for value, point in zip(sweep.values, points, strict=True):
-        if point < floor:
-            axes.annotate(f"{point:.1f}", (value, floor), (-4, 6), textcoords="offset points", ha="right")
-    axes.set_ylim(bottom=floor)
+        if point < limits[0]:
+            axes.annotate(f"{point:.1f}", (value, limits[0]), (-4, 6), textcoords="offset points", ha="right")
+    axes.set_ylim(limits)
     if base is not None:
         axes.axhline(base, color=COLORS["baseline"], ls="--", label="baseline")
     own = own_value(found.study, found.chosen, sweep)
