@@ -80,10 +80,10 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> Tree:
         chain = " -> ".join(_shown(item) for item in (*seen, path.resolve()))
         raise RecipeError(f"{_shown(path)} inherits from itself: {chain}")
     own = _read(path)
-    parents = own.values.pop("inherits", None) or []
+    parents = own.values.pop("inherits", [])
     place = own.mark(("inherits",))
     parents = [parents] if isinstance(parents, str) else parents
-    if not (isinstance(parents, list) and all(isinstance(parent, str) for parent in parents)):
+    if not (isinstance(parents, list) and all(isinstance(parent, str) and parent for parent in parents)):
         raise RecipeError(f"{place}: inherits must be the path or name of a recipe, or a list of them, got {parents!r}")
     merged = Tree({})
     for parent in parents:

@@ -50,6 +50,9 @@ def _walk(value: Any, written: Any, path: Keys, place: Keys, tree: Tree) -> Iter
     if not (isinstance(value, dict | list) and value):
         yield path, DEFAULT if written is _NOT_WRITTEN else tree.mark(place)
         return
+    if isinstance(value, list) and isinstance(value[0], dict) and isinstance(written, dict):  # one stands for a list
+        yield from _walk(value[0], written, (*path, 0), place, tree)
+        return
     items = value.items() if isinstance(value, dict) else enumerate(value)
     # A mapping of notes becomes the list of its texts, and a single text a list of one.
     keys = list(written) if isinstance(written, dict) and isinstance(value, list) else None

@@ -26,6 +26,8 @@ def apply_override(tree: Tree, text: str, option: str = "--set") -> None:
     _put(tree.values, path, parsed, place)
     _forget(tree, path)
     tree.marks[path] = place
+    for depth in range(1, len(path)):  # a misspelt section is the option's too, not the file's around it
+        tree.marks.setdefault(path[:depth], place)
 
 
 def _put(values: dict[str, Any], path: tuple[str, ...], value: Any, place: str) -> None:

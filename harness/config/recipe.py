@@ -69,11 +69,16 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _names_of_inline_models_differ(self) -> "Recipe":
-        # Inline configs are registered under their names: of two that share one, the second would win.
-        inline: dict[str, object] = {}
-        for config in (self.student, *self.all_teachers):
-            if config.config is not None and inline.setdefault(config.model, config.config) != config.config:
-                raise problem(f"gives the name {config.model} to two different inline model configs", at=("student",))
+        # Inline configs are registered under their names: of two models that share one, the second would win, be it
+        # inline too or open_clip's own.
+        configs: dict[str, object] = {}
+        for model in (self.student, *self.all_teachers):
+            if configs.setdefault(model.model, model.config) != model.config:
+                raise problem(
+                    f"shares the name {model.model} with a model of another config; give the one with an inline "
+                    "`config` a name of its own",
+                    at=("student",),
+                )
         return self
 
     @model_validator(mode="after")

@@ -129,6 +129,8 @@ def test_wrong_values_are_refused_with_key_expectation_and_value(recipe, overrid
 def test_an_override_is_named_as_the_place(recipe):
     assert refused(recipe(), "optim.lr=fast").startswith("--set optim.lr=fast: ")
     assert refused(recipe(), "optim={lr: fast}").startswith("--set optim={lr: fast}: optim.lr ")
+    assert refused(recipe(), "optimizer.lr=1").startswith("--set optimizer.lr=1: unknown key optimizer")
+    assert refused(recipe(), "data.agument.shift=1").startswith("--set data.agument.shift=1: unknown key data.agument")
 
 
 def test_a_file_and_line_are_named_as_the_place(recipe):
@@ -327,6 +329,10 @@ def test_an_error_in_an_inherited_file_names_that_file(recipe):
         ("inherits: recipe.yaml", "recipe.yaml inherits from itself: recipe.yaml -> recipe.yaml"),
         ("inherits: nope.yaml", "recipe.yaml, line 1: inherits: no recipe nope.yaml"),
         ("inherits: [1]", "recipe.yaml, line 1: inherits must be the path or name of a recipe, or a list of them"),
+        *(
+            (f"inherits: {none}", "inherits must be the path or name")
+            for none in ("", "0", "false", "''", "[smoke, '']")
+        ),
         ("inherit: smoke", "did you mean inherits?"),
     ],
 )
@@ -484,6 +490,13 @@ def test_an_inline_config_that_open_clip_would_refuse(recipe, override, says):
     message = refused(recipe(BASE.replace("student:\n  model: ViT-B-32\n", INLINE)), override)
     assert message.startswith("--set ")
     assert says in message
+
+
+@pytest.mark.parametrize("other", ["null", "{embed_dim: 8, vision_cfg: {}, text_cfg: {}}"])
+def test_an_inline_config_does_not_take_the_name_of_another_model(recipe, other):
+    source = recipe(BASE.replace("student:\n  model: ViT-B-32\n", INLINE))
+    message = refused(source, f"teacher={{model: mine, config: {other}}}")
+    assert message.startswith("recipe.yaml, line 4: student shares the name mine with a model of another config")
 
 
 def test_a_misspelt_key_of_an_inline_config_has_its_line(recipe):

@@ -64,6 +64,13 @@ def test_every_value_has_the_place_it_was_written_at():
         assert line_of(file, int(found[2])).startswith(text)
 
 
+def test_a_single_training_source_that_stands_for_a_list_has_its_places_too(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("inherits: smoke\ndata:\n  train:\n    path: shards\n    weight: 2\n")
+    told = {key: place.rpartition(" ")[2] for key, place in places(str(mine)).items() if key.startswith("data.train")}
+    assert told == {"data.train[0].path": "4", "data.train[0].weight": "5", "data.train[0].root": "default"}
+
+
 def line_of(file: str, number: int) -> str:
     from harness.config import recipes_dir
 
