@@ -152,7 +152,9 @@ def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _sweep(axes: Axes, found: Findings, sweep: Sweep, points: list[float], base: float | None, floor: float) -> None:
+def _sweep(
+    axes: Axes, found: Findings, sweep: Sweep, points: list[float], base: float | None, limits: tuple[float, float]
+) -> None:
     variant = found.study.variant(sweep.variant)
     axes.plot(sweep.values, points, "o-", color=COLORS[variant.kind])
     for value, point in zip(sweep.values, points, strict=True):
