@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -21,6 +22,17 @@ def named(path: Path) -> Iterator[None]:
         if error.filename is None and error.errno is not None:
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that files can be written into: for long work, before it begins.
+
+    Raises:
+        OSError: it cannot be made, or nothing can be written there.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def write_text(path: Path, text: str) -> None:

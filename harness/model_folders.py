@@ -56,6 +56,12 @@ def folder_name(folder: Path) -> str:
     return folder.parent.name if folder.name == "export" else folder.name
 
 
+def spec_name(spec: str) -> str:
+    """What `folder_name` would call a model that need not be there: the last part of what was written."""
+    parts = [part for part in spec.rpartition(":")[2].split("/") if part not in ("", "export")]
+    return parts[-1] if parts else spec
+
+
 def read_config(folder: Path, spec: str) -> dict[str, Any]:
     """The open_clip model config of a folder that has weights too.
 

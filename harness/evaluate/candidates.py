@@ -8,10 +8,11 @@ from pathlib import Path
 from harness.config import Recipe, load_recipe
 from harness.errors import UserError
 from harness.evaluate.store import Store
-from harness.model_folders import find_folder, folder_name
+from harness.model_folders import find_folder, folder_name, spec_name
 from harness.models import LoadedModel, create_model, load_trained
 
 SHARED = Path("eval")  # where results of models go that are no runs
+_TEACHER = " (teacher)"
 
 
 @dataclass(frozen=True)
@@ -19,23 +20,29 @@ class Candidate:
     """A model to be measured.
 
     Args:
-        label: what it is called here; differs from all others.
+        name: what it is called for short, whatever else is measured with it.
+        full: what it is called where others have that name.
         load: loads it.
         pretrained: its open_clip tag or weights file, for the result's content.
         own: the folder that its results go to if no other is asked for; None for the shared one.
         run: the run that it is the student of, or None.
+        label: what it is called here; differs from all others.
     """
 
-    label: str
+    name: str
+    full: str
     load: Callable[[], LoadedModel]
     pretrained: str = ""
     own: Path | None = None
     run: Path | None = None
+    label: str = ""
 
     def store(self, out: Path | None) -> Store:
         """Where its results go; in a folder that models share, their names tell files apart."""
         if out is None and self.own is not None:
-            return Store(self.own, self.label, self.pretrained)
+            # A run is no teacher in its own folder, whatever it is here.
+            name = self.name if self.run is None else self.name.removesuffix(_TEACHER)
+            return Store(self.own, name, self.pretrained)
         slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", self.label)
         return Store(out or SHARED, self.label, self.pretrained, suffix=f"_{slug}")
 
@@ -68,23 +75,29 @@ def candidates(
     if pretrained is not None and len(specs) > 1:
         raise UserError("--pretrained is for one model; of several write each with its weights, NAME,TAG")
     made = [_named(spec, pretrained) for spec in specs]
-    beside = [replace(item, label=f"{item.label} (teacher)") for item in (_named(spec, None) for spec in teachers)]
+    beside = [
+        replace(item, name=f"{item.name}{_TEACHER}", full=f"{item.full}{_TEACHER}")
+        for item in (_named(spec, None) for spec in teachers)
+    ]
     if with_teacher:
         runs = [item.run for item in made if item.run is not None]
         beside += [teacher for run in runs for teacher in _teachers_of(run)]
         if not beside:
             raise UserError("--with-teacher takes the teacher of a run's recipe, but no MODEL is a run with one")
-    return _told_apart([*beside, *made], [*(item.label for item in beside), *specs])
+    return _told_apart([*beside, *made])
 
 
 def _named(spec: str, pretrained: str | None) -> Candidate:
-    name, comma, tag = spec.rpartition(",")
+    bare, comma, tag = spec.rpartition(",")
     if comma and not Path(spec).exists():
-        spec, pretrained = name, tag
+        if pretrained is not None:
+            raise UserError(f"{spec} names its weights, and --pretrained {pretrained} others; leave out one of the two")
+        spec, pretrained = bare, tag
     folder, run = find_folder(spec), run_folder(spec)
-    label = spec if folder is None else folder_name(folder)
+    name = spec if folder is None else folder_name(folder)
     return Candidate(
-        label=label if pretrained is None else f"{label} {Path(pretrained).name}",
+        name=name if pretrained is None else f"{name} {Path(pretrained).name}",
+        full=spec if pretrained is None else f"{spec},{pretrained}",
         load=lambda: load_trained(spec, pretrained),
         pretrained=pretrained or "",
         own=None if run is None else run / "eval",
@@ -98,7 +111,8 @@ def _teachers_of(run: Path) -> list[Candidate]:
     teachers = recipe_of(run).all_teachers
     return [
         Candidate(
-            label=f"{Path(config.model.partition(':')[2] or config.model).name} ({role})",
+            name=f"{spec_name(config.model)} ({role})",
+            full=f"{config.model}{',' if config.pretrained else ''}{config.pretrained or ''} ({role})",
             load=lambda config=config, role=role: _trained(create_model(config), role, run),
             pretrained=config.pretrained or "",
             own=run / "eval" / role,
@@ -113,12 +127,13 @@ def _trained(loaded: LoadedModel, role: str, run: Path) -> LoadedModel:
     return loaded
 
 
-def _told_apart(made: list[Candidate], specs: list[str]) -> list[Candidate]:
-    """Give models of one name the whole of what was typed as labels; a teacher that several runs share comes once."""
-    labels = [item.label for item in made]
-    renamed = [
-        replace(item, label=spec) if labels.count(item.label) > 1 else item
-        for item, spec in zip(made, specs, strict=True)
-    ]
-    unique = {item.label: item for item in renamed}
+def _told_apart(made: list[Candidate]) -> list[Candidate]:
+    """Give models of one name their whole names; a teacher that several runs share comes once, as the first run's."""
+    named: dict[str, set[str]] = {}
+    for item in made:
+        named.setdefault(item.name, set()).add(item.full)
+    unique: dict[str, Candidate] = {}
+    for item in made:
+        label = item.full if len(named[item.name]) > 1 else item.name
+        unique.setdefault(label, replace(item, label=label))
     return list(unique.values())

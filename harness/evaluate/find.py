@@ -1,5 +1,6 @@
 """Which sets are there: a suite's looked for under a root, a recipe's, a data set by clip_benchmark's name."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,9 @@ def describe_folder(path: Path) -> EvalSet:
             f"--set-path {path}: not in clip_benchmark's webdataset layout; expected dataset_type.txt with "
             "`retrieval`, or classnames.txt for a zero-shot set"
         )
-    return EvalSet(name=path.resolve().name, kind=kind, path=str(path))
+    # Names of sets are names of files.
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.resolve().name).lstrip("_.-")
+    return EvalSet(name=name or "set", kind=kind, path=str(path))
 
 
 def _can_build(item: EvalSet) -> bool:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,11 +43,23 @@ def of_data(item: EvalSet) -> str:
     if item.synthetic is not None:
         return item.path
     total = hashlib.sha256()
-    for path in sorted(Path(item.path).rglob("*")):
-        if path.is_file():
-            status = path.stat()
-            total.update(f"{path.relative_to(item.path)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    for path in sorted(_files(Path(item.path))):
+        status = path.stat()
+        total.update(f"{path.relative_to(item.path)} {status.st_size} {status.st_mtime_ns}\n".encode())
     return total.hexdigest()
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Every file, behind links too: large sets often are folders of links to where they lie."""
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:  # a link to what is above it
+            folders.clear()
+            continue
+        seen.add(place)
+        folders.sort()
+        yield from (path for name in names if (path := Path(folder, name)).is_file())
 
 
 def fingerprint(model: str, item: EvalSet) -> Fingerprint:

@@ -10,6 +10,7 @@ from harness.evaluate.fingerprint import fingerprint, of_model
 from harness.evaluate.results import Metrics, in_percent
 from harness.evaluate.run import measure
 from harness.evaluate.store import Store
+from harness.files import make_folder
 from harness.models import LoadedModel
 
 
@@ -46,8 +47,12 @@ def measure_kept(
     for item in sets:
         if item.name in kept:
             say(f"{item.name}: kept, {store.path(item)} is of the same weights, data and settings")
+        elif not overwrite and store.path(item).is_file():
+            say(f"{item.name}: {store.path(item)} is of other weights, data or settings and is replaced")
     start = time.perf_counter()
     wanted = [item for item in sets if item.name not in kept]
+    if wanted:
+        make_folder(store.folder)
     for item, metrics in measure(loaded, wanted, batch_size=batch_size, device=device, workers=workers):
         store.write(item, metrics, prints[item.name])
         kept[item.name] = metrics

@@ -107,17 +107,17 @@ class Periodic:
                 if self._plain is not None:
                     self._plain.model.cpu()  # the device's memory is for training
             is_best = self._best is not None and self._best.take(step, results, weights)
+            if results:
+                writer.write({"step": step, "eval": results})
+            for name, metrics in results.items():
+                best = " (best so far)" if is_best and self._config.best.startswith(f"{name}/") else ""
+                display.note(f"{self._trainer.recipe.name} {step}/{self._trainer.steps} {name}: {shown(metrics)}{best}")
         except _AskedToStopError:
             tell(_STOPPED)
             return False
         except Exception as error:  # whatever it is, the others are waiting to be told
             tell(str(error) or type(error).__name__)
             raise
-        if results:
-            writer.write({"step": step, "eval": results})
-        for name, metrics in results.items():
-            best = " (best so far)" if is_best and self._config.best.startswith(f"{name}/") else ""
-            display.note(f"{self._trainer.recipe.name} {step}/{self._trainer.steps} {name}: {shown(metrics)}{best}")
         tell(_DONE)
         return True
 

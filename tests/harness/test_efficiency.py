@@ -16,6 +16,7 @@ from harness.efficiency.clock import median_seconds
 from harness.efficiency.flops import count_flops
 from harness.export import export_model
 from harness.models import create_model, load_model
+from harness.runs import prepare_run
 from tests.harness import tiny
 
 
@@ -93,3 +94,10 @@ def test_the_command_prints_a_table_or_json_and_writes_into_a_run(monkeypatch, c
     table = clipkd("--batch-size", "2")
     assert "GFLOPs" in table and "a multiply-add is 2" in table
     assert max(map(len, table.splitlines())) <= 80
+
+
+def test_a_run_that_begins_anew_has_no_cost_of_the_one_before(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("")
+    (tmp_path / "efficiency.json").write_text("{}")
+    prepare_run(tiny.recipe(), tmp_path, "test", torch.device("cpu"))
+    assert not (tmp_path / "efficiency.json").exists()

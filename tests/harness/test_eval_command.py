@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from harness.cli import main
-from harness.config import dump_recipe
+from harness.config import EvalSet, dump_recipe
 from harness.evaluate import kept
+from harness.evaluate.fingerprint import of_data
 from harness.export import export_model
 from harness.models import create_model
 from tests.harness import tiny
@@ -86,7 +87,8 @@ def test_results_are_kept_until_weights_data_or_protocol_change(clipkd, data, tm
     (data / "more" / "test" / "0.tar").replace(data / "wds_flickr30k" / "test" / "0.tar")
     assert clipkd(*arguments)[1].count("kept") == 1
     model(small, seed=2)
-    assert "kept" not in clipkd(*arguments)[1]
+    out = clipkd(*arguments)[1]
+    assert "kept" not in out and out.count("is of other weights, data or settings and is replaced") == 2
     out = clipkd(*arguments, "--protocol", "one-caption")[1]
     assert out.count("kept") == 1 and "flickr30k-one-caption: i2t_r1" in out
     assert (tmp_path / "eval" / "flickr30k-one-caption_small.json").is_file()
@@ -132,6 +134,7 @@ def test_a_run_brings_its_sets_and_its_teacher(clipkd, data, tmp_path):
         (("x", "--dataset", "cifra10"), "clip_benchmark knows no data set 'cifra10'"),
         (("x", "y", "--pretrained", "openai", "--suite", "quick"), "--pretrained is for one model"),
         (("x", "--with-teacher", "--suite", "quick"), "no MODEL is a run with one"),
+        (("ViT-B-32,openai", "--pretrained", "laion400m_e32", "--suite", "quick"), "leave out one of the two"),
     ],
 )
 def test_what_cannot_be_done_gets_a_sentence(clipkd, arguments, says):
@@ -206,3 +209,57 @@ def test_a_run_folder_may_be_called_run(clipkd, data, tmp_path):
     run_folder(tmp_path / "run")
     code, out, _ = clipkd("eval", "run", "--suite", "quick", "--data", data, "--json")
     assert code == 0 and list(json.loads(out)["metrics"]) == ["run"]
+
+
+def test_teachers_of_one_name_are_all_measured(clipkd, data, tmp_path):
+    for number in (1, 2):
+        teacher = model(tmp_path / f"family-{number}" / "big", seed=number)
+        distil = {"teacher": {"model": f"local-dir:{teacher}"}, "loss": {"weights": {"contrastive": 1, "crd": 1}}}
+        run_folder(tmp_path / f"group-{number}" / "mine", **distil)
+    runs = [tmp_path / f"group-{number}" / "mine" for number in (1, 2)]
+    sets = ("--set-path", data / "wds_flickr30k", "--json")
+    found = json.loads(clipkd("eval", *runs, "--with-teacher", *sets)[1])["metrics"]
+    teachers = [f"local-dir:{tmp_path}/family-{number}/big (teacher)" for number in (1, 2)]
+    assert list(found) == [*teachers, *map(str, runs)]
+    # What lies in a run's folder does not depend on what else was measured.
+    for run in runs:
+        filed = [run / "eval" / folder / "wds_flickr30k.json" for folder in ("", "teacher")]
+        assert [json.loads(path.read_text())["model"] for path in filed] == ["mine", "big (teacher)"]
+    further = [f"--teacher={tmp_path / f'family-{number}' / 'big'}" for number in (1, 2)]
+    assert len(json.loads(clipkd("eval", runs[0], *further, *sets)[1])["metrics"]) == 3
+
+
+def test_a_run_that_serves_as_a_teacher_stays_a_student_in_its_own_folder(clipkd, data, tmp_path):
+    small, big = run_folder(tmp_path / "small"), run_folder(tmp_path / "big")
+    assert clipkd("eval", small, "--teacher", big, "--suite", "quick", "--data", data)[0] == 0
+    assert json.loads((big / "eval" / "flickr30k.json").read_text())["model"] == "big"
+
+
+def test_a_change_behind_a_link_is_a_change(tmp_path):
+    real = tmp_path / "elsewhere" / "val" / "n01440764"
+    real.mkdir(parents=True)
+    (real / "a.JPEG").write_bytes(b"one")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "val").symlink_to(real.parent)
+    (real / "round").symlink_to(real.parent)
+    item = EvalSet(name="set", kind="zeroshot", path=str(tmp_path / "set"), dataset="imagenet1k-unverified")
+    before = of_data(item)
+    assert of_data(item) == before
+    (real / "a.JPEG").write_bytes(b"another")
+    assert of_data(item) != before
+
+
+def test_a_folder_of_any_name_can_be_measured(clipkd, data, tmp_path):
+    (data / "wds_flickr30k").rename(data / "my pictures (new)")
+    code, out, _ = clipkd("eval", model(tmp_path / "small"), "--set-path", data / "my pictures (new)", "--json")
+    assert code == 0 and list(json.loads(out)["metrics"]["small"]) == ["my_pictures_new_"]
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(clipkd, data, tmp_path, monkeypatch):
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setattr(kept, "measure", None)
+    code, _, err = clipkd("eval", model(tmp_path / "small"), "--suite", "quick", "--data", data, "--out", "taken/here")
+    assert code == 2 and "taken is a file where a folder is needed" in err
+    monkeypatch.setattr("os.access", lambda *_: False)
+    code, _, err = clipkd("eval", tmp_path / "small", "--suite", "quick", "--data", data, "--out", "locked")
+    assert code == 2 and "no permission to read or write for locked" in err

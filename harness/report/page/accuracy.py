@@ -10,7 +10,8 @@ from harness.report.page.curves import legend, line_chart
 from harness.report.page.evidence import Evidence
 from harness.report.page.published import IMAGENET, published_blocks
 from harness.report.page.records import RunRecord
-from harness.report.page.scores import Scores, columns, headline, is_number, metric_label, numbers, teacher_names
+from harness.report.page.scores import Scores, columns, headline, is_number, metric_label, numbers
+from harness.report.page.teachers import teachers_by_run
 from harness.report.page.words import NONE, difference, percent
 
 # Of each kind of set, what is drawn over time; the tables have the rest.
@@ -26,7 +27,7 @@ def accuracy(
     Args:
         runs: whose.
         scores: of each run's student, by label.
-        teachers: of each teacher, by name.
+        teachers: of each teacher, by its label.
         found: what only the models could tell; None when they were not asked.
     """
     blocks: list[Block] = []
@@ -78,7 +79,8 @@ def _table(runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Ma
 def _against_teachers(
     runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Mapping[str, Scores]
 ) -> list[Block]:
-    couples = [(run, name) for run in runs for name in teacher_names(run) if teachers.get(name)]
+    taught = teachers_by_run(runs)
+    couples = [(run, one.label) for run in runs for one in taught[run.label] if teachers.get(one.label)]
     metrics = [
         (name, metric)
         for name, metric in headline({run.label: scores[run.label] for run, _ in couples})

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from harness.errors import UserError
-from harness.files import named, write_text
+from harness.files import make_folder, named, write_text
 from harness.report.page.build import build
 from harness.report.page.evidence import Evidence, Gatherer
 from harness.report.page.html import to_html
@@ -50,6 +50,7 @@ def report(
         raise UserError(f"{out} is a file, but the report needs a folder there; choose another --out")
     start = time.perf_counter()
     runs = read_runs(folders)
+    make_folder(out)
     found = None if quick else _evidence(runs, device, max_images, say)
     page = build(runs, found, _subtitle(device, found, time.perf_counter() - start))
     text, figures = to_markdown(page)

@@ -25,6 +25,7 @@ _SHADES = {"ink": _INK, "soft": _SOFT, "grid": _GRID}
 _RC: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be selected, in the reader's font
     "svg.hashsalt": "clipkd",  # the same chart, the same bytes
+    "text.parse_math": False,  # a run's name may have dollars in it
     "font.size": FONT,
     "axes.edgecolor": _GRID,
     "axes.labelcolor": _SOFT,

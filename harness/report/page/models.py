@@ -8,7 +8,8 @@ from typing import Any
 
 from harness.report.page.evidence import Evidence
 from harness.report.page.records import RunRecord
-from harness.report.page.scores import Scores, filed_scores, teacher_names
+from harness.report.page.scores import Scores, filed_scores
+from harness.report.page.teachers import teachers_by_run
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,12 @@ class Model:
 
 
 def teacher_scores(runs: Sequence[RunRecord], found: Evidence | None) -> dict[str, Scores]:
-    """Of every teacher by name: what result files in the runs' folders say, else what was measured for this page."""
+    """Of every teacher by label: what result files in the runs' folders say, else what was measured for this page."""
     scores: dict[str, Scores] = {}
+    taught = teachers_by_run(runs)
     for run in runs:
-        for name in teacher_names(run):
-            scores.setdefault(name, {}).update(filed_scores(run, name))
+        for teacher in taught[run.label]:
+            scores.setdefault(teacher.label, {}).update(filed_scores(run, teacher))
         for look in found.teachers_of(run) if found else ():
             mine = scores.setdefault(look.label, {})
             for name, values in look.metrics.items():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import UserError
 from harness.evaluate.results import SHORT
+from harness.evaluate.store import set_name
 
 _SHORT = {name: short for names in SHORT.values() for short, name in names.items()}
 
@@ -28,10 +31,16 @@ def read_results(folder: Path, problems: list[str]) -> list[Result]:
             content = json.loads(path.read_text(encoding="utf-8"))
             given = content["metrics"].items()
             metrics = {_SHORT[key]: 100 * float(value) for key, value in given if key in _SHORT and value is not None}
-            found.append(Result(str(content["model"]), str(content["dataset"]).removeprefix("wds/"), metrics))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            name = set_name(path) or str(content["dataset"]).removeprefix("wds/")
+            found.append(Result(str(content["model"]), name, _numbers(metrics)))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
             problems.append(f"{path.relative_to(folder.parent)} is no result file of clip_benchmark and is left out.")
     return found
+
+
+def _numbers(metrics: dict[str, float]) -> dict[str, float]:
+    """Without what stock clip_benchmark writes as NaN: top-5 of fewer than five classes."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.report.page.records import RunRecord
+from harness.report.page.teachers import Teacher
 from harness.report.result import METRICS
 
 Scores = dict[str, dict[str, float]]
-_TEACHER = " (teacher)"  # how `clipkd eval --with-teacher` tells a teacher from a student of that name
 
 
 def student_scores(run: RunRecord) -> Scores:
@@ -23,25 +23,14 @@ def student_scores(run: RunRecord) -> Scores:
     return scores or (numbers(run.evaluations[-1]["eval"]) if run.evaluations else {})
 
 
-def filed_scores(run: RunRecord, model: str) -> Scores:
-    """What result files in the run's folder say of another model, such as its teacher."""
+def filed_scores(run: RunRecord, teacher: Teacher) -> Scores:
+    """What result files in the run's folder say of its teacher."""
+    names = (teacher.name, f"{teacher.name} ({teacher.role})")  # the second is `clipkd eval --with-teacher`'s
     scores: Scores = {}
     for result in run.results:
-        if result.model.removesuffix(_TEACHER) == model:
+        if result.model in names:
             scores.setdefault(result.name, {}).update(result.metrics)
     return scores
-
-
-def teacher_names(run: RunRecord) -> list[str]:
-    """What the run's teachers are called in tables and result files."""
-    configs = run.recipe.all_teachers if run.recipe else ()
-    return [_model_name(config.model) for config in configs]
-
-
-def _model_name(spec: str) -> str:
-    """``shipped:openmoji-teacher`` is openmoji-teacher, ``run:runs/big`` and ``runs/big/export`` are big."""
-    parts = [part for part in spec.rpartition(":")[2].split("/") if part not in ("", "export")]
-    return parts[-1] if parts else spec
 
 
 def columns(scores: Mapping[str, Scores]) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from harness.report.page.examples import _kinds, _spread
 from harness.report.page.thumbs import SIDE, shrink, thumb
 from tests.harness import tiny
 from tests.harness.eval_sets import write_set
-from tests.harness.report_page.folders import recipe, write_run
+from tests.harness.report_page.folders import SETS, recipe, write_run
 from tests.harness.report_page.making import Made, make
 
 COUNT = 24
@@ -163,6 +163,16 @@ def test_a_random_teacher_is_not_compared_with(root: Path) -> None:
     page = make(root / "out-random", run, quick=False).page
     assert "has random weights" in page.missing and "No histogram" in page.missing
     assert any(heading.startswith("Image to text") for heading in page.headings)
+
+
+def test_the_teacher_is_measured_on_every_synthetic_set(root: Path) -> None:
+    run = write_run(root / "synthetic", distilled(root, eval={"sets": SETS}), export=True)
+    header, *rows = make(root / "out-synthetic", run, quick=False).page.table("Percent on held-out sets")
+    told = {row[0]: row[1] for row in rows}
+    assert header[1] == "teacher teacher"
+    assert all(
+        told[f"{name} {metric}"] != "\u2013" for name, metric in (("zeroshot", "top-1"), ("retrieval", "i2t R@1"))
+    )
 
 
 def test_kinds_of_queries_and_an_even_choice() -> None:

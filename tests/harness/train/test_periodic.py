@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from harness.cli import export
 from harness.config import EvalSet, Recipe
 from harness.errors import Terminated, UserError
 from harness.evaluate import evaluate, kept
-from harness.metrics import read_metrics
+from harness.metrics import Interval, read_metrics
 from harness.models import load_model
 from harness.train import periodic, train
 from harness.train import trainer as trainer_module
@@ -234,6 +235,30 @@ def test_several_processes_wait_for_the_first(tmp_path):
         assert [line["step"] for line in found] == [2, 4]
         assert found[-1]["eval"] == json.loads((tmp_path / kind / "summary.json").read_text())["metrics"]
         assert (tmp_path / kind / "checkpoints/best.pt").is_file()
+
+
+def test_a_full_disk_on_the_first_process_is_told_to_the_others(tmp_path, monkeypatch):
+    class Full:
+        def write(self, values):
+            raise OSError(28, "No space left on device")
+
+    told = []
+    trainer = SimpleNamespace(
+        recipe=recipe(every=2),
+        out=tmp_path,
+        device=torch.device("cpu"),
+        parallel="ddp",
+        steps=4,
+        interval=Interval(batch_size=1),
+        models=SimpleNamespace(student=None),
+        task=SimpleNamespace(student=torch.nn.Linear(1, 1)),
+        processes=SimpleNamespace(same_for_all=told.append),
+    )
+    dog = SimpleNamespace(phase=lambda *_: None)
+    monkeypatch.setattr(periodic, "evaluate", lambda *_, **__: {"pairs": {"i2t_r1": 1.0}})
+    with pytest.raises(OSError):
+        periodic.Periodic(trainer).run(2, None, Full(), dog, lambda: False)
+    assert told == ["[Errno 28] No space left on device"]
 
 
 def test_killed_and_resumed_it_measures_what_an_uninterrupted_run_does(tmp_path):

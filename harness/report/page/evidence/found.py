@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.config import EvalSet, ModelConfig
+from harness.config import EvalSet
 from harness.report.page.evidence.classes import ClassScores
 from harness.report.page.evidence.pairs import Pairs
 from harness.report.page.records import RunRecord
+from harness.report.page.teachers import teacher_key
 from harness.similarity import Features
 
 
@@ -57,8 +57,3 @@ class Evidence:
         told = self.missing.setdefault(part, [])
         if text not in told:
             told.append(text)
-
-
-def teacher_key(config: ModelConfig) -> str:
-    """The same for two recipes whose teachers are the same model."""
-    return json.dumps([config.model, config.pretrained, config.config], sort_keys=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -17,11 +17,12 @@ from harness.evaluate.layout import inspect
 from harness.models import LoadedModel, create_model, load_model
 from harness.report.page.evidence.classes import class_scores
 from harness.report.page.evidence.features import embed
-from harness.report.page.evidence.found import Evidence, ModelLook, teacher_key
+from harness.report.page.evidence.found import Evidence, ModelLook
 from harness.report.page.evidence.pairs import read_pairs
 from harness.report.page.evidence.sets import prepared, sets_here
 from harness.report.page.records import RunRecord
 from harness.report.page.scores import filed_scores
+from harness.report.page.teachers import Teacher, teacher_key, teachers_by_run
 
 
 @dataclass
@@ -57,10 +58,12 @@ class Gatherer:
                     look = self._look(loaded, run.label, [run])
                     look.efficiency = run.efficiency or measure(loaded, device=self.device)
                     self.found.students[run.label] = look
+            taught = teachers_by_run(self.runs)
             for config, learners in self._teachers():
                 self.say(f"looking at the teacher {config.model}")
+                own = {r.label: one for r in learners for one in taught[r.label] if one.key == teacher_key(config)}
                 with self._noting("teacher"):
-                    self._look_at_teacher(config, learners)
+                    self._look_at_teacher(config, learners, own)
         self.found.seconds = time.perf_counter() - start
         return self.found
 
@@ -74,7 +77,7 @@ class Gatherer:
     def _first(self, kind: str, part: str, stack: ExitStack) -> EvalSet | None:
         """The first set of a kind that can be used."""
         items = [item for sets in self.sets.values() for item in sets if item.kind == kind]
-        for item in {item.path: item for item in items}.values():
+        for item in dict.fromkeys(items):
             with self._noting(part):
                 return prepared(item, stack)
         self.found.miss(part, f"No {kind} set of the recipes is on this machine")
@@ -99,19 +102,20 @@ class Gatherer:
         self.found.miss(part, f"{label} is left out, since {wanted.name} is no evaluation set of its recipe")
         return False
 
-    def _look_at_teacher(self, config: ModelConfig, learners: Sequence[RunRecord]) -> None:
+    def _look_at_teacher(self, config: ModelConfig, learners: Sequence[RunRecord], own: Mapping[str, Teacher]) -> None:
         loaded = create_model(config)
         names = ", ".join(run.label for run in learners)
         if loaded.is_random:
             raise UserError(
                 f"The teacher {loaded.name} of {names} has random weights: there is nothing to compare with"
             )
-        look = self._look(loaded, loaded.name, learners)
+        look = self._look(loaded, own[learners[0].label].label, learners)
         look.efficiency = measure(loaded, device=self.device)
         self.found.teachers[teacher_key(config)] = look
-        items = {item.path: item for run in learners for item in self.sets.get(run.label, [])}
-        filed = {name for run in learners for name in filed_scores(run, loaded.name)}
-        for item in items.values():
+        # By all they are: one folder may hold several sets, and synthetic ones have no folder.
+        items = dict.fromkeys(item for run in learners for item in self.sets.get(run.label, []))
+        filed = {name for run in learners for name in filed_scores(run, own[run.label])}
+        for item in items:
             if item.name in filed:
                 continue  # `clipkd eval --with-teacher` has measured it
             with self._noting("teacher"):
