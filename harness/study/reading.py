@@ -88,18 +88,27 @@ def _told(pair: Pair) -> str:
 
 
 def _combinations(found: Findings) -> str:
-    together = [variant for variant in found.ranked() if variant.kind == "combination"]
-    if not together or not found.study.methods:
+    ranked = found.ranked()
+    together = [variant for variant in ranked if variant.kind == "combination"]
+    methods = {variant.name for variant in found.study.methods}
+    if not together or not methods:
         return ""
-    best = next(variant for variant in found.ranked() if variant.kind == "method")
-    base = mean(found.scores(found.study.baseline))
-    told = "; ".join(f"{one.label} {mean(found.scores(one)) - base:+.1f}" for one in together)
-    lead, seeds = _lead(found, together[0], best)
+    swept = [found.study.variant(row) for owner, row in found.better.items() if owner in {one.name for one in together}]
+    singles = methods | {row for owner, row in found.better.items() if owner in methods}
+    best = next(variant for variant in ranked if variant.name in singles)
+    top = next(variant for variant in ranked if variant in together or variant in swept)
+    lead, seeds = _lead(found, top, best)
+    others = f"; with the swept weight: {_gains(found, swept)}" if swept else ""
     return (
-        f"**Combinations**, gain over the baseline: {told}; the best single method, {best.label}, "
-        f"{mean(found.scores(best)) - base:+.1f}. The best combination, {together[0].label}, is {lead:+.1f} from it "
-        f"({seeds}).{_published(together[0], best)}"
+        f"**Combinations**, gain over the baseline: {_gains(found, together)}{others}; the best single method: "
+        f"{_gains(found, [best])}. The best combination, {top.label}, is {lead:+.1f} from it ({seeds})."
+        f"{_published(top, best)}"
     )
+
+
+def _gains(found: Findings, variants: list[Variant]) -> str:
+    base = mean(found.scores(found.study.baseline))
+    return "; ".join(f"{variant.label} {mean(found.scores(variant)) - base:+.1f}" for variant in variants)
 
 
 def _published(combination: Variant, method: Variant) -> str:

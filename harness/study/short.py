@@ -22,21 +22,21 @@ def short(found: Findings) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     others = [one for one in found.study.variants if one.kind == "combination" and one.published is not None]
     for variant in [found.study.baseline, *order.published, *others]:
-        lines.append(_row(found, variant, order, swept, best))
+        lines.append(_row(found, variant, order, swept))
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return f"{table}\n{_sentences(order, swept)}\n"
 
 
-def _row(found: Findings, variant: Variant, order: Order, swept: Order | None, best: dict[str, Variant]) -> list[str]:
+def _row(found: Findings, variant: Variant, order: Order, swept: Order | None) -> list[str]:
     published = "" if variant.published is None else f"{variant.published:.2f}{_place(variant, order.published)}"
     cells = [variant.label, published, f"{mean(found.scores(variant)):.1f}{_place(variant, order.ours)}"]
     cells.append(gain(found, variant))
     if swept is not None:
-        other = best.get(variant.name, variant)
-        place = _place(variant, swept.ours)
-        moved = other.name != variant.name
+        other = found.study.variant(found.better.get(variant.name, variant.name))
+        place, moved = _place(variant, swept.ours), other.name != variant.name
         text = f"{other.label.removeprefix(f'{variant.label}, ')}: " if moved else ""
-        cells += [f"{text}{mean(found.scores(other)):.1f}{place}" if place else "", gain(found, other) if place else ""]
+        shown = place or moved
+        cells += [f"{text}{mean(found.scores(other)):.1f}{place}", gain(found, other)] if shown else ["", ""]
     return cells
 
 

@@ -11,6 +11,7 @@ from harness.study.ranking import compare, correlation, seed_deviation
 from harness.study.reading import by_score, reading
 from harness.study.report import provenance
 from harness.study.results import Findings, as_json
+from harness.study.short import short
 from harness.study.table import markdown
 from tests.harness.studies import TINY, write
 
@@ -97,8 +98,27 @@ def test_the_order_is_told_again_with_adopted_weights(tmp_path):
     )  # fmt: skip
     text = reading(grown)
     assert "best on the tuning sets** (FD, weight 10 7.0): FD > CRD > ICL; rank correlation" in text
+    assert "All 3 pairs of methods stand in the published order." in text
     assert "Of 3 pairs of methods 2 stand the other way round" in text, "the first order is still told"
     assert list(as_json(grown)["variants"]) == ["fd-10", "crd", "icl", "fd", "baseline"]
+    lines = short(grown).splitlines()
+    assert "| FD | 3.00 (#1) | 2.0 (#3) | +1.0, 2 of 2 | weight 10: 7.0 (#1) | +6.0, 2 of 2 |" in lines
+    assert "| CRD | 2.50 (#2) | 5.0 (#1) | +4.0, 2 of 2 | 5.0 (#2) | +4.0, 2 of 2 |" in lines
+    assert lines[-1].startswith("Published order: FD > CRD > ICL. Here: CRD > ICL > FD, rank correlation -0.50, 2 of 3")
+    assert lines[-1].endswith("chosen on the tuning sets: FD > CRD > ICL, +1.00, 0 of 3 pairs.")
+
+
+def test_combinations_are_held_against_the_best_single_method(tmp_path):
+    both = (
+        "  - {name: crd-fd, label: CRD + FD, kind: combination, published: 4, set: {loss.weights: {crd: 1, fd: 1}}}\n"
+    )
+    made = load_study(write(tmp_path, TINY.replace("sweeps:", f"{both}sweeps:"))).study
+    scores = {"baseline": [1, 1], "fd": [5, 5], "crd": [4, 4], "crd-fd": [8, 4]}
+    final = [run(name, seed, points) for name, row in scores.items() for seed, points in enumerate(row)]
+    chosen = {variant.name: {"optim.lr": 0.001} for variant in made.variants}
+    text = reading(Findings(made, None, chosen, {}, [], final, [[run("fd", 0, 1), run("fd", 0, 2)]], ABOUT))
+    assert "gain over the baseline: CRD + FD +5.0; the best single method: FD +4.0." in text
+    assert "CRD + FD, is +1.0 from it (ahead on 1 of 2 seeds). Published: CRD + FD 4.00, FD 3.00." in text
 
 
 def test_the_table_and_its_note(tmp_path):
