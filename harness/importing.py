@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from harness.config import ModelConfig
+from harness.config import ModelConfig, yamltext
 from harness.errors import UserError
 from harness.export import export_model
 from harness.files import read_json
@@ -48,6 +48,8 @@ def import_checkpoint(
     """
     if model is not None and config is not None:
         raise UserError("--model and --config both say which model the checkpoint is of; give one of them")
+    if Path(out).resolve() in Path(path).resolve().parents:
+        raise UserError(f"checkpoint {path} lies in {out}, which would be replaced; give another folder as --out")
     made = _described(config) if config is not None else load_model(model) if model is not None else _told(path)
     loaded = load_into(made.model, path, made.name)
     made = replace(made, is_random=False)
@@ -80,10 +82,14 @@ def _told(path: Path) -> LoadedModel:
         UserError: it says nothing.
     """
     recipe = read_checkpoint(path).recipe
-    student = yaml.safe_load(recipe).get("student") if recipe else None
-    if student is None:
+    try:
+        values = yamltext.parse(recipe or "", str(path)).values
+    except yaml.YAMLError:
+        values = None
+    student = values.get("student") if isinstance(values, dict) else None
+    if not isinstance(student, dict):
         raise UserError(f"checkpoint {path} does not say which model it is of; give --model NAME or --config FILE")
-    return create_model(_section(path, {"model": student["model"], "config": student.get("config")}))
+    return create_model(_section(path, {key: student.get(key) for key in ("model", "config")}))
 
 
 def _section(file: Path, values: dict[str, Any]) -> ModelConfig:

@@ -30,6 +30,9 @@ def import_(
 
 
 def _summary(done: "Imported", out: Path) -> str:
+    import json
+    import shlex
+
     size = {part: f"{count / 1e6:.2f} M" for part, count in done.model.parameters.items()}
     lines = [f"wrote {out}: {done.model.name}, image tower {size['image']} parameters, the rest {size['text']}"]
     if told := done.loaded.checkpoint:
@@ -38,9 +41,10 @@ def _summary(done: "Imported", out: Path) -> str:
         facts += [f"run {told.run}"] if told.run else []
         lines.append(f"read {told.path}: {', '.join(facts)}")
     lines += [f"changed: {words}" for words in done.loaded.renamed]
+    folder = json.dumps(f"local-dir:{out}", ensure_ascii=False)  # quoted as YAML and Python have it
     lines += [
-        f"evaluate it: clipkd eval {out} --set-path DIR",
-        f"teach with it, in a recipe: teacher: {{model: local-dir:{out}}}",
-        f"elsewhere: open_clip.create_model_and_transforms('local-dir:{out}')",
+        f"evaluate it: clipkd eval {shlex.quote(str(out))} --set-path DIR",
+        f"teach with it, in a recipe: teacher: {{model: {folder}}}",
+        f"elsewhere: open_clip.create_model_and_transforms({folder})",
     ]
     return "\n".join(lines)

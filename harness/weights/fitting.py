@@ -64,8 +64,17 @@ def differences(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str
         for name, value in wanted.items()
         if name in state and state[name].shape != value.shape
     ]
-    kinds = (("missing from it", missing), ("in it but not in the model", extra), ("of another shape", reshaped))
-    return [f"{_count(names)} {words}: {_first(names)}" for words, names in kinds if names]
+    floats = [name for name, value in wanted.items() if name in state and value.is_floating_point()]
+    others = [f"{name} ({state[name].dtype})" for name in floats if not state[name].is_floating_point()]
+    broken = [name for name in floats if not state[name].isfinite().all()]
+    kinds = {
+        "missing from it": missing,
+        "in it but not in the model": extra,
+        "of another shape": reshaped,
+        "of another kind of number": others,
+        "not finite": broken,
+    }
+    return [f"{_count(names)} {words}: {_first(names)}" for words, names in kinds.items() if names]
 
 
 def _count(names: Sequence[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
+import shlex
 import zipfile
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -58,8 +60,16 @@ def refusal(path: Path, error: pickle.UnpicklingError) -> UserError:
     return UserError(
         f"checkpoint {path} holds more than tensors and numbers: {what}, which could run code when it is opened, so it "
         "stays closed; if you trust where it is from, rewrite it once, in an environment that holds nothing of value: "
-        f"python -c \"import torch; c = torch.load('{path}', map_location='cpu', weights_only=False); "
-        "torch.save(c.get('state_dict', c), 'weights.pt')\""
+        f"python -c {shlex.quote(_rewriting(path))}"
+    )
+
+
+def _rewriting(path: Path) -> str:
+    """Python that runs whatever the file holds, be it a dict or a whole module, and keeps its weights."""
+    file = json.dumps(str(path), ensure_ascii=False)  # a literal of Python too, without the shell's single quotes
+    return (
+        f'import torch; c = torch.load({file}, map_location="cpu", weights_only=False); '
+        'c = c.state_dict() if hasattr(c, "state_dict") else c.get("state_dict", c); torch.save(c, "weights.pt")'
     )
 
 

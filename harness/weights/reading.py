@@ -20,6 +20,8 @@ from harness.weights.pickles import reading_numpy, refusal
 # What DistributedDataParallel and torch.compile put before every name.
 _WRAPPERS = ("module.", "_orig_mod.")
 _ZIP, _PICKLE, _LFS = b"PK\x03\x04", b"\x80", b"version https://git-lfs"
+# The number that torch.save's older format begins with, as every pickle protocol from 2 on writes it.
+_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ def _open(path: Path) -> Any:
 
 def _incomplete(path: Path, reason: str) -> UserError:
     return UserError(
-        f"checkpoint {path} cannot be read ({' '.join(reason.split())[:150]}); it may be incomplete or damaged: copy "
-        "or download it again"
+        f"checkpoint {path} cannot be read ({' '.join(reason.split())[:150] or 'it ends too early'}); it may be "
+        "incomplete or damaged: copy or download it again"
     )
 
 
@@ -99,9 +101,10 @@ def _kind(path: Path) -> str:
         return "safetensors"
     if head.startswith(_ZIP):
         return _zip_kind(path)
-    if head.startswith(_PICKLE):
+    if head.startswith(_PICKLE) and _MAGIC in head:
         return "pickle"
     what = "is empty" if not head else "is a git-lfs pointer, not the file itself" if head.startswith(_LFS) else ""
+    what = "is a pickle, but not one of torch.save" if head.startswith(_PICKLE) else what
     raise UserError(
         f"{path} {what or 'is no checkpoint'}: expected a safetensors file or one that torch.save wrote; copy or "
         "download it again"
@@ -137,10 +140,20 @@ def _tensors(path: Path, found: Any) -> dict[str, Tensor]:
             f"checkpoint {path} is no state dict: {', '.join(others[:3])} ({len(others)} of {len(found)} entries) are "
             "no tensors; expected weights at the top or under `state_dict`; save them so: torch.save(weights, FILE)"
         )
+    odd = [str(name) for name, value in found.items() if not (isinstance(name, str) and _is_plain(value))]
+    if odd:
+        raise UserError(
+            f"checkpoint {path} is no state dict: {', '.join(odd[:3])} ({len(odd)} of {len(found)} entries) have no text "
+            "as their name, or a tensor that is sparse, quantized or without values (meta); save dense ones by name"
+        )
     state = dict(found)
     while prefix := next((word for word in _WRAPPERS if all(name.startswith(word) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def _is_plain(value: Tensor) -> bool:
+    return value.layout is torch.strided and not value.is_quantized and not value.is_meta
 
 
 def _words(found: Any) -> str:

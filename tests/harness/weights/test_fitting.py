@@ -1,6 +1,7 @@
 """A checkpoint fits a model in every entry, or nothing is loaded and all that is amiss is told at once."""
 
 import json
+import shutil
 
 import open_clip
 import pytest
@@ -71,6 +72,23 @@ def test_all_that_is_amiss_is_told_and_nothing_is_loaded(model, other, tmp_path)
     assert ", ...; 2 entries are in it but not in the model: extra, logit_bias; " in message
     assert "1 entry is of another shape: visual.proj (16x5 in the file, 16x16 in the model)" in message
     assert equal(states(model), before)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.ones(16, 16, dtype=torch.int8), r"1 entry is of another kind of number: visual\.proj \(torch\.int8\)"),
+        (
+            torch.ones(16, 16, dtype=torch.complex64),
+            r"1 entry is of another kind of number: visual\.proj \(torch\.complex64\)",
+        ),
+        (torch.full((16, 16), torch.nan), r"1 entry is not finite: visual\.proj;"),
+    ],
+)
+def test_numbers_that_are_no_weights_are_not_loaded(model, tmp_path, value, message):
+    torch.save({**states(model), "visual.proj": value}, tmp_path / "c.pt")
+    with pytest.raises(UserError, match=message):
+        load_into(model, tmp_path / "c.pt", "m")
 
 
 def test_positions_are_not_stretched_in_silence(model, tmp_path):
@@ -171,6 +189,21 @@ def test_the_checkpoints_model_is_said_once(model, tmp_path):
         import_checkpoint(tmp_path / "c.pt", tmp_path / "out")
     with pytest.raises(UserError, match="give one of them"):
         import_checkpoint(tmp_path / "c.pt", tmp_path / "out", model="RN50", config=tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("recipe", ["[: no yaml", "text", "student: text", "a: 1"])
+def test_a_checkpoint_whose_recipe_is_none_says_nothing(model, tmp_path, recipe):
+    torch.save({"state_dict": model.state_dict(), "recipe": recipe}, tmp_path / "c.pt")
+    with pytest.raises(UserError, match="does not say which model it is of"):
+        import_checkpoint(tmp_path / "c.pt", tmp_path / "out")
+
+
+def test_a_checkpoint_is_not_lost_to_the_folder_it_lies_in(run, tmp_path):
+    folder = shutil.copytree(run / "export", tmp_path / "models" / "x")
+    checkpoint = shutil.copy(list_checkpoints(run / "checkpoints")[-1], folder / "c.pt")
+    with pytest.raises(UserError, match="which would be replaced; give another folder"):
+        import_checkpoint(checkpoint, folder)
+    assert checkpoint.is_file()
 
 
 def test_what_does_not_fit_leaves_no_folder(model, tmp_path):

@@ -1,8 +1,11 @@
 """clipkd import, as a user runs it."""
 
+import shlex
+
 import open_clip
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from harness.cli.app import app
@@ -18,14 +21,15 @@ def clipkd():
 
 def test_it_says_what_was_read_and_how_to_use_it(clipkd, golden_dir, tmp_path):
     config = golden_dir / "released_tiny_vit_config.json"
-    done = clipkd("import", golden_dir / "released_tiny_vit.pt", "--config", config, "--out", tmp_path / "out")
+    out = tmp_path / "it's ünder, a space"
+    done = clipkd("import", golden_dir / "released_tiny_vit.pt", "--config", config, "--out", out)
     assert done.exit_code == 0
     wrote, read, *uses = done.output.splitlines()
-    assert wrote == (
-        f"wrote {tmp_path / 'out'}: config-released_tiny_vit_config, image tower 0.03 M parameters, the rest 0.03 M"
-    )
+    assert wrote == f"wrote {out}: config-released_tiny_vit_config, image tower 0.03 M parameters, the rest 0.03 M"
     assert read.endswith("released_tiny_vit.pt: 62 entries, epoch 3, run 2023_01_01-tiny")
     assert [line.partition(":")[0] for line in uses] == ["evaluate it", "teach with it, in a recipe", "elsewhere"]
+    assert shlex.split(uses[0])[-3] == str(out)
+    assert yaml.safe_load(uses[1].partition(": ")[2]) == {"teacher": {"model": f"local-dir:{out}"}}
     command = uses[-1].partition(": ")[2]
     assert eval(command, {"open_clip": open_clip})[0].visual.proj.shape == (32, 32)
 

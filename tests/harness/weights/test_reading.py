@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import pickle
+import shlex
 import zipfile
 
 import numpy as np
@@ -102,13 +104,20 @@ def test_other_objects_are_named(tmp_path):
         read_checkpoint(saved(tmp_path / "c.pt", content))
 
 
-def test_the_way_on_that_a_refusal_names_works(tmp_path, monkeypatch):
-    path = saved(tmp_path / "c.pt", {"state_dict": WEIGHTS, "args": argparse.Namespace(lr=1)})
+class Whole(torch.nn.Module):
+    def state_dict(self):
+        return WEIGHTS
+
+
+@pytest.mark.parametrize("content", [{"state_dict": WEIGHTS, "args": argparse.Namespace(lr=1)}, Whole()])
+def test_the_way_on_that_a_refusal_names_works_whatever_the_file_is_called(tmp_path, monkeypatch, content):
+    path = saved(tmp_path / 'it\'s "mine", $(touch ran).pt', content)
     with pytest.raises(UserError) as refused:
         read_checkpoint(path)
     monkeypatch.chdir(tmp_path)
-    command = str(refused.value).partition('python -c "')[2].rpartition('"')[0]
-    exec(command)
+    *_, python, option, code = shlex.split("python -c" + str(refused.value).partition("python -c")[2])
+    assert (python, option) == ("python", "-c")
+    exec(code)
     assert same(tmp_path / "weights.pt")
 
 
@@ -134,6 +143,7 @@ def test_truncated_safetensors_are_said_to_be_incomplete(tmp_path):
     [
         (b"", "is empty"),
         (b"<html>Not found</html>", "is no checkpoint: expected a safetensors file"),
+        (pickle.dumps({"a": 1}), "is a pickle, but not one of torch.save: expected"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a git-lfs pointer"),
     ],
 )
@@ -162,6 +172,9 @@ def test_other_archives_are_said(tmp_path, member, message):
         ({"model": WEIGHTS, "epoch": 3}, r"model, epoch \(2 of 2 entries\) are no tensors"),
         ({"state_dict": {"a": torch.ones(1), "b": "text"}}, r"no state dict: b \(1 of 2 entries\)"),
         ({"a": torch.ones(1), "b": np.ones(2)}, r"no state dict: b \(1 of 2 entries\)"),
+        ({"a": torch.ones(1), 1: torch.ones(1)}, r"no state dict: 1 \(1 of 2 entries\) have no text as their name"),
+        ({"a": torch.ones(2, 2).to_sparse()}, "sparse, quantized or without values"),
+        ({"a": torch.ones(1, device="meta")}, "sparse, quantized or without values"),
     ],
 )
 def test_what_is_no_state_dict_is_said(tmp_path, content, message):
