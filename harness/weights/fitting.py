@@ -39,13 +39,14 @@ def load_into(model: nn.Module, path: Path, name: str) -> Loaded:
         name: of the model, for messages.
 
     Raises:
-        UserError: it cannot be read, or does not fit: what is missing, left over, or of another shape is listed.
+        UserError: it cannot be read, or does not fit: what is missing, left over, of another shape, or no weight is
+            listed.
     """
     if Path(path).suffix in _BIG_VISION:
         return _load_arrays(model, Path(path), name)
     checkpoint = read_checkpoint(path)
     state, renamed = apply_rules(checkpoint.state, model)
-    complaints = differences(state, model.state_dict())
+    complaints = differences(state, model.state_dict()) + _no_weights(state, model.state_dict())
     if complaints:
         raise UserError(
             f"checkpoint {path} does not fit model {name}: {'; '.join(complaints)}; check that it is this model's, or "
@@ -64,17 +65,17 @@ def differences(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str
         for name, value in wanted.items()
         if name in state and state[name].shape != value.shape
     ]
+    kinds = (("missing from it", missing), ("in it but not in the model", extra), ("of another shape", reshaped))
+    return [f"{_count(names)} {words}: {_first(names)}" for words, names in kinds if names]
+
+
+def _no_weights(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    """Numbers that torch would copy without a word and that are no weights, a phrase for each kind."""
     floats = [name for name, value in wanted.items() if name in state and value.is_floating_point()]
     others = [f"{name} ({state[name].dtype})" for name in floats if not state[name].is_floating_point()]
     broken = [name for name in floats if not state[name].isfinite().all()]
-    kinds = {
-        "missing from it": missing,
-        "in it but not in the model": extra,
-        "of another shape": reshaped,
-        "of another kind of number": others,
-        "not finite": broken,
-    }
-    return [f"{_count(names)} {words}: {_first(names)}" for words, names in kinds.items() if names]
+    kinds = (("of another kind of number", others), ("not finite", broken))
+    return [f"{_count(names)} {words}: {_first(names)}" for words, names in kinds if names]
 
 
 def _count(names: Sequence[str]) -> str:

@@ -143,8 +143,8 @@ def _tensors(path: Path, found: Any) -> dict[str, Tensor]:
     odd = [str(name) for name, value in found.items() if not (isinstance(name, str) and _is_plain(value))]
     if odd:
         raise UserError(
-            f"checkpoint {path} is no state dict: {', '.join(odd[:3])} ({len(odd)} of {len(found)} entries) have no text "
-            "as their name, or a tensor that is sparse, quantized or without values (meta); save dense ones by name"
+            f"checkpoint {path} is no state dict: {', '.join(odd[:3])} ({len(odd)} of {len(found)} entries) have no "
+            "text as their name, or a tensor that is sparse, quantized or without values (meta); save dense ones"
         )
     state = dict(found)
     while prefix := next((word for word in _WRAPPERS if all(name.startswith(word) for name in state)), None):
