@@ -121,7 +121,7 @@ def _scatter(axes: Axes, found: Findings, what: str) -> None:
     axes.set(xlabel=TITLES[what])
     axes.margins(x=0.3, y=0.08)
     _plain(axes, "both")
-    label(axes, points, [variant.label.partition(" (CLIP")[0] for variant in ranked])
+    label(axes, points, [variant.label for variant in ranked])
 
 
 def label(axes: Axes, points: list[tuple[float, float]], texts: list[str]) -> None:
