@@ -20,9 +20,9 @@ from harness.evaluate.find import Missing, find_suite
 from harness.evaluate.suites import load_suite
 from harness.model_folders import find_folder
 
-PAPER = "docs/paper.md"
+PAPER = "docs/paper.md of the repository"
 OPENMOJI = "clipkd data openmoji"
-RELEASED = "the releases of github.com/winycg/CLIP-KD, or train it: docs/paper.md"
+RELEASED = f"the releases of github.com/winycg/CLIP-KD, or train it: {PAPER}"
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def _weights(role: str, config: ModelConfig) -> Need | None:
         return None
     known = open_clip.get_pretrained_cfg(config.model, config.pretrained)
     if not known:
-        file = Path(config.pretrained)
+        file = Path(config.pretrained).expanduser()  # as harness.weights.source finds it
         get = RELEASED if file.name.endswith("_cc3m_12m_ep32.pt") else ""
-        return Need(what, config.pretrained, file.exists(), str(file.absolute()), get)
+        return Need(what, config.pretrained, file.is_file(), str(file.absolute()), get)
     repo, file = os.path.split(known.get("hf_hub", ""))
     found = bool(repo and _in_cache(repo, file)) or _downloaded(known.get("url", "")).is_file()
     get = f"open_clip downloads it at first use ({repo or known.get('url')})"

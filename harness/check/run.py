@@ -19,13 +19,16 @@ from harness.config import ModelConfig, Recipe
 from harness.errors import UserError
 from harness.models import LoadedModel, create_model
 from harness.probe import probe
+from harness.train.length import check_warmup, share_of_batch
+
+PROCESSES = 8  # as the paper's
 
 
 def check(
     recipes: Sequence[tuple[str, Callable[[], Recipe]]],
     *,
     batch_size: int = 2,
-    processes: int = 8,
+    processes: int | None = None,
     images_per_second: float | None = None,
     tell: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
@@ -34,7 +37,8 @@ def check(
     Args:
         recipes: the name of each, and what loads it.
         batch_size: pairs of the two steps taken here.
-        processes: of the real run, for the estimate of memory.
+        processes: of the real run: whether they can share its batch, and each one's memory. None = memory is estimated
+            for 8, which need not be able to.
         images_per_second: of the real run, for its hours.
         tell: called with each outcome as soon as it is there.
     """
@@ -85,20 +89,24 @@ def _check_one(
     recipe: Recipe,
     teachers: Teachers,
     batch_size: int,
-    processes: int,
+    processes: int | None,
     images_per_second: float | None,
 ) -> None:
     outcome.needs = needs_of(recipe)
     outcome.steps, outcome.steps_from = length(recipe, outcome.needs)
     if outcome.steps is not None and images_per_second is not None:
         outcome.hours = outcome.steps * recipe.train.batch_size / images_per_second / 3600
+    if outcome.steps is not None:
+        check_warmup(recipe, outcome.steps)
+    if processes is not None:
+        share_of_batch(recipe, processes)
     _refuse_downloads(recipe)
     trial = small(recipe, batch_size)
     taught = teachers.of(trial)
     with tempfile.TemporaryDirectory(prefix="clipkd-check-") as folder:
         outcome.trial, student = try_out(trial, taught, Path(folder))
     sizes = [teacher["total"] for teacher in outcome.trial.teachers]
-    outcome.memory = estimate(recipe, student, sizes, outcome.trial.loss_parameters, processes)
+    outcome.memory = estimate(recipe, student, sizes, outcome.trial.loss_parameters, processes or PROCESSES)
 
 
 def length(recipe: Recipe, needs: Sequence[Need]) -> tuple[int | None, str]:

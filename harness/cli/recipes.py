@@ -66,7 +66,9 @@ def check(
     images_per_second: Annotated[
         float | None, typer.Option(min=1e-3, help="Of the real run, all processes together: gives its hours.")
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Of the real run: share its batch and memory.")] = 8,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Of the real run, which share its batch. (default: memory is for 8)")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Pairs of the two steps taken here.")] = 2,
     as_json: AsJson = False,
 ) -> None:

@@ -28,12 +28,21 @@ def steps_of(recipe: Recipe, num_samples: int | None) -> int:
         UserError: ``train.epochs`` of a number of samples that nobody knows; or fewer steps than the warm-up has.
     """
     steps = recipe.train.steps or _steps_of_epochs(recipe, num_samples)
+    check_warmup(recipe, steps)
+    return steps
+
+
+def check_warmup(recipe: Recipe, steps: int) -> None:
+    """Refuse a warm-up that is longer than the run.
+
+    Raises:
+        UserError: it is.
+    """
     if recipe.schedule.warmup_steps > steps:
         raise UserError(
             f"schedule.warmup_steps is {recipe.schedule.warmup_steps}, but train.epochs makes {steps} "
             "steps: the learning rate would never reach its peak; lower it or train longer"
         )
-    return steps
 
 
 def _steps_of_epochs(recipe: Recipe, num_samples: int | None) -> int:

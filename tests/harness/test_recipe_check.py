@@ -157,7 +157,7 @@ def test_what_is_there_and_what_is_missing(tmp_path, monkeypatch):
     assert needs["data/cc3m"].found
     assert needs["data/cc3m"].looked == f"{tmp_path}/data/cc3m, 3 shards"
     assert not needs["data/cc12m"].found
-    assert needs["data/cc12m"].get == "docs/paper.md"
+    assert needs["data/cc12m"].get == "docs/paper.md of the repository"
     assert needs["weights/RN101_cc3m_12m_ep32.pt"].found
     assert not needs["imagenet1k"].found
     assert "data/eval/wds_imagenet1k" in needs["imagenet1k"].looked
@@ -184,6 +184,33 @@ def test_steps_are_counted_from_the_data_else_from_what_is_published(tmp_path, m
     unknown = tiny.recipe(data={"train": str(tmp_path / "none")}, train={"steps": None, "epochs": 2})
     assert length(unknown, needs_of(unknown))[0] is None
     assert length(tiny.recipe(), [])[0] == 4
+
+
+def test_a_file_of_weights_is_looked_for_where_training_looks(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "RN101_cc3m_12m_ep32.pt").touch()
+
+    def found(change):
+        needs = needs_of(load_recipe("paper/clipkd/rn101/swin-t", [change]))
+        return [(need.found, need.looked) for need in needs if need.what == "weights of the teacher"]
+
+    assert found("paths.weights_root=~/w") == [(True, f"{tmp_path}/w/RN101_cc3m_12m_ep32.pt")]
+    assert found("teacher.pretrained=~/w") == [(False, f"{tmp_path}/w")]
+
+
+def test_what_the_real_run_would_refuse_is_refused_without_it():
+    long, odd, even = check(
+        [
+            ("long", lambda: load_recipe("paper/baseline/rn50", ["train.epochs=1", "schedule.warmup_steps=20_000"])),
+            ("odd", lambda: distilled(train={"batch_size": 8})),
+            ("even", lambda: distilled(train={"batch_size": 9})),
+        ],
+        processes=3,
+    )
+    assert "schedule.warmup_steps is 20000, but train.epochs makes 12558 steps" in long.error
+    assert "train.batch_size is 8, which 3 processes" in odd.error
+    assert even.error is None
 
 
 def test_a_missing_thing_is_told_once_with_who_needs_it(capsys):
