@@ -1,6 +1,6 @@
 # make quickstart   distil a small CLIP on real images and print the table
 # make test         the whole test suite
-# make study        the paper's methods on the quickstart's data: an hour on two free cores
+# make study        the paper's methods on the quickstart's data, about an hour on two cores
 # make bench        time and memory of every loss under pytest-benchmark; sizes by ARGS="--bench-batch 1024"
 # make check-recipes  every recipe at full model size: two steps, export, evaluation (8 GiB, 6 CPU-minutes, no network)
 # make lint         ruff: rules and formatting
