@@ -1,7 +1,7 @@
 """Batches of an evaluation set through clip_benchmark's own builder, with what it would misread in silence refused."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -42,8 +42,9 @@ class EvalLoader:
         # clip_benchmark reads the class names and their number off `dataloader.dataset`.
         if item.dataset is None:
             self.dataset = _build_shards(item, preprocess)
+            batches = NamingSamples(self.dataset.batched(batch_size))
             self._loader = torch.utils.data.DataLoader(
-                self.dataset.batched(batch_size), batch_size=None, num_workers=min(workers, layout.shards)
+                batches, batch_size=None, num_workers=min(workers, layout.shards)
             )
         else:
             self.dataset = build_native(item, preprocess)
@@ -61,14 +62,11 @@ class EvalLoader:
     def _decoded(self) -> Iterator[Batch]:
         try:
             yield from self._loader
-        except DecodingError as error:
-            raise self._fault(
-                f"sample {error.key or error.url} cannot be decoded; replace it or build the set anew"
-            ) from error
+        except UndecodableError as error:
+            raise self._fault(f"{_reason(error)}; replace it or build the set anew") from error
         except (ValueError, OSError) as error:
             # webdataset's own for a sample without its label or caption; Pillow's for a broken image file.
-            reason = " ".join(str(error).split())[:300]
-            raise self._fault(f"a sample cannot be read ({reason}); build the set anew") from error
+            raise self._fault(f"a sample cannot be read ({_reason(error)}); build the set anew") from error
 
     def _check(self, targets: Any) -> None:
         """Refuse what clip_benchmark would count as a miss: a label without a class, an image without a caption."""
@@ -87,6 +85,35 @@ class EvalLoader:
 
     def _fault(self, what: str) -> UserError:
         return (fault if self.item.dataset is None else native_fault)(self.item, what)
+
+
+class UndecodableError(ValueError):
+    """A sentence about a sample, as `webdataset.autodecode.DecodingError` has none."""
+
+
+class NamingSamples(torch.utils.data.IterableDataset):
+    """Shards whose errors name the sample, in a data worker too: of an error there torch hands on the text alone.
+
+    Args:
+        data: what is gone through.
+    """
+
+    def __init__(self, data: Iterable[Any]) -> None:
+        self._data = data
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._data
+        except DecodingError as error:
+            raise UndecodableError(f"sample {error.key or error.url} cannot be decoded") from error
+
+
+def _reason(error: Exception) -> str:
+    """What it says; of an error in a data worker torch has made its whole traceback, the last line is it."""
+    text = str(error).strip()
+    if text.startswith("Caught "):
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())[:300]
 
 
 def _build_shards(item: EvalSet, preprocess: Callable[[Any], torch.Tensor]) -> Any:

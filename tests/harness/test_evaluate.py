@@ -208,6 +208,17 @@ def test_a_broken_set_gets_one_sentence(zeroshot: EvalSet, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("case", ["corrupt image", "no label"])
+def test_a_broken_sample_gets_the_same_sentence_from_a_worker(zeroshot: EvalSet, case: str) -> None:
+    BROKEN[case][0](Path(zeroshot.path))
+    told = []
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=BROKEN[case][1]) as caught:
+            evaluate(classifier(), [zeroshot], workers=workers)
+        told.append(str(caught.value))
+    assert told[0] == told[1] and "Traceback" not in told[0]
+
+
 def test_a_missing_folder_says_how_to_build_it(tmp_path: Path) -> None:
     item = EvalSet(name="gone", kind="retrieval", path=str(tmp_path / "gone"))
     with pytest.raises(UserError, match=r"no such folder.*clipkd data openmoji"):

@@ -8,11 +8,10 @@ from itertools import accumulate, islice
 from typing import Any
 
 from PIL import Image
-from webdataset.autodecode import DecodingError
 
 from harness.config import EvalSet
 from harness.evaluate.layout import Layout, fault, inspect
-from harness.evaluate.loader import EvalLoader
+from harness.evaluate.loader import EvalLoader, NamingSamples
 from harness.evaluate.native import native_fault
 from harness.report.page.thumbs import shrink
 
@@ -74,8 +73,8 @@ def samples(
     """
     dataset = EvalLoader(item, layout, transform, batch_size=1, workers=0).dataset
     try:
-        yield from islice(dataset, limit)
-    except (DecodingError, ValueError, OSError) as error:
+        yield from islice(NamingSamples(dataset), limit)
+    except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         say = fault if item.dataset is None else native_fault
         raise say(item, f"a sample cannot be read ({reason}); replace it or build the set anew") from error
