@@ -127,6 +127,11 @@ def test_weights_that_are_nowhere_are_said(name, message):
         load_model("ViT-B-16", name)
 
 
+def test_a_folder_is_no_file_of_weights(tmp_path):
+    with pytest.raises(UserError, match=f"are a folder; .* local-dir:{tmp_path}"):
+        load_model("ViT-B-16", str(tmp_path))
+
+
 def test_a_model_without_tags_says_so():
     with pytest.raises(UserError, match="open_clip has no weights of this model, so give a file"):
         load_model("ViT-T-16", "laion400m_e32")
