@@ -49,7 +49,7 @@ def legend(runs: Sequence[RunRecord]) -> list[tuple[int, str]]:
 
 def file_stem(name: str) -> str:
     """A name that any file system and any HTML id takes."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "chart"
+    return re.sub(r"[^a-z0-9_.]+", "-", name.lower()).strip("-.") or "chart"
 
 
 def _told(label: str, points: Points) -> str:

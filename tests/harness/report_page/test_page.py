@@ -229,10 +229,10 @@ def test_a_report_replaces_an_earlier_one_and_leaves_the_rest(tmp_path: Path) ->
     run = write_run(tmp_path / "run", recipe(**tiny.DISTILL))
     figures = quick(tmp_path, run)[2] / "report-figures"
     (figures / "mine.txt").write_text("kept")
-    assert (figures / "crd-loss.svg").exists()
+    assert (figures / "crd_loss.svg").exists()
     other = write_run(tmp_path / "plain")
     quick(tmp_path, other)
-    assert not (figures / "crd-loss.svg").exists() and (figures / "lr.svg").exists() and (figures / "mine.txt").exists()
+    assert not (figures / "crd_loss.svg").exists() and (figures / "lr.svg").exists() and (figures / "mine.txt").exists()
 
 
 @pytest.mark.parametrize(
@@ -296,3 +296,13 @@ def test_each_of_several_teachers_has_its_results(tmp_path: Path) -> None:
 def test_a_name_may_have_dollars(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name) for name in ("cost_$5_{vs_$9", "plain")]
     assert "$5_{vs_$9" in quick(tmp_path, *runs)[0]
+
+
+def test_sets_of_similar_names_have_charts_of_their_own(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", scores={"shift-1": {"top1": 1.0}, "shift_1": {"top1": 2.0}}, on_the_way=True)
+    html, markdown, out = quick(tmp_path, run)
+    charts = sorted(path.name for path in (out / "report-figures").glob("eval-*"))
+    assert charts == ["eval-shift-1-top1.svg", "eval-shift_1-top1.svg"]
+    assert all(markdown.count(f"(report-figures/{name})") == 1 for name in charts)
+    ids = [attributes["id"] for _, attributes in Page(html).tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
