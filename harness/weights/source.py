@@ -47,8 +47,8 @@ def find_source(model: str, pretrained: str | None, config: dict[str, Any]) -> S
     if path.exists() or _looks_like_a_path(pretrained):
         if path.is_dir():
             raise UserError(
-                f"weights {pretrained!r} of {model} are a folder; an open_clip folder is a model of its own, and named so: "
-                f"local-dir:{pretrained}"
+                f"weights {pretrained!r} of {model} are a folder; an open_clip folder is a model of its own: give "
+                f"local-dir:{pretrained} as the model"
             )
         if not path.is_file():
             raise UserError(f"weights {pretrained!r} of {model}: there is no such file (looked for {path.absolute()})")
