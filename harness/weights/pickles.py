@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import re
@@ -54,14 +55,20 @@ def reading_numpy() -> AbstractContextManager[None]:
 
 def refusal(path: Path, error: pickle.UnpicklingError) -> UserError:
     """Why a pickle is not opened, by what it names, and a safe way on."""
-    found = _forbidden(path, str(error))
-    names = f"it names {', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
-    what = names if found else f"torch's safe loader refuses it ({_first_line(str(error))})"
     return UserError(
-        f"checkpoint {path} holds more than tensors and numbers: {what}, which could run code when it is opened, so it "
-        "stays closed; if you trust where it is from, rewrite it once, in an environment that holds nothing of value: "
+        f"checkpoint {path} {_reason(path, str(error))}, so it stays closed; if you trust where it is from, rewrite it "
+        "once, in an environment that holds nothing of value: "
         f"python -c {shlex.quote(_rewriting(path))}"
     )
+
+
+def _reason(path: Path, message: str) -> str:
+    if "Unsupported operand" in message:
+        return "is written in a pickle protocol that torch's safe loader does not read (it reads torch.save's own, 2)"
+    found = _forbidden(path, message)
+    names = f"it names {', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
+    what = names if found else f"torch's safe loader refuses it ({_first_line(message)})"
+    return f"holds more than tensors and numbers: {what}, which could run code when it is opened"
 
 
 def _rewriting(path: Path) -> str:
@@ -75,8 +82,10 @@ def _rewriting(path: Path) -> str:
 
 def _forbidden(path: Path, message: str) -> list[str]:
     """What the file names and must not, as torch tells it: the whole list for its zip format, else the first one."""
-    if zipfile.is_zipfile(path):
-        return sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - set(_NUMPY))
+    # The list is not to be had of a file whose later parts torch cannot scan.
+    with contextlib.suppress(pickle.UnpicklingError):
+        if zipfile.is_zipfile(path):
+            return sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - set(_NUMPY))
     return re.findall(r"GLOBAL ([\w.]+)", message)[:1]
 
 

@@ -104,6 +104,19 @@ def test_other_objects_are_named(tmp_path):
         read_checkpoint(saved(tmp_path / "c.pt", content))
 
 
+def test_the_first_object_is_named_where_torch_cannot_list_all(tmp_path):
+    content = {"args": argparse.Namespace(lr=1), "later": b"bytes"}
+    with pytest.raises(UserError, match=r"it names argparse\.Namespace, which"):
+        read_checkpoint(saved(tmp_path / "c.pt", content, pickle_protocol=3))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_another_pickle_protocol_is_said(tmp_path, zipped):
+    path = saved(tmp_path / "c.pt", WEIGHTS, pickle_protocol=4, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"a pickle protocol that torch's safe loader does not read.*python -c"):
+        read_checkpoint(path)
+
+
 class Whole(torch.nn.Module):
     def state_dict(self):
         return WEIGHTS
