@@ -91,7 +91,8 @@ def _parameters(run: RunRecord) -> dict[str, Any]:
 
 
 def _last(run: RunRecord, key: str) -> float | None:
-    return run.training[-1].get(key) if run.training else None
+    found = run.training[-1].get(key) if run.training else None
+    return found if is_number(found) else None
 
 
 def _labels(runs: Sequence[RunRecord]) -> list[str]:

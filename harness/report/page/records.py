@@ -17,6 +17,7 @@ from harness.report.page.results import Result, read_results
 from harness.runs import DONE
 
 RECIPE = "recipe.yaml"
+_NUMBERS = ("steps", "seconds", "images_per_second")  # of summary.json, shown as such
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,9 @@ def read_run(folder: Path, label: str, slot: int = 0) -> RunRecord:
         evaluations=sorted(
             (line for line in steps if isinstance(line.get("eval"), dict)), key=lambda line: line["step"]
         ),
-        summary=read_object(folder / DONE, problems),
+        summary=_summary(read_object(folder / DONE, problems), problems),
         results=read_results(folder / "eval", problems),
-        efficiency=read_object(folder / "efficiency.json", problems),
+        efficiency=_efficiency(read_object(folder / "efficiency.json", problems), problems),
         best=read_object(folder / "checkpoints" / "best.json", problems),
         bad_samples=bad.objects,
         nonfinite=nonfinite.objects,
@@ -153,6 +154,24 @@ def _recipe(text: str, folder: Path, problems: list[str]) -> tuple[dict[str, Any
     except RecipeError as error:
         problems.append(f"This version does not read the recipe ({error}), so nothing is computed from the model.")
         return settings, None
+
+
+def _summary(found: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Without values of another type than this version writes."""
+    wrong = [key for key in _NUMBERS if not isinstance(found.get(key, 0), int | float)]
+    sizes = found.get("parameters", {})
+    if not isinstance(sizes, dict) or not all(isinstance(size, int | float) for size in sizes.values()):
+        wrong.append("parameters")
+    if wrong:
+        problems.append(f"{DONE} has something else than numbers as {', '.join(wrong)}, which is left out.")
+    return {key: value for key, value in found.items() if key not in wrong}
+
+
+def _efficiency(found: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    if found and not all(isinstance(found.get(tower), dict) for tower in ("image", "text")):
+        problems.append("efficiency.json does not hold what clipkd efficiency writes and is left out.")
+        return {}
+    return found
 
 
 def _of_all_processes(folder: Path, stem: str) -> Lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -70,6 +71,24 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     assert "summary.json cannot be read" in warnings
     assert "eval/other.json is no result file of clip_benchmark" in warnings
     assert page.table("Accuracy in percent")[1] == ["status", "unfinished, step 40 of 40"]
+
+
+def test_values_of_another_type_are_left_out_and_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    summary |= {"steps": "40", "seconds": [1], "parameters": {"image": "many"}}
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "efficiency.json").write_text('{"image": 5}')
+    page = make(tmp_path / "out", run).page
+    warnings = " ".join(text for kind, text in page.notes if kind == "warning")
+    assert "summary.json has something else than numbers as steps, seconds, parameters, which is left out" in warnings
+    assert "efficiency.json does not hold what clipkd efficiency writes" in warnings
+    assert "41.0" in page.table("Percent on held-out sets")[1]
+    (run / "summary.json").unlink()
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 50, "seconds": "long"}\n')
+    rows = {row[0]: row[1] for row in make(tmp_path / "out", run).page.table("Accuracy in percent")}
+    assert rows["training time"] == "\u2013"
 
 
 def test_a_recipe_of_another_version_still_gives_its_settings(tmp_path: Path) -> None:
