@@ -162,7 +162,9 @@ def pick_device(choice: str, local_rank: int = 0) -> torch.device:
     if choice == "cpu" or (choice == "auto" and not available):
         return torch.device("cpu")
     if not available:
-        raise UserError("train.device is cuda, but torch sees no CUDA device here; set train.device=cpu or auto")
+        raise UserError(
+            "the device (train.device or --device) is to be cuda, but torch sees no CUDA device here; take cpu or auto"
+        )
     if local_rank >= torch.cuda.device_count():
         raise UserError(
             f"process {local_rank} of this machine has no GPU of its own, there are {torch.cuda.device_count()}; "

@@ -18,9 +18,12 @@ def export(
     ] = False,
 ) -> None:
     """Write a model as a folder that stock open_clip loads with local-dir:FOLDER."""
+    from harness.errors import UserError
     from harness.export import export_model
     from harness.models import load_trained
 
+    if best and pretrained is not None:
+        raise UserError(f"--best takes the weights that a run keeps, and --pretrained {pretrained} others; give one")
     if best:
         from harness.train.best import load_best
 

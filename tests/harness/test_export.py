@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from harness.cli.export import export
 from harness.config import ModelConfig
 from harness.errors import UserError
 from harness.export import export_model
@@ -210,3 +211,8 @@ def test_a_tokenizer_that_cannot_travel_is_refused(tmp_path: Path) -> None:
     loaded = MODELS["vit"]()
     with pytest.raises(UserError, match=r"tokenizer of test-export-vit cannot travel.*hf_tokenizer_name"):
         export_model(LoadedModel(**{**vars(loaded), "tokenizer": str.split}), tmp_path / "export")
+
+
+def test_weights_are_named_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--best takes the weights that a run keeps, and --pretrained x\.pt others"):
+        export(str(tmp_path), tmp_path / "out", pretrained="x.pt", best=True)

@@ -16,11 +16,12 @@ _SHORT = {name: short for names in SHORT.values() for short, name in names.items
 
 @dataclass(frozen=True)
 class Result:
-    """One model on one set: metrics in percent under their short names."""
+    """One model on one set: metrics in percent under their short names; ``own``: of the student of this very run."""
 
     model: str
     name: str
     metrics: dict[str, float]
+    own: bool = False
 
 
 def read_results(folder: Path, problems: list[str]) -> list[Result]:
@@ -31,8 +32,10 @@ def read_results(folder: Path, problems: list[str]) -> list[Result]:
             content = json.loads(path.read_text(encoding="utf-8"))
             given = content["metrics"].items()
             metrics = {_SHORT[key]: 100 * float(value) for key, value in given if key in _SHORT and value is not None}
-            name = set_name(path) or str(content["dataset"]).removeprefix("wds/")
-            found.append(Result(str(content["model"]), name, _numbers(metrics)))
+            ours = set_name(path)
+            name = ours or str(content["dataset"]).removeprefix("wds/")
+            own = path.parent == folder and path.stem == ours
+            found.append(Result(str(content["model"]), name, _numbers(metrics), own))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
             problems.append(f"{path.relative_to(folder.parent)} is no result file of clip_benchmark and is left out.")
     return found

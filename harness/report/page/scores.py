@@ -17,7 +17,7 @@ def student_scores(run: RunRecord) -> Scores:
     names = {run.summary.get("model"), run.folder.resolve().name, run.settings.get("name")}
     scores = {name: dict(values) for name, values in numbers(run.summary.get("metrics")).items()}
     for result in run.results:
-        if result.model in names:
+        if result.own or result.model in names:
             mine = scores.setdefault(result.name, {})
             mine.update({metric: value for metric, value in result.metrics.items() if metric not in mine})
     return scores or (numbers(run.evaluations[-1]["eval"]) if run.evaluations else {})

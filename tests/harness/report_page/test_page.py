@@ -269,6 +269,15 @@ def test_results_of_clipkd_eval_stand_under_the_sets_own_name(tmp_path: Path) ->
     assert "imagenet1k-unverified" not in html and ">nan<" not in html
 
 
+def test_a_run_that_was_renamed_keeps_its_results(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "before", scores={})
+    item = EvalSet(name="birds", kind="zeroshot", path="data")
+    Store(run / "eval", "before").write(item, {"acc1": 0.625}, {})
+    Store(run / "eval", "a guest", suffix="_guest").write(item, {"acc1": 0.25}, {})
+    rows = Page(quick(tmp_path, run.rename(tmp_path / "after"))[0]).table("Percent on held-out sets")[1:]
+    assert rows == [["birds top-1", "62.5"]]
+
+
 def test_teachers_of_one_name_keep_their_own_numbers(tmp_path: Path) -> None:
     """The paper's own case: ViT-B/16 trained on CC3M and CC12M, and on LAION-400M."""
     runs, item = [], EvalSet(name="zeroshot", kind="zeroshot", path="data")
