@@ -40,16 +40,17 @@ def draw(found: Findings, out: Path) -> list[Path]:
 
 
 def ranking(found: Findings) -> Figure:
-    """Bars of the mean score with a point a seed, best on top; beside them the published numbers."""
+    """The mean score with a point a seed, best on top; beside it the published numbers. Bars begin at the baseline."""
     order = found.ranked()[::-1]
     published = [variant for variant in order if variant.published is not None]
     figure = _figure(11, 0.38 * len(order) + 1.6)
     left, *right = figure.subplots(1, 2 if published else 1, sharey=True, squeeze=False)[0]
+    base = mean(found.scores(found.study.baseline))
     for place, variant in enumerate(order):
         scores = found.scores(variant)
-        left.barh(place, mean(scores), color=COLORS[variant.kind], alpha=0.85, height=0.7)
+        _bar(left, place, base, mean(scores), variant)
         left.plot(scores, [place] * len(scores), "o", color="black", markersize=4, alpha=0.7)
-        left.annotate(f"{mean(scores):.1f}", (max(scores), place), (7, 0), textcoords="offset points", va="center")
+        left.annotate(f"{mean(scores):.1f}", (max(*scores, base), place), (7, 0), textcoords="offset points", va="center")
     every = [one for variant in order for one in found.scores(variant)]
     _zoom(left, every)
     left.set_yticks(range(len(order)), [variant.label for variant in order])
@@ -57,11 +58,12 @@ def ranking(found: Findings) -> Figure:
     points = f", points: {seeds} seeds" if seeds > 1 else ""
     left.set(title=f"here: {_score_label(found)}{points}")
     for axes in right:
-        _published(axes, order)
+        _published(axes, order, found.study.baseline.published)
     for axes in (left, *right):
         _plain(axes, "x")
     _legend(figure, found)
-    figure.suptitle(found.study.description or found.study.name, fontweight="bold")
+    title = (found.study.description or found.study.name).removesuffix(".")
+    figure.suptitle(f"{title}; bars: distance from the baseline", fontweight="bold")
     return figure
 
 
@@ -99,15 +101,24 @@ def sweeps(found: Findings) -> Figure:
     return figure
 
 
-def _published(axes: Axes, order: list[Variant]) -> None:
+def _published(axes: Axes, order: list[Variant], base: float | None) -> None:
     numbers = [(place, variant) for place, variant in enumerate(order) if variant.published is not None]
     for place, variant in numbers:
-        axes.barh(place, variant.published, color=COLORS[variant.kind], alpha=0.85, height=0.7)
+        _bar(axes, place, base, variant.published, variant)
         axes.annotate(
-            f"{variant.published:.2f}", (variant.published, place), (4, 0), textcoords="offset points", va="center"
+            f"{variant.published:.2f}", (variant.published, place), (7, 0), textcoords="offset points", va="center"
         )
     _zoom(axes, [variant.published for _, variant in numbers])
     axes.set(title="published")
+
+
+def _bar(axes: Axes, place: int, base: float | None, value: float, variant: Variant) -> None:
+    """A mark at the value, and its distance from the baseline: a bar from 0 would hide it, one cut off would lie."""
+    color = COLORS[variant.kind]
+    axes.plot([value], [place], marker="|", markersize=16, markeredgewidth=3, color=color)
+    if base is not None:
+        axes.barh(place, value - base, left=base, color=color, alpha=0.7, height=0.6)
+        axes.axvline(base, color=COLORS["baseline"], lw=1, zorder=0)
 
 
 def _scatter(axes: Axes, found: Findings, what: str) -> None:
@@ -186,7 +197,7 @@ def _legend(figure: Figure, found: Findings) -> None:
 
 
 def _zoom(axes: Axes, values: list[float]) -> None:
-    """Bars that begin below the least value: differences are small beside the values."""
+    """Limits close around the values: differences are small beside them."""
     low, high = min(values), max(values)
     margin = max(high - low, 1) * 0.25
     axes.set_xlim(max(0, low - margin), high + margin)
