@@ -50,7 +50,8 @@ def ranking(found: Findings) -> Figure:
         scores = found.scores(variant)
         _bar(left, place, base, mean(scores), variant)
         left.plot(scores, [place] * len(scores), "o", color="black", markersize=4, alpha=0.7)
-        left.annotate(f"{mean(scores):.1f}", (max(*scores, base), place), (7, 0), textcoords="offset points", va="center")
+        end = max(*scores, base), place
+        left.annotate(f"{mean(scores):.1f}", end, (7, 0), textcoords="offset points", va="center")
     every = [one for variant in order for one in found.scores(variant)]
     _zoom(left, every)
     left.set_yticks(range(len(order)), [variant.label for variant in order])
