@@ -45,7 +45,7 @@ def find_source(model: str, pretrained: str | None, config: dict[str, Any]) -> S
         return Source(tag=pretrained, repo=tag["hf_hub"].strip("/"))
     path = Path(pretrained).expanduser()
     if path.exists() or _looks_like_a_path(pretrained):
-        if path.is_dir():
+        if pretrained and path.is_dir():
             raise UserError(
                 f"weights {pretrained!r} of {model} are a folder; an open_clip folder is a model of its own: give "
                 f"local-dir:{pretrained} as the model"
