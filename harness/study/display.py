@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from harness.metrics import read_metrics
 from harness.study.work import Job
@@ -35,26 +37,27 @@ class Phase:
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[runs]}"),
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(),
             console=self._console,
             speed_estimate_period=600,
-            transient=True,
-            disable=not self._console.is_terminal,
         )
         total = sum(job.recipe.train.steps or 0 for job in jobs)
-        self._task = self._bar.add_task(name, total=total, completed=before, state="")
+        self._task = self._bar.add_task(name, total=total, completed=before, runs=self._runs())
+        self._running = Text()
+        self._live = Live(Group(self._bar, self._running), console=self._console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Phase:
         kept = f", {len(self._kept)} done before" if self._kept else ""
         self._say(f"{self._name}: {len(self._jobs)} runs{kept}, {self._workers} at a time")
-        self._bar.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        self._live.stop()
 
     def watch(self, _: int) -> None:
         """Look at the runs that are under way, now and then."""
@@ -64,9 +67,8 @@ class Phase:
         running = [
             job for job in self._jobs[self._finished :] if job.folder.is_dir() and not job.result_file().is_file()
         ]
-        state = "; ".join(f"{job.label}: {self._steps(job)}" for job in running)
-        steps = sum(self._steps(job) for job in self._jobs)
-        self._bar.update(self._task, completed=steps, state=f"{self._finished}/{len(self._jobs)} runs  {state}")
+        self._running.plain = "\n".join(f"  {job.label}: step {self._steps(job)}" for job in running)
+        self._bar.update(self._task, completed=sum(self._steps(job) for job in self._jobs), runs=self._runs())
 
     def done(self, job: Job, points: float) -> None:
         """Say that a run is finished and how good it is; of one that was done before nobody need be told again."""
@@ -76,6 +78,9 @@ class Phase:
         each = (time.monotonic() - self._start) / (self._finished - len(self._kept))
         left = each * (len(self._jobs) - self._finished) / 60
         self._say(f"{self._name} {self._finished}/{len(self._jobs)}: {job.label}: {points:.1f}, {left:.0f} min left")
+
+    def _runs(self) -> str:
+        return f"{self._finished}/{len(self._jobs)} runs"
 
     def _steps(self, job: Job) -> int:
         if job.result_file().is_file():

@@ -85,7 +85,7 @@ def sweeps(found: Findings) -> Figure:
     count = len(found.study.sweeps)
     columns = min(count, 3)
     lines = math.ceil(count / columns)
-    figure = _figure(3.7 * columns, 3.3 * lines + 0.4)
+    figure = _figure(max(3.7 * columns, 6), 3.3 * lines + 0.4)
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
     base = tuned_score(found, found.study.baseline)
     scores = [[score(run["metrics"], found.study.rank_by) for run in runs] for runs in found.sweeps]

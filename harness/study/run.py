@@ -165,7 +165,8 @@ class Runner:
         with Phase(name, unique, self.jobs, self.console) as phase:
             # Where all is done already, no process need be started to say so.
             workers = min(self.jobs, sum(not job.result_file().is_file() for job in unique))
-            results = run_ordered(work, unique, workers=workers, watch=phase.watch, option="--jobs")
+            # SIGTERM lets a training save and stop, where Ctrl-C or a run that fails would have to wait for its end.
+            results = run_ordered(work, unique, workers=workers, watch=phase.watch, option="--jobs", terminate=True)
             with closing(results):
                 for job, result in zip(unique, results, strict=True):
                     made[job.key, job.result_file()] = result

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -45,3 +47,23 @@ def test_how_far_it_is_is_shown(monkeypatch, num_samples):
             display.unit_done()
         state = "15 samples, 2/8 shards" if num_samples is None else "15/40 samples, 2/8 shards"
         assert state in console.file.getvalue() and "checking" in console.file.getvalue()
+
+
+def _sleep_long(task: Path, tick) -> None:
+    """Ticks never, so only a signal ends it early."""
+    task.touch()
+    time.sleep(300)
+
+
+def test_work_that_seldom_ticks_is_stopped_by_a_signal_and_what_waits_is_not_begun(tmp_path):
+    tasks = [tmp_path / str(number) for number in range(3)]
+
+    def watch(_: int) -> None:
+        if tasks[0].exists():
+            raise KeyboardInterrupt
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(run_ordered(_sleep_long, tasks, workers=1, watch=watch, terminate=True))
+    assert time.monotonic() - begin < 200
+    assert not tasks[1].exists() and not tasks[2].exists()

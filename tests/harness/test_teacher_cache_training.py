@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.config import LossConfig
 from harness.errors import UserError
 from harness.teachers.build import build_cache
 from harness.train import models, train
@@ -54,6 +55,18 @@ def test_random_views_and_several_teachers_train_and_no_teacher_is_loaded(tmp_pa
     monkeypatch.setattr(models, "create_model", lambda config: loaded.append(config.model) or create(config))
     assert len(run(used(wanted), tmp_path / "run")) == 5
     assert loaded == [wanted.student.model]
+
+
+def test_the_student_alone_trains_on_the_cached_views(tmp_path):
+    """The same views as with a teacher, so that a baseline differs by its loss alone."""
+    losses = {"weights": {"contrastive": 1}}
+    wanted = recipe(data("csv", tmp_path, 9), tmp_path, teacher=SAME_WIDTH, teacher_cache={"views": 2},
+                    train={"batch_size": 4, "steps": 3, "log_every": 1})  # fmt: skip
+    build_cache(wanted)
+    taught = run(used(wanted), tmp_path / "taught")
+    alone = run(used(wanted.model_copy(update={"loss": LossConfig.model_validate(losses)})), tmp_path / "alone")
+    assert alone[0]["contrastive_loss"] == taught[0]["contrastive_loss"]
+    assert "crd_loss" in taught[0] and "crd_loss" not in alone[0]
 
 
 def test_a_run_without_its_cache_ends_before_it_begins(tmp_path):
