@@ -43,7 +43,7 @@ def ranking(found: Findings) -> Figure:
     """The mean score with a point a seed, best on top; beside it the published numbers. Bars begin at the baseline."""
     order = found.ranked()[::-1]
     published = [variant for variant in order if variant.published is not None]
-    figure = _figure(11, 0.38 * len(order) + 1.6)
+    figure = _figure(11, 0.38 * len(order) + 2)
     left, *right = figure.subplots(1, 2 if published else 1, sharey=True, squeeze=False)[0]
     base = mean(found.scores(found.study.baseline))
     for place, variant in enumerate(order):
