@@ -156,7 +156,7 @@ def label(axes: Axes, points: list[tuple[float, float]], texts: list[str]) -> No
         near, align = (chosen[0], "left") if chosen[0] > x else (chosen[2], "right")
         middle = (chosen[1] + chosen[3]) / 2
         axes.plot([x, near], [y, middle], color="#bbbbbb", lw=0.6, zorder=0)
-        axes.text(near, middle, text, fontsize=8, va="center", ha=align)
+        axes.text(near, middle, text, fontsize=8, va="center", ha=align, in_layout=False)
     axes.set(xlim=(left, right), ylim=(low, high))
 
 
