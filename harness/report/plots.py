@@ -1,6 +1,5 @@
 """One picture of a comparison: how the losses fell, and what it came to."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from harness.files import save_figure
 from harness.report.result import METRICS, Column, Model, columns
 
 Records = Sequence[Mapping[str, Any]]  # lines of metrics.jsonl
@@ -38,12 +38,7 @@ def plot(curves: Mapping[str, Records], models: Sequence[Model], out: Path, titl
         shared = shared or axes
         _draw_losses(axes, label, records)
     _draw_bars(figure.add_subplot(grid[1, :]), models)
-    temporary = out.with_name(out.name + ".tmp")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(figure, out)
 
 
 def _draw_losses(axes: Axes, label: str, records: Records) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from statistics import mean
 
@@ -12,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from harness.files import save_figure
 from harness.study.adopt import own_value
 from harness.study.config import Sweep, Variant
 from harness.study.reading import tuned_score
@@ -35,7 +35,7 @@ def draw(found: Findings, out: Path) -> list[Path]:
     if found.study.sweeps:
         figures["sweeps.png"] = sweeps(found)
     for file, figure in figures.items():
-        _save(figure, out / file)
+        save_figure(figure, out / file)
     return [out / file for file in figures]
 
 
@@ -214,12 +214,3 @@ def _plain(axes: Axes, grid: str) -> None:
     axes.grid(axis=grid, alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from harness.bench.losses.formats import threads
 from harness.bench.losses.panels import draw_memory, draw_time
 from harness.bench.losses.resultfile import newest
 from harness.bench.losses.rows import OK, Row
+from harness.files import save_figure
 
 
 class Setting(NamedTuple):
@@ -56,7 +56,7 @@ def draw_all(
     for setting in [setting for setting in settings if setting in drawn]:
         path = folder / f"{stem}-{_suffix(setting, settings)}.png"
         folder.mkdir(parents=True, exist_ok=True)
-        _save(draw(setting, shown), path)
+        save_figure(draw(setting, shown), path)
         paths.append(path)
     return paths
 
@@ -97,12 +97,3 @@ def _suffix(setting: Setting, settings: Sequence[Setting]) -> str:
             value = getattr(setting, name)
             parts.append(f"{name}{value}" if isinstance(value, int) else re.sub(r"[^A-Za-z0-9.]+", "-", value))
     return "-".join(parts)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
