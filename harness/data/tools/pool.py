@@ -83,6 +83,7 @@ def _in_processes(
 ) -> Iterator[Result]:
     context = _context()
     done, stop = context.Value("q", 0), context.Event()
+    others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(workers, context, _begin, (done, stop))
     remaining = iter(tasks)
     waiting: deque[Future[Result]] = deque()
@@ -104,7 +105,7 @@ def _in_processes(
     finally:
         stop.set()
         if terminate:
-            for worker in multiprocessing.active_children():
+            for worker in {*multiprocessing.active_children()} - {*others}:
                 worker.terminate()
         pool.shutdown(cancel_futures=True)
 
