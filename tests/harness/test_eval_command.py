@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -260,6 +261,7 @@ def test_where_nothing_can_be_written_nothing_is_measured(clipkd, data, tmp_path
     monkeypatch.setattr(kept, "measure", None)
     code, _, err = clipkd("eval", model(tmp_path / "small"), "--suite", "quick", "--data", data, "--out", "taken/here")
     assert code == 2 and "taken is a file where a folder is needed" in err
-    monkeypatch.setattr("os.access", lambda *_: False)
+    # Everything can be read and nothing written: typer asks whether the data can be read.
+    monkeypatch.setattr("os.access", lambda _path, mode: not mode & os.W_OK)
     code, _, err = clipkd("eval", tmp_path / "small", "--suite", "quick", "--data", data, "--out", "locked")
     assert code == 2 and "no permission to read or write for locked" in err
