@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.watchdog import EXIT_STALLED, PATIENCE
-from harness.watchdog.children import DEAD, Process
+from harness.watchdog import EXIT_STALLED, PATIENCE, dog
+from harness.watchdog.children import DEAD, Process, children
 from harness.watchdog.words import about_data
 from tests.harness.watchdog_bench import DEADLINE, Bench
 
@@ -164,13 +164,16 @@ def test_of_many_workers_those_that_tell_most_come_first():
 @pytest.mark.parametrize(
     ("sent", "says"), [(signal.SIGSTOP, "is stopped: `kill -CONT {pid}`"), (signal.SIGKILL, "{pid} has died")]
 )
-def test_a_worker_that_is_stopped_or_dead_is_told(sent, says):
+def test_a_worker_that_is_stopped_or_dead_is_told(sent, says, monkeypatch):
     worker = subprocess.Popen(
         [sys.executable, "-c", "print('ready', flush=True); input()"],
         **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE},
     )
     try:
         worker.stdout.readline()
+        # The process that runs the tests may have other children, dead ones among them.
+        mine = worker.pid
+        monkeypatch.setattr(dog, "children", lambda pid: [child for child in children(pid) if child.pid == mine])
         worker.send_signal(sent)
         bench = Bench()
         bench.dog.phase("data", 1)
