@@ -62,4 +62,4 @@ def test_the_bare_package_asks_for_torch_alone(installed):
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:")]
     assert [line for line in required if "extra ==" not in line] == ["Requires-Dist: torch>=2.6"]
     extras = {line.partition(":")[2].strip() for line in metadata.splitlines() if line.startswith("Provides-Extra:")}
-    assert extras == {"harness", "test"}
+    assert extras == {"harness", "hugging-face", "lightning", "open-clip", "test"}
