@@ -1,0 +1,81 @@
+"""A loss with parameters of its own as a part of the student, for trainers that know the student alone.
+
+Whatever such a trainer does with ``student.parameters()`` and ``student.state_dict()`` - optimizer, DDP, clipping, EMA,
+checkpoints - it then does with the loss as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+NAME = "kd_loss"
+# What wrappers put before a name: DDP, torch.compile, FSDP1; in any order and number.
+_ENTRY = re.compile(rf"(module\.|_orig_mod\.|_fsdp_wrapped_module\.)*{NAME}\.")
+T = TypeVar("T")
+
+
+def attach_loss(student: nn.Module, loss: nn.Module) -> None:
+    """Make ``loss`` the submodule ``kd_loss`` of ``student``; call it before the optimizer and DDP are made.
+
+    The student's forward is not touched: call ``student.kd_loss`` (or ``loss``, which is the same object) with its
+    outputs. DDP then averages the loss's gradients too, unless it was made with ``find_unused_parameters=True``: it
+    takes parameters that are used outside of its forward for unused ones.
+
+    Args:
+        student: the model that the trainer knows, not yet wrapped in DDP.
+        loss: any loss module; one without parameters is attached all the same.
+
+    Raises:
+        ValueError: where the student has a ``kd_loss`` already or is wrapped in DDP.
+    """
+    if isinstance(student, DistributedDataParallel):
+        raise ValueError(
+            "attach_loss: the student is wrapped in DistributedDataParallel, which has listed its parameters already; "
+            "attach the loss to the bare model first and wrap it then"
+        )
+    if hasattr(student, NAME):
+        raise ValueError(
+            f"attach_loss: {type(student).__name__} has a {NAME} already; take it away with detach_loss(student) first"
+        )
+    student.add_module(NAME, loss)
+
+
+def detach_loss(student: nn.Module) -> nn.Module:
+    """Take the loss away from ``student`` again and return it; what is left is the student to export.
+
+    Args:
+        student: the bare model, or one wrapped in DDP or by ``torch.compile``.
+
+    Raises:
+        ValueError: where no loss is attached.
+    """
+    bare = _bare(student)
+    loss = bare._modules.pop(NAME, None)
+    if loss is None:
+        raise ValueError(
+            f"detach_loss: {type(bare).__name__} has no {NAME}; attach one with attach_loss(student, loss)"
+        )
+    return loss
+
+
+def without_loss(state_dict: Mapping[str, T]) -> dict[str, T]:
+    """The entries of ``state_dict`` that are not the attached loss's; all other names stay as they are.
+
+    Args:
+        state_dict: of a student with a loss attached, also one whose names begin with ``module.`` or ``_orig_mod.``.
+    """
+    return {name: value for name, value in state_dict.items() if not _ENTRY.match(name)}
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    while NAME not in model._modules:
+        inner = model._modules.get("module", model._modules.get("_orig_mod"))
+        if inner is None:
+            return model
+        model = inner
+    return model
