@@ -40,12 +40,33 @@ def features_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
     Gradient: flows to the model, unless the caller forbids it.
     """
+    arguments, keywords = arguments_for(model, batch)
+    return named_features(model, model(*arguments, **keywords))
+
+
+def arguments_for(model: nn.Module, batch: Batch) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """What of ``batch`` to call ``model`` with, by position and by name; the first half of `features_of`."""
     core = bare_model(model)
-    takes = inspect.signature(type(core).forward).parameters  # the class's: accelerate replaces the instance's
-    if {"pixel_values", "input_ids"} & takes.keys():
-        return _hugging_face(core, model(**_keywords(core, batch, list(takes)[1:])))
     image, text = _pair(core, batch)
-    return _open_clip(core, model(image, text))
+    takes = inspect.signature(type(core).forward).parameters  # the class's: accelerate replaces the instance's
+    if not _is_hugging_face(core):
+        return (image, text), {}
+    found = {**(batch if isinstance(batch, Mapping) else {}), "pixel_values": image, "input_ids": text}
+    # Not those by which a transformers model computes a loss itself or gives a tuple.
+    return (), {name: found[name] for name in takes if name in found and name not in ("return_loss", "return_dict")}
+
+
+def names_taken(model: nn.Module) -> set[str]:
+    """The names of all batch entries that `features_of` may call ``model`` with."""
+    core = bare_model(model)
+    takes = set(inspect.signature(type(core).forward).parameters) if _is_hugging_face(core) else set()
+    return {*takes, *_IMAGE, *_TEXT} - {"self", "kwargs"}
+
+
+def named_features(model: nn.Module, output: Any) -> dict[str, Tensor]:
+    """What ``model`` gave, by the names of `kdlosses.DistillLoss`; the second half of `features_of`."""
+    core = bare_model(model)
+    return _hugging_face(core, output) if _is_hugging_face(core) else _open_clip(core, output)
 
 
 def embedding_width(model: nn.Module) -> int:
@@ -86,11 +107,8 @@ def bare_model(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def _keywords(core: nn.Module, batch: Batch, takes: list[str]) -> dict[str, Any]:
-    """The entries of ``batch`` that a transformers model takes, but for those that make it compute a loss itself."""
-    image, text = _pair(core, batch)
-    found = {**(batch if isinstance(batch, Mapping) else {}), "pixel_values": image, "input_ids": text}
-    return {name: found[name] for name in takes if name in found and name not in ("return_loss", "return_dict")}
+def _is_hugging_face(core: nn.Module) -> bool:
+    return bool({"pixel_values", "input_ids"} & inspect.signature(type(core).forward).parameters.keys())
 
 
 def _pair(core: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,278 @@
+"""The losses inside transformers' Trainer, and inside loops of one's own with accelerate.
+
+The Trainer knows one model. While it trains, the loss is a part of that model (``kd_loss``), so that the optimizer, DDP
+and gradient clipping take its parameters for the student's, and it is computed by a hook on the student's forward,
+so within DDP's: only there does DDP with ``find_unused_parameters``, the Trainer's default, see which parameters a
+loss reads. Before and after, and in every file, the student is a plain model again.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+try:
+    import accelerate  # noqa: F401 - the Trainer cannot be made without
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+except ImportError as missing:
+    raise ImportError(
+        "kdlosses.integrations.hugging_face needs transformers and accelerate: pip install 'kdlosses[hugging-face]'"
+    ) from missing
+
+from kdlosses.integrations.attach import attach_loss, detach_loss, without_loss
+from kdlosses.integrations.loss_file import load_loss, save_loss
+from kdlosses.integrations.outputs import arguments_for, embedding_width, named_features, names_taken
+from kdlosses.integrations.running_means import RunningMeans
+from kdlosses.integrations.terms import PREFIX, distillation_loss, teacher_features
+from kdlosses.losses.clip_kd import CLIPKDLoss
+from kdlosses.parameters import parameter_report
+
+__all__ = ["CLIPDistillationTrainer", "distillation_loss", "load_loss", "save_loss"]
+
+
+class CLIPDistillationTrainer(Trainer):
+    """transformers' Trainer with a teacher: trains ``model`` on the sum of the loss's terms.
+
+    ``loss = sum_t weights[t] * L_t(student(batch), teacher(batch))``; everything else is the Trainer's.
+
+    Args:
+        model: the student: ``CLIPModel``, ``SiglipModel``, ``ChineseCLIPModel``, or an open_clip model.
+        args: the Trainer's.
+        teacher: likewise, of any width; put into ``eval()``, frozen and moved to the Trainer's device. Batch entries
+            whose names begin with ``teacher_`` are for it (`kdlosses.integrations.terms.teacher_batch`). None for a
+            loss that reads no teacher.
+        loss: any `kdlosses.DistillLoss`; the paper's CLIP-KD for both models' widths by default. With ``model_init``
+            every new student begins with a copy of it.
+        kwargs: all other arguments of ``transformers.Trainer``.
+
+    Raises:
+        ValueError: for what cannot work: ``compute_loss_func`` or label smoothing (the loss is ``loss``),
+            DataParallel, FSDP, DeepSpeed, or an optimizer that does not hold the loss's parameters.
+
+    Logs, under the Trainer's names: ``loss`` and every ``<term>_loss``, means over the logging window;
+    ``eval_<term>_loss`` beside ``eval_loss``.
+    """
+
+    loss_is_scaled_for_ga = False  # a mean over each micro batch; the Trainer divides by their number
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        *,
+        teacher: nn.Module | None = None,
+        loss: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.teacher, self.loss, self._given_loss = teacher, loss, loss
+        self._inside, self._handle = _LossInside(), None
+        self._window, self._evaluated = RunningMeans(), RunningMeans()
+        super().__init__(model, args, **kwargs)
+        self._refuse()
+        # A forward may take **kwargs, but no student takes num_items_in_batch, which would rescale gradients.
+        self.model_accepts_loss_kwargs = False
+        if self.loss is None:
+            self.loss = self._new_loss(self.model)
+        self.loss.to(self.args.device)
+        if teacher is not None:
+            teacher.eval().requires_grad_(False).to(self.args.device)
+        self.add_callback(_ClampScales(self))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's; the loss is a part of the student until it returns."""
+        with self._attached():
+            return super().train(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """As the Trainer's, with the mean of every term among the metrics."""
+        self._evaluated = RunningMeans()
+        with self._attached():
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        for name, value in self._evaluated.take().items():
+            output.metrics[f"{metric_key_prefix}_{name}"] = value
+        return output
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Tensor | tuple[Tensor, dict[str, dict[str, Tensor]]]:
+        """The sum of the terms for one micro batch of all processes; ``num_items_in_batch`` is of no use here."""
+        with self.accelerator.autocast():
+            self._inside.teacher = teacher_features(self.teacher, inputs)
+        try:
+            arguments, keywords = arguments_for(model, inputs)
+            outputs = model(*arguments, **keywords)
+        finally:
+            self._inside.teacher = None
+        if model.training:
+            self._window.add(outputs["terms"], weight=1 / self.current_gradient_accumulation_steps)
+        total = sum(outputs["terms"].values())
+        return (total, outputs) if return_outputs else total
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, Any, Any]:
+        """The loss of one batch, the student's image and text features as predictions, and the batch's labels.
+
+        The labels are the entries that ``args.label_names`` names, else the number of each row in its batch.
+        """
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        self._count_evaluated(outputs["terms"])
+        if prediction_loss_only:
+            return loss, None, None
+        features = outputs["features"]["image_features"], outputs["features"]["text_features"]
+        labels = tuple(inputs[name] for name in self.label_names if name in inputs)
+        if not labels:
+            labels = (torch.arange(len(features[0]), device=features[0].device),)
+        return loss, features, labels[0] if len(labels) == 1 else labels
+
+    def _count_evaluated(self, terms: dict[str, Tensor]) -> None:
+        # As the Trainer counts the loss: once for each row, without the rows that fill up the processes' last batch.
+        rows = torch.stack(list(terms.values())).repeat(self.args.eval_batch_size, 1)
+        rows = self.accelerator.gather_for_metrics(rows)
+        self._evaluated.add(dict(zip(terms, rows.mean(0), strict=True)), weight=len(rows))
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As the Trainer's, with the mean of every term since the last time beside the loss's."""
+        if "loss" in logs:
+            logs.update(self._window.take(partial(self.accelerator.reduce, reduction="mean")))
+        super().log(logs, *args, **kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """As the Trainer's; one that was passed in must hold the loss's parameters."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        report = parameter_report(self.loss, optimizer)
+        if not report.ok:
+            raise ValueError(report.message)
+        return optimizer
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """As the Trainer's, without logit scales, the student's too: decay would pull every temperature to 1."""
+        return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """As the Trainer's: a new student, and with it a new loss."""
+        attached = self._detach()
+        model = super().call_model_init(trial)
+        self.loss = self._new_loss(model).to(self.args.device)
+        if attached:
+            self._attach(model)
+        return model
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        with self._detached():
+            super()._save(output_dir, None if state_dict is None else without_loss(state_dict))
+        if self.args.should_save:
+            save_loss(self.loss, output_dir or self.args.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        with self._detached():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_loss(self.loss, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        with self._detached():
+            super()._load_best_model()
+        load_loss(self.loss, self.state.best_model_checkpoint)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            wanted = names_taken(self.model)
+            if self.teacher is not None:
+                taught = names_taken(self.teacher)
+                wanted |= taught | {PREFIX + name for name in taught}
+            self._signature_columns += sorted(wanted - set(self._signature_columns))
+
+    def _new_loss(self, model: nn.Module) -> nn.Module:
+        if self._given_loss is not None:
+            return copy.deepcopy(self._given_loss)
+        if self.teacher is None:
+            raise ValueError("CLIPDistillationTrainer needs a teacher, or a loss that reads none, such as CLIPLoss()")
+        return CLIPKDLoss(student_dim=embedding_width(model), teacher_dim=embedding_width(self.teacher))
+
+    def _refuse(self) -> None:
+        if self.compute_loss_func is not None or self.args.label_smoothing_factor:
+            raise ValueError("the loss is given as loss=...; leave out compute_loss_func and label_smoothing_factor")
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"the Trainer would copy the student to {self.args.n_gpu} GPUs (DataParallel), and each copy would see "
+                f"its part of a batch alone; start it with torchrun --nproc-per-node {self.args.n_gpu}, or choose one "
+                "GPU with CUDA_VISIBLE_DEVICES"
+            )
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError("CLIPDistillationTrainer runs in DDP alone, not with FSDP or DeepSpeed; leave them out")
+
+    @contextmanager
+    def _attached(self) -> Iterator[None]:
+        """The loss in the student; it may be there already."""
+        began = self._handle is None
+        if began:
+            self._attach(self.model)
+        try:
+            yield
+        finally:
+            if began:
+                self._detach()
+
+    @contextmanager
+    def _detached(self) -> Iterator[None]:
+        """The student alone, for files."""
+        attached = self._detach()
+        try:
+            yield
+        finally:
+            if attached:
+                self._attach(self.model)
+
+    def _attach(self, model: nn.Module) -> None:
+        attach_loss(model, self.loss)
+        self._handle = model.register_forward_hook(self._inside)
+
+    def _detach(self) -> bool:
+        """Whether there was anything to detach."""
+        if self._handle is None:
+            return False
+        self._handle.remove()
+        self._handle = None
+        detach_loss(self.model)
+        return True
+
+
+class _LossInside:
+    """Has a student's forward give the terms of its ``kd_loss`` instead, while a teacher's features are at hand.
+
+    With the terms come the student's features, without gradient: what DDP finds in an output and no loss reads, such
+    as the logits of a SigLIP student without a sigmoid term, would keep it waiting for gradients.
+    """
+
+    teacher: dict[str, Tensor] | None = None  # {} for a loss that reads none
+
+    def __call__(self, student: nn.Module, arguments: Any, output: Any) -> dict[str, dict[str, Tensor]] | None:
+        if self.teacher is None:
+            return None
+        features = named_features(student, output)
+        terms = student.kd_loss(**features, **self.teacher, output_dict=True)
+        return {"terms": terms, "features": {name: value.detach() for name, value in features.items()}}
+
+
+class _ClampScales(TrainerCallback):
+    """Keeps the loss's learnable scales in range, after every step of the optimizer."""
+
+    def __init__(self, trainer: CLIPDistillationTrainer) -> None:
+        self.trainer = trainer
+
+    def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Called by the Trainer between the optimizer's step and the next."""
+        self.trainer.loss.clamp_scales()

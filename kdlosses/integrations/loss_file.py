@@ -1,0 +1,55 @@
+"""A loss's own parameters in a file of their own, beside a student that knows nothing of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+FILE = "kd_loss.safetensors"
+
+
+def save_loss(loss: nn.Module, folder: str | Path) -> None:
+    """Write the parameters of ``loss`` to ``kd_loss.safetensors`` in ``folder``; a loss that has none leaves no file.
+
+    Args:
+        loss: any loss module.
+        folder: exists.
+    """
+    state = {name: value.detach().contiguous() for name, value in loss.state_dict().items()}
+    if state:
+        save_file(state, Path(folder) / FILE, metadata={"format": "pt", "loss": type(loss).__name__})
+
+
+def load_loss(loss: nn.Module, folder: str | Path) -> None:
+    """Read into ``loss`` what `save_loss` wrote.
+
+    Args:
+        loss: built with the same terms and widths as the one that was saved.
+        folder: where `save_loss` wrote it.
+
+    Raises:
+        ValueError: where there is no such file, or where it holds another loss's parameters.
+    """
+    wanted = loss.state_dict()
+    if not wanted:
+        return
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is missing, so the parameters of {type(loss).__name__} ({', '.join(wanted)}) cannot be restored; "
+            "resume from a folder that this loss's training wrote"
+        )
+    state = load_file(path)
+    found, needed = _shapes(state), _shapes(wanted)
+    if found != needed:
+        raise ValueError(
+            f"{path} holds {found} where {type(loss).__name__} has {needed}; build the loss with the terms and widths "
+            "that it had when the file was written"
+        )
+    loss.load_state_dict(state)
+
+
+def _shapes(state: dict) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in sorted(state.items())}

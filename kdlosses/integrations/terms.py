@@ -1,0 +1,70 @@
+"""One batch through student and teacher, whichever framework each is from: the weighted terms of a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdlosses.integrations.outputs import Batch, bare_model, features_of
+
+PREFIX = "teacher_"
+# What belongs to a text, in either framework's words; all else in a batch belongs to the image.
+_TEXT = frozenset({"text", "input_ids", "attention_mask", "token_type_ids", "position_ids"})
+
+
+def distillation_loss(
+    student: nn.Module, teacher: nn.Module | None, loss: nn.Module, batch: Batch
+) -> dict[str, Tensor]:
+    """The weighted terms of ``loss`` for one batch; their sum is what to call ``backward`` on.
+
+    For loops of one's own: each of student and loss may be wrapped in DDP (``accelerator.prepare``).
+
+    Args:
+        student: see `features_of`.
+        teacher: likewise, in ``eval()``; runs without gradients. None for a loss that reads no teacher.
+        loss: any `kdlosses.DistillLoss`.
+        batch: what the student is called with, as in `features_of`, and what of it the teacher gets; see
+            `teacher_batch`.
+
+    Returns:
+        ``{"<term>_loss": weighted 0-d tensor}``.
+
+    Raises:
+        ValueError: where the teacher is in training mode, and what `features_of` and the loss raise.
+    """
+    outputs = teacher_features(teacher, batch)
+    return loss(**features_of(student, batch), **outputs, output_dict=True)
+
+
+def teacher_features(teacher: nn.Module | None, batch: Batch) -> dict[str, Tensor]:
+    """The teacher's outputs under the loss's keywords (``dist_image_features``, ...), without gradients."""
+    if teacher is None:
+        return {}
+    if teacher.training:
+        raise ValueError(
+            f"the teacher, a {type(bare_model(teacher)).__name__}, is in training mode, in which dropout and batch "
+            "norms change what it gives; call teacher.eval() once before training"
+        )
+    with torch.no_grad():
+        features = features_of(teacher, teacher_batch(batch))
+    return {f"dist_{name}": value for name, value in features.items()}
+
+
+def teacher_batch(batch: Batch) -> Batch:
+    """What of a batch the teacher gets: the entries ``teacher_...`` without that prefix, else the student's.
+
+    With an image of its own the teacher gets none of the student's entries about images, with a text of its own
+    (``teacher_input_ids`` or ``teacher_text``) none of those about texts: another tokenizer's attention mask fits
+    nothing.
+    """
+    if not isinstance(batch, Mapping):
+        return batch
+    own = {name.removeprefix(PREFIX): value for name, value in batch.items() if name.startswith(PREFIX)}
+    replaced = {name in _TEXT for name in own}  # whether of the text, of the image, or of both
+    shared: dict[str, Any] = {
+        name: value for name, value in batch.items() if not name.startswith(PREFIX) and (name in _TEXT) not in replaced
+    }
+    return {**shared, **own}
