@@ -1,0 +1,118 @@
+"""Checkpoints of a student with its loss: made to fit when resuming, and freed of the loss for everybody else."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kdlosses.integrations.attach import NAME, without_loss
+from kdlosses.integrations.open_clip_train.refusal import Refused
+
+WRAPPED = "module."
+
+
+def fit(checkpoint: dict[str, Any], loss: nn.Module, distributed: bool) -> tuple[dict[str, Any], list[str]]:
+    """The checkpoint as the student with ``loss`` attached can load it, and which parameters it lacked.
+
+    Args:
+        checkpoint: the trainer's own, or a model's state dict.
+        loss: gives its present parameters where the checkpoint has none.
+        distributed: whether the student is wrapped in DDP.
+
+    Raises:
+        Refused: the checkpoint has the parameters of another loss.
+    """
+    training = "epoch" in checkpoint
+    state = bare_names(checkpoint["state_dict"] if training else checkpoint)
+    own = {f"{NAME}.{name}": value for name, value in loss.state_dict().items()}
+    kept = without_loss(state)
+    there = {name: value for name, value in state.items() if name not in kept}
+    if there:
+        _check_same(own, there)
+        own = there
+    fresh = [] if there else list(own)
+    state = {(WRAPPED if distributed else "") + name: value for name, value in (kept | own).items()}
+    if not training:
+        return state, fresh
+    checkpoint = checkpoint | {"state_dict": state}
+    if fresh and "optimizer" in checkpoint:
+        checkpoint["optimizer"] = _with_room(checkpoint["optimizer"], loss)
+    return checkpoint, fresh
+
+
+def bare_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` without DDP's prefix."""
+    return {name.removeprefix(WRAPPED): value for name, value in state.items()}
+
+
+def _check_same(own: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> None:
+    for name in dict.fromkeys([*own, *there]):
+        shapes = [list(state[name].shape) if name in state else "absent" for state in (there, own)]
+        if shapes[0] != shapes[1]:
+            raise Refused(
+                f"--resume: the checkpoint was trained with another loss or teacher: {name} is {shapes[0]} there and "
+                f"{shapes[1]} here; resume with that run's --kd file and teacher, or start anew from its exported "
+                "student with --pretrained"
+            )
+
+
+def _with_room(saved: dict[str, Any], loss: nn.Module) -> dict[str, Any]:
+    """An optimizer's state with places for the parameters of ``loss``, which it has not seen yet.
+
+    A saved group lists numbers in the order of its parameters, so the optimizer in use shows where ours belong.
+    """
+    own = {id(parameter) for parameter in loss.parameters()}
+    live = _optimizer_of(own)
+    if live is None:
+        return saved
+    numbers = count(sum(len(group["params"]) for group in saved["param_groups"]))
+    groups = []
+    for group, now in zip(saved["param_groups"], live.param_groups, strict=True):
+        known = iter(group["params"])
+        places = [next(numbers) if id(parameter) in own else next(known, None) for parameter in now["params"]]
+        groups.append(group | {"params": places})
+    return saved | {"param_groups": groups}
+
+
+def _optimizer_of(own: set[int]) -> Optimizer | None:
+    # The trainer keeps it in a local variable.
+    for thing in gc.get_objects():
+        if issubclass(type(thing), Optimizer) and own & {id(p) for g in thing.param_groups for p in g["params"]}:
+            return thing
+    return None
+
+
+def export(checkpoint: str, out: str) -> int:
+    """Write the student of ``checkpoint`` alone, as a state dict that open_clip loads; returns its number of tensors.
+
+    Raises:
+        Refused: the checkpoint cannot be read or holds no model.
+    """
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise Refused(f"--export: {checkpoint} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise Refused(
+            f"--export: {checkpoint} holds no model; name a checkpoint such as logs/NAME/checkpoints/epoch_1.pt"
+        )
+    return save_student(state, Path(out))
+
+
+def save_student(state: Mapping[str, Tensor], out: Path) -> int:
+    """Write ``state`` without the loss's entries and DDP's prefix; returns the number of tensors."""
+    student = bare_names(without_loss(state))
+    partial = out.with_name(f"{out.name}.partial")
+    torch.save(student, partial)
+    os.replace(partial, out)
+    return len(student)

@@ -1,0 +1,62 @@
+"""What the trainer calls as its loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kdlosses import CLIPKDLoss
+from kdlosses.integrations.open_clip_train.teacher import Teacher
+
+
+class Objective:
+    """The attached loss, with the teacher's constant scale and bias added to each call.
+
+    Args:
+        loss: as attached to the student.
+        teacher: None where no term reads one.
+        accumulate: micro batches of a step. For each of them the trainer asks for the loss of all their features, of
+            which its own alone carry a gradient, and adds the gradients up. So the towers get the gradient of the whole
+            batch, but what all calls share - the student's scale and bias, the loss's own parameters - would get it
+            once for each; here those are divided.
+    """
+
+    def __init__(self, loss: CLIPKDLoss, teacher: Teacher | None, accumulate: int) -> None:
+        self._loss, self._teacher, self._accumulate = loss, teacher, accumulate
+        if accumulate > 1:
+            for parameter in loss.parameters():
+                parameter.register_hook(self._share)
+
+    def __call__(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor,
+        logit_bias: Tensor | None = None,
+        dist_image_features: Tensor | None = None,
+        dist_text_features: Tensor | None = None,
+        output_dict: bool = True,
+    ) -> dict[str, Tensor]:
+        """The weighted terms, whose sum is what is trained."""
+        self._loss.clamp_scales()  # what the last optimizer step has moved
+        shared = [value for value in (logit_scale, logit_bias) if value is not None and value.requires_grad]
+        if self._accumulate > 1:
+            for value in shared:
+                value.register_hook(self._share)
+        losses = self._loss(
+            image_features,
+            text_features,
+            logit_scale,
+            dist_image_features,
+            dist_text_features,
+            None if self._teacher is None else self._teacher.scale,
+            output_dict=True,
+            logit_bias=logit_bias,
+            dist_logit_bias=None if self._teacher is None else self._teacher.bias,
+        )
+        # DDP waits for a gradient of every parameter, and not every term reads the scale or the bias.
+        first = next(iter(losses))
+        losses[first] = losses[first] + sum(0 * value.sum() for value in shared)
+        return losses
+
+    def _share(self, gradient: Tensor) -> Tensor:
+        return gradient / self._accumulate
