@@ -10,4 +10,6 @@ The command is ``python -m kdlosses.integrations.open_clip_train``.
   DDP and the checkpoints have its parameters) and has the student's training output carry the teacher's embeddings;
 - ``create_loss`` returns the attached loss;
 - ``pt_load`` makes a checkpoint to resume from fit the student with its loss.
+
+A fifth, ``tar_file_expander`` in ``open_clip_train.data``, lets it read shards with the present webdataset.
 """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -99,8 +98,9 @@ def export(checkpoint: str, out: str) -> int:
     """
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise Refused(f"--export: {checkpoint} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    except Exception as error:  # for a file that is no checkpoint torch raises whatever its bytes lead to
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise Refused(f"--export: {checkpoint} cannot be read: {words}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise Refused(

@@ -11,7 +11,7 @@ from torch import nn
 
 from kdlosses import CLIPKDLoss
 from kdlosses.integrations.open_clip_train.refusal import Refused
-from kdlosses.integrations.open_clip_train.settings import needs_teacher
+from kdlosses.integrations.open_clip_train.settings import terms_that_need
 
 SCHEMAS = ("local-dir:", "hf-hub:")
 PROBES = ["a photo of a cat", "Two DOGS, 3 birds & naïve café-goers!"]
@@ -40,7 +40,7 @@ def check_arguments(args: Namespace, loss: CLIPKDLoss) -> None:
 
 
 def _check_teacher(args: Namespace, loss: CLIPKDLoss) -> None:
-    terms = needs_teacher(loss)
+    terms = terms_that_need(loss, "teacher")
     if args.distill_model is None and (terms or args.distill_pretrained is not None):
         why = f"{', '.join(terms)} of the loss read a teacher" if terms else "--distill-pretrained alone says nothing"
         raise Refused(f"--distill-model is missing: {why}; name an open_clip model")
@@ -87,6 +87,23 @@ def check_same_inputs(args: Namespace, student: nn.Module, teacher: nn.Module) -
         raise Refused(
             f"the teacher {args.kd_teacher_model} cannot read the student's batches, and open_clip's trainer makes one "
             f"for both: {'; '.join(differences)}"
+        )
+
+
+def check_biases(loss: CLIPKDLoss, student: nn.Module, teacher: nn.Module | None) -> None:
+    """Refuse sigmoid terms for models that have no bias.
+
+    Raises:
+        Refused: naming the model.
+    """
+    terms = terms_that_need(loss, "bias")
+    if terms and student.logit_bias is None:
+        raise Refused(f"{', '.join(terms)} of the loss read the student's bias, and it has none; add --siglip")
+    terms = terms_that_need(loss, "teacher_bias")
+    if terms and teacher is not None and teacher.logit_bias is None:
+        raise Refused(
+            f"{', '.join(terms)} of the loss read the teacher's bias, and it has none, as it was not trained with a "
+            "sigmoid; use crd or affinity, or a SigLIP teacher"
         )
 
 

@@ -38,10 +38,7 @@ class Objective:
     ) -> dict[str, Tensor]:
         """The weighted terms, whose sum is what is trained."""
         self._loss.clamp_scales()  # what the last optimizer step has moved
-        shared = [value for value in (logit_scale, logit_bias) if value is not None and value.requires_grad]
-        if self._accumulate > 1:
-            for value in shared:
-                value.register_hook(self._share)
+        logit_scale, logit_bias = self._shared(logit_scale), self._shared(logit_bias)
         losses = self._loss(
             image_features,
             text_features,
@@ -55,8 +52,17 @@ class Objective:
         )
         # DDP waits for a gradient of every parameter, and not every term reads the scale or the bias.
         first = next(iter(losses))
-        losses[first] = losses[first] + sum(0 * value.sum() for value in shared)
+        for value in (logit_scale, logit_bias):
+            if value is not None:
+                losses[first] = losses[first] + 0 * value.sum()
         return losses
+
+    def _shared(self, value: Tensor | None) -> Tensor | None:
+        if value is None or not value.requires_grad or self._accumulate == 1:
+            return value
+        value = value.view_as(value)  # the bias is a parameter itself, which would keep the hook of each call
+        value.register_hook(self._share)
+        return value
 
     def _share(self, gradient: Tensor) -> Tensor:
         return gradient / self._accumulate

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+from open_clip_train import data
 from torch import nn
 
 from kdlosses import CLIPKDLoss
 from kdlosses.integrations.attach import attach_loss
 from kdlosses.integrations.open_clip_train.checkpoints import fit, save_student
-from kdlosses.integrations.open_clip_train.compatible import check_arguments, check_same_inputs, config_of
+from kdlosses.integrations.open_clip_train.compatible import (
+    check_arguments,
+    check_biases,
+    check_same_inputs,
+    config_of,
+)
 from kdlosses.integrations.open_clip_train.objective import Objective
 from kdlosses.integrations.open_clip_train.refusal import Refused
-from kdlosses.integrations.open_clip_train.settings import Settings, needs_teacher
+from kdlosses.integrations.open_clip_train.settings import Settings, terms_that_need
 from kdlosses.integrations.open_clip_train.teacher import Teacher
 
 NAMES = ("parse_args", "create_model_and_transforms", "create_loss", "pt_load")
@@ -57,14 +65,16 @@ class Run:
 
     @contextmanager
     def replaced(self) -> Iterator[None]:
-        """Put our functions into the trainer's module, and its own back at the end."""
-        for name in NAMES:
-            setattr(self._trainer, name, getattr(self, name))
+        """Put our functions into the trainer's modules, and its own back at the end."""
+        ours = [(self._trainer, name, getattr(self, name)) for name in NAMES] + _shard_reading()
+        stock = [(module, name, getattr(module, name)) for module, name, _ in ours]
+        for module, name, function in ours:
+            setattr(module, name, function)
         try:
             yield
         finally:
-            for name, function in self._stock.items():
-                setattr(self._trainer, name, function)
+            for module, name, function in stock:
+                setattr(module, name, function)
 
     def parse_args(self, argv: Sequence[str]) -> Namespace:
         """The trainer's arguments, the teacher's under names that it does not know; all of them get into params.txt."""
@@ -80,7 +90,7 @@ class Run:
         """The student with its loss attached. It is made first, from the random numbers of a run without teacher."""
         made = self._stock["create_model_and_transforms"](model, pretrained, **keywords)
         self.student = made[0]
-        wanted = self.args.kd_teacher_model if needs_teacher(self._settings.build(8, 8)) else None
+        wanted = self.args.kd_teacher_model if terms_that_need(self._settings.build(8, 8), "teacher") else None
         widths = [None if name is None else config_of(name)["embed_dim"] for name in (model, wanted)]
         training = self.args.train_data or self.args.dataset_type == "synthetic"
         if wanted is not None and training:
@@ -88,6 +98,7 @@ class Run:
             self._add_teacher(wanted, common)
         # All processes draw the same numbers here: the trainer seeds them alike before, and apart afterwards.
         self.loss = self._settings.build(*widths).to(keywords["device"])
+        check_biases(self.loss, self.student, self.teacher and self.teacher.model)
         attach_loss(self.student, self.loss)
         self._tell(wanted)
         return made
@@ -135,3 +146,14 @@ class Run:
     def _say(self, message: str) -> None:
         if self.args.rank == 0:
             _log.info("kdlosses: %s", message)
+
+
+def _shard_reading() -> list[tuple[ModuleType, str, Any]]:
+    """What lets the trainer read shards with a webdataset newer than 0.2.86, the last that it was made for.
+
+    Newer ones mark the end of each shard by an entry without a name, which it takes for a broken file.
+    """
+    expand = data.tar_file_expander
+    if "eof_value" not in inspect.signature(expand).parameters:
+        return []
+    return [(data, "tar_file_expander", partial(expand, eof_value=None))]

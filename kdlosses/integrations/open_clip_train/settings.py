@@ -87,6 +87,6 @@ def _number(value: object) -> object:
         return value
 
 
-def needs_teacher(loss: CLIPKDLoss) -> list[str]:
-    """The terms of ``loss`` that read a teacher's embeddings."""
-    return [term for term in loss.weights if term_class(term).needs]
+def terms_that_need(loss: CLIPKDLoss, what: str) -> list[str]:
+    """The terms of ``loss`` that read ``what``: a word of ``kdlosses.views.NEEDS``."""
+    return [term for term in loss.weights if what in term_class(term).needs]
