@@ -27,7 +27,7 @@ def start(folder: Path) -> list[dict[str, Any]]:
 
 
 class OnCPU(DistributedDataParallel):
-    """The trainer names a device, which torch refuses for a model on the CPU: as it is, it cannot train there in two."""
+    """The trainer names a device, which torch refuses for a model on the CPU: alone it cannot train there in two."""
 
     def __init__(self, module: torch.nn.Module, device_ids: Any = None, **more: Any) -> None:
         super().__init__(module, **more)
