@@ -4,6 +4,7 @@ from kdlosses import backends, masking
 from kdlosses.base import DistillLoss
 from kdlosses.distributed.parameters import share_parameters
 from kdlosses.losses.afd import AFDLoss
+from kdlosses.losses.affinity import AffinityLoss
 from kdlosses.losses.clip import CLIPLoss
 from kdlosses.losses.clip_kd import CLIPKDLoss
 from kdlosses.losses.crd import CRDLoss
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AFDLoss",
+    "AffinityLoss",
     "CLIPKDLoss",
     "CLIPLoss",
     "CRDLoss",

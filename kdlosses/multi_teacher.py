@@ -30,6 +30,7 @@ class MultiTeacherLoss(DistillLoss):
     - contrastive has no teacher and counts once;
     - crd is ``KL(sum_k w_k p_k || q)``, p_k the softmax of teacher k, q the student's, both directions; cross_kd the
       same, with ``sum_k w_k KL(sum_l w_l p_l || q_k)`` as each teacher's cross relation q_k is another;
+    - affinity is the cross-entropy of q with ``sum_k w_k p_k``: MobileCLIP's soft targets, averaged after the softmax;
     - every other term is ``sum_k w_k L_k``, with projections, fusion layers and learnable scales of teacher k
       (``teachers[k]``).
 

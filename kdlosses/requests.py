@@ -35,6 +35,17 @@ class KL:
 
 
 @dataclass(eq=False)
+class SoftCrossEntropy:
+    """``[N]``: minus sum p_t log p_s, in nats: KL(teacher row || student row) plus the teacher row's entropy.
+
+    The teacher's relation is a constant, so that its gradients are the KL's.
+    """
+
+    student: Relation
+    teacher: Relation
+
+
+@dataclass(eq=False)
 class CrossEntropyGrad:
     """``([N, D], [M, D])``: the gradients of the relation's mean cross-entropy, differentiable once more.
 
@@ -67,7 +78,7 @@ class JensenShannon:
     weights: Sequence[float]
 
 
-Request = CrossEntropy | KL | CrossEntropyGrad | SquaredDistance | JensenShannon
+Request = CrossEntropy | KL | SoftCrossEntropy | CrossEntropyGrad | SquaredDistance | JensenShannon
 
 
 @dataclass(eq=False)
@@ -96,7 +107,9 @@ def relations_in(request: Request) -> list[Relation]:
         return []
     if isinstance(request, JensenShannon):
         return list(request.relations)
-    return [request.student, request.teacher] if isinstance(request, KL) else [request.relation]
+    if isinstance(request, (KL, SoftCrossEntropy)):
+        return [request.student, request.teacher]
+    return [request.relation]
 
 
 def rows_in(request: Request) -> list[Rows]:

@@ -72,6 +72,12 @@ def divergence(teacher: tuple[Tensor, Tensor, Tensor], student: tuple[Tensor, Te
     return sum((p.exp() * (p - q)).sum() for p, q in pairs) / len(pairs)
 
 
+def soft_cross_entropy(teacher: tuple[Tensor, Tensor, Tensor], student: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """- sum p log q of two relations (queries, keys, scale), mean over rows."""
+    pairs = list(zip(log_softmax_rows(*teacher), log_softmax_rows(*student), strict=True))
+    return sum(-(p.exp() * q).sum() for p, q in pairs) / len(pairs)
+
+
 def mse(left: Tensor, right: Tensor) -> Tensor:
     total = sum((a - b) ** 2 for x, y in zip(left, right, strict=True) for a, b in zip(x, y, strict=True))
     return total / (left.shape[0] * left.shape[1])
@@ -89,6 +95,13 @@ def crd(w: World) -> Tensor:
     image, text, teacher_image, teacher_text = map(unit, (w.image, w.text, w.teacher_image, w.teacher_text))
     rows = divergence((teacher_image, teacher_text, w.teacher_scale), (image, text, w.scale))
     columns = divergence((teacher_text, teacher_image, w.teacher_scale), (text, image, w.scale))
+    return (rows + columns) / 2
+
+
+def affinity(w: World) -> Tensor:
+    image, text, teacher_image, teacher_text = map(unit, (w.image, w.text, w.teacher_image, w.teacher_text))
+    rows = soft_cross_entropy((teacher_image, teacher_text, w.teacher_scale), (image, text, w.scale))
+    columns = soft_cross_entropy((teacher_text, teacher_image, w.teacher_scale), (text, image, w.scale))
     return (rows + columns) / 2
 
 
@@ -161,6 +174,7 @@ ORACLES: dict[str, Callable[[World], Tensor]] = {
     "icl": icl,
     "afd": afd,
     "cross_kd": cross_kd,
+    "affinity": affinity,
 }
 
 

@@ -96,7 +96,7 @@ def test_scale_as_number_scalar_or_one_element_tensor(name, variant):
 
 def test_the_terms_that_read_the_students_scale_give_it_a_gradient(name):
     gradient = run(build(name, Problem()), Problem().inputs()).grads["logit_scale"]
-    assert (gradient is not None) == (name in {"contrastive", "crd", "gd", "clip_kd"})
+    assert (gradient is not None) == (name in {"contrastive", "crd", "affinity", "gd", "clip_kd"})
 
 
 def test_bias_is_accepted_and_changes_nothing(name):

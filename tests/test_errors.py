@@ -120,7 +120,7 @@ def test_missing_teacher_features_are_named(name, missing):
 @each_loss
 def test_the_teachers_scale_is_asked_of_those_that_read_it(name):
     inputs = {key: value for key, value in MIXED.inputs().items() if key != "dist_logit_scale"}
-    if name in {"crd", "gd", "cross_kd", "clip_kd"}:
+    if name in {"crd", "affinity", "gd", "cross_kd", "clip_kd"}:
         with pytest.raises(ValueError, match="dist_logit_scale"):
             build(name, MIXED)(**inputs)
     else:

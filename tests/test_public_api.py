@@ -15,6 +15,7 @@ from tests.running import build
 
 PUBLIC = [
     "AFDLoss",
+    "AffinityLoss",
     "CLIPKDLoss",
     "CLIPLoss",
     "CRDLoss",
@@ -38,6 +39,7 @@ PUBLIC = [
 ]
 CLASSES = {
     "afd": kdlosses.AFDLoss,
+    "affinity": kdlosses.AffinityLoss,
     "clip_kd": kdlosses.CLIPKDLoss,
     "contrastive": kdlosses.CLIPLoss,
     "crd": kdlosses.CRDLoss,

@@ -23,6 +23,7 @@ CROSS = {"cross_logit_scale"}
 OWNED = {
     "contrastive": (set(), set()),
     "crd": (set(), set()),
+    "affinity": (set(), set()),
     "fd": (set(), PROJECTIONS),
     "mfd": (set(), PROJECTIONS),
     "gd": (set(), PROJECTIONS),

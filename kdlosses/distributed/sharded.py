@@ -13,7 +13,15 @@ from kdlosses.backends.contract import Backend
 from kdlosses.distributed import columns
 from kdlosses.distributed.shard import Shard
 from kdlosses.relation import Relation
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, JensenShannon, Request, relations_in
+from kdlosses.requests import (
+    KL,
+    CrossEntropy,
+    CrossEntropyGrad,
+    JensenShannon,
+    Request,
+    SoftCrossEntropy,
+    relations_in,
+)
 from kdlosses.rows import rows_of
 
 
@@ -56,8 +64,8 @@ class _Spread:
 
     def request(self, request: Request) -> Request:
         """``request`` with everybody's keys."""
-        if isinstance(request, KL):
-            return KL(self._relation(request.student), self._relation(request.teacher))
+        if isinstance(request, (KL, SoftCrossEntropy)):
+            return type(request)(self._relation(request.student), self._relation(request.teacher))
         if isinstance(request, JensenShannon):
             return JensenShannon([self._relation(relation) for relation in request.relations], request.weights)
         if isinstance(request, (CrossEntropy, CrossEntropyGrad)):

@@ -107,7 +107,9 @@ def _answer(program: Program, engine: Engine, statistics: list[Statistics], kept
         return [mixture.jensen_shannon(output)]
     if isinstance(output, Softmax):
         direction = statistics[output.job].direction(output.cols)
-        return [direction.kl() if output.kl else direction.cross_entropy()]
+        if not output.kl:
+            return [direction.cross_entropy()]
+        return [direction.kl() + direction.entropy_t() if output.entropy else direction.kl()]
     job = program.jobs[output.job]
     sums = Sums(_zeros(job.relation.queries), _zeros(job.relation.keys), None)
     engine.add_products(job, _residual(statistics, output, job), sums, kept, exact=True)

@@ -27,24 +27,27 @@ def measure(job: Job, walk: Walk) -> Statistics:
                 row[where.rows] = where.of(table)
         for across in job.directions:
             key = (across, (cols if across else rows).start)
-            part = _of_tile(logits, 0 if across else 1, where, walk.work)
+            part = _of_tile(logits, 0 if across else 1, where, walk.work, job.entropy)
             running[key] = merge(torch.stack([running[key], part])) if key in running else part
     return Statistics(_joined(running, False), _joined(running, True), positives)
 
 
-def _of_tile(logits: list[Tensor], dim: int, where: Positives, work: Workspace) -> Tensor:
+def _of_tile(logits: list[Tensor], dim: int, where: Positives, work: Workspace, entropy: bool) -> Tensor:
     """Statistics of one tile along ``dim``, stacked as in ``statistics``."""
     shifted, peaks = [], []
     for i, table in enumerate(logits):
         peaks.append(table.amax(dim))
         shifted.append(torch.sub(table, peaks[i].unsqueeze(dim), out=work.get(f"shifted {i}", *table.shape)))
     gap = None if len(logits) == 1 else torch.sub(shifted[1], shifted[0], out=work.get("gap", *logits[0].shape))
+    own = torch.mul(shifted[1], 1, out=work.get("own", *logits[0].shape)) if entropy else None
     stack = []
     for peak, tile in zip(peaks, shifted, strict=True):
         where.zero(tile.exp_())
         stack += [peak, tile.sum(dim)]
     if gap is not None:
         stack.append(gap.mul_(shifted[1]).sum(dim))
+    if own is not None:
+        stack.append(own.mul_(shifted[1]).sum(dim))
     return torch.stack(stack)
 
 

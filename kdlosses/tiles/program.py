@@ -8,18 +8,30 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from kdlosses.relation import Relation
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, JensenShannon, Request, SquaredDistance
+from kdlosses.requests import (
+    KL,
+    CrossEntropy,
+    CrossEntropyGrad,
+    JensenShannon,
+    Request,
+    SoftCrossEntropy,
+    SquaredDistance,
+)
 from kdlosses.rows import Rows
 
 
 @dataclass(eq=False)
 class Job:
-    """One relation, the teacher its softmax is compared with, and the directions that are asked for."""
+    """One relation, the teacher its softmax is compared with, and the directions that are asked for.
+
+    With ``entropy`` the teacher's entropies are asked for too.
+    """
 
     relation: Relation
     teacher: Relation | None
     rows: bool = False
     cols: bool = False
+    entropy: bool = False
 
     @property
     def directions(self) -> list[bool]:
@@ -33,11 +45,15 @@ class Job:
 
 @dataclass(eq=False)
 class Softmax:
-    """A row-wise answer: of job number ``job``, from its rows or its columns; a KL, or else a cross-entropy."""
+    """A row-wise answer: of job number ``job``, from its rows or its columns; a KL, or else a cross-entropy.
+
+    With ``entropy`` the teacher's entropy is added to the KL.
+    """
 
     job: int
     cols: bool
     kl: bool
+    entropy: bool = False
 
 
 @dataclass(eq=False)
@@ -79,16 +95,17 @@ def program_of(requests: Sequence[Request]) -> Program:
     """Sort ``requests``; its outputs come in their order."""
     program = Program()
     for request in requests:  # KLs first: a cross-entropy joins the job of its relation, whatever the teacher
-        if isinstance(request, KL):
+        if isinstance(request, (KL, SoftCrossEntropy)):
             _kl_job(program, request)
     program.outputs = [_output(program, request) for request in requests]
     return program
 
 
 def _output(program: Program, request: Request) -> Output:
-    if isinstance(request, KL):
-        job = _kl_job(program, request)
-        return Softmax(job, _is_transposed(request.student), kl=True)
+    if isinstance(request, (KL, SoftCrossEntropy)):
+        job, soft = _kl_job(program, request), isinstance(request, SoftCrossEntropy)
+        program.jobs[job].entropy |= soft
+        return Softmax(job, _is_transposed(request.student), kl=True, entropy=soft)
     if isinstance(request, CrossEntropy):
         cols = _is_transposed(request.relation)
         return Softmax(_job(program, request.relation, cols), cols, kl=False)
@@ -110,7 +127,7 @@ def _gradient(program: Program, request: CrossEntropyGrad) -> Gradient:
     return Gradient(job, float(not cols), float(cols), cols)
 
 
-def _kl_job(program: Program, request: KL) -> int:
+def _kl_job(program: Program, request: KL | SoftCrossEntropy) -> int:
     """The job of the student's relation with this teacher, both read from the side of the one that is computed."""
     student, teacher, cols = request.student, request.teacher, _is_transposed(request.student)
     assert not any(t.requires_grad for t in (teacher.queries.values, teacher.keys.values, teacher.scale))

@@ -3,8 +3,9 @@
 For each row: the largest logit ``m``, and ``s``, the sum of ``exp(z - m)`` over all columns but the positive's. Leaving
 the positive out keeps the digits of a confident row, where 1 - p is far below the spacing of numbers near 1. With a
 teacher also its ``m_t``, ``s_t`` and ``a``, the sum of ``exp(z_t - m_t) ((z_t - m_t) - (z_s - m_s))``: differences of
-shifted logits are small where the teacher puts its weight. Statistics are stacked as ``[2, N]`` (m, s) or ``[5, N]``
-(m, s, m_t, s_t, a).
+shifted logits are small where the teacher puts its weight. Where the teacher's entropy is asked for, also ``h``, the
+sum of ``exp(z_t - m_t) (z_t - m_t)``. Statistics are stacked as ``[2, N]`` (m, s), ``[5, N]`` (m, s, m_t, s_t, a) or
+``[6, N]`` (m, s, m_t, s_t, a, h).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ class Statistics(NamedTuple):
     """What one job's passes leave behind: stacks for the directions asked for, and the positives' logits.
 
     Args:
-        rows: ``[2 or 5, N]`` or None.
-        cols: ``[2 or 5, M]`` or None.
+        rows: ``[2, 5 or 6, N]`` or None.
+        cols: ``[2, 5 or 6, M]`` or None.
         positives: ``[1 or 2, N]``, the student's and, with a teacher, the teacher's.
     """
 
@@ -34,17 +35,19 @@ class Statistics(NamedTuple):
 
 
 def merge(parts: Tensor) -> Tensor:
-    """Statistics of the union of disjoint sets of columns: ``[K, 2 or 5, N]`` to ``[2 or 5, N]``."""
+    """Statistics of the union of disjoint sets of columns: ``[K, 2, 5 or 6, N]`` to ``[2, 5 or 6, N]``."""
     m = parts[:, 0].amax(0)
     shrink = (parts[:, 0] - m).exp_()
     merged = [m, (parts[:, 1] * shrink).sum(0)]
-    if parts.shape[1] == 5:
+    if parts.shape[1] > 2:
         m_t = parts[:, 2].amax(0)
         shift_t = parts[:, 2] - m_t
         shift = shift_t - (parts[:, 0] - m)
         shrink_t = shift_t.exp()
         moment = (parts[:, 4] + parts[:, 3] * shift) * shrink_t
         merged += [m_t, (parts[:, 3] * shrink_t).sum(0), moment.sum(0)]
+        if parts.shape[1] == 6:
+            merged.append(((parts[:, 5] + parts[:, 3] * shift_t) * shrink_t).sum(0))
     return torch.stack(merged)
 
 
@@ -61,10 +64,11 @@ class Direction:
         self.m, self.s = stack[0], stack[1]
         self.positive = positives[0] - self.m
         self.total = self.s + self.positive.exp()
-        if len(stack) == 5:
+        if len(stack) > 2:
             self.m_t, self.s_t, self.a = stack[2], stack[3], stack[4]
             self.positive_t = positives[1] - self.m_t
             self.total_t = self.s_t + self.positive_t.exp()
+            self.h = stack[5] if len(stack) == 6 else None
 
     def cross_entropy(self) -> Tensor:
         """``[N]``: minus log-softmax at the positive; exact also where it is far below the spacing near 1."""
@@ -77,6 +81,12 @@ class Direction:
         # log1p, as where both are certain of the positive the totals round to 1 and s alone has what is left.
         log_total, log_total_t = (torch.log1p(s + p.expm1()) for s, p in self._sums())
         return moment / self.total_t - log_total_t + log_total
+
+    def entropy_t(self) -> Tensor:
+        """``[N]``: the teacher's entropy."""
+        moment = self.h + self.positive_t.exp() * self.positive_t
+        # Both parts are at least 0, so that the small entropy of a confident row keeps its digits too.
+        return torch.log1p(self.s_t + self.positive_t.expm1()) - moment / self.total_t
 
     def _sums(self) -> list[tuple[Tensor, Tensor]]:
         return [(self.s, self.positive), (self.s_t, self.positive_t)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kdlosses.relation import Relation
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, SquaredDistance
+from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, SoftCrossEntropy, SquaredDistance
 from kdlosses.rows import Rows, rows_of
 from tests.problems import seeded
 
@@ -82,8 +82,9 @@ class _World:
         if ask.kind == "distance":
             return SquaredDistance(self._queries[ask.relation % 2], self._constant)
         relation = self._turned(self._relations[ask.relation], ask.transposed)
-        if ask.kind == "kl":
-            return KL(relation, self._turned(self._teachers[ask.teacher], ask.teacher_transposed))
+        if ask.kind in ("kl", "soft"):
+            kind = KL if ask.kind == "kl" else SoftCrossEntropy
+            return kind(relation, self._turned(self._teachers[ask.teacher], ask.teacher_transposed))
         if ask.kind == "entropy":
             return CrossEntropy(relation)
         return CrossEntropyGrad(relation, both=ask.both and self._shape.square)
@@ -114,7 +115,7 @@ def shapes(draw: st.DrawFn) -> Shape:
 
 ASKS = st.builds(
     Ask,
-    kind=st.sampled_from(["entropy", "kl", "gradient", "distance"]),
+    kind=st.sampled_from(["entropy", "kl", "soft", "gradient", "distance"]),
     relation=st.integers(0, 3),
     teacher=st.integers(0, 1),
     transposed=st.booleans(),

@@ -12,7 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdlosses.relation import Relation
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, JensenShannon, Request, SquaredDistance
+from kdlosses.requests import (
+    KL,
+    CrossEntropy,
+    CrossEntropyGrad,
+    JensenShannon,
+    Request,
+    SoftCrossEntropy,
+    SquaredDistance,
+)
 from kdlosses.rows import Rows
 
 
@@ -24,6 +32,9 @@ def answer(request: Request) -> list[Tensor]:
         log_p, log_q = (logits(relation).log_softmax(1) for relation in (request.teacher, request.student))
         log_p = log_p.detach()
         return [(log_p.exp() * (log_p - log_q)).sum(1)]
+    if isinstance(request, SoftCrossEntropy):
+        p, log_q = logits(request.teacher).softmax(1).detach(), logits(request.student).log_softmax(1)
+        return [-(p * log_q).sum(1)]
     if isinstance(request, CrossEntropy):
         return [cross_entropies(logits(request.relation), request.relation.offset)]
     if isinstance(request, JensenShannon):

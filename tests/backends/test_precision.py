@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdlosses.relation import Pairs
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request
+from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, SoftCrossEntropy
 from kdlosses.rows import rows_of
 from tests.backends import reference
 from tests.backends.agreement import distance, flat, gradients
@@ -26,6 +26,10 @@ def entropies(student: Pairs, _: Pairs | None) -> Sequence[Request]:
 
 def kls(student: Pairs, teacher: Pairs) -> Sequence[Request]:
     return [KL(student.i2t, teacher.i2t), KL(student.t2i, teacher.t2i)]
+
+
+def soft_entropies(student: Pairs, teacher: Pairs) -> Sequence[Request]:
+    return [SoftCrossEntropy(student.i2t, teacher.i2t), SoftCrossEntropy(student.t2i, teacher.t2i)]
 
 
 def both_gradients(student: Pairs, _: Pairs | None) -> Sequence[Request]:
@@ -80,6 +84,15 @@ def test_kl_between_confident_rows_keeps_its_digits(label):
 
 
 @each_backend
+def test_soft_cross_entropy_of_confident_rows_keeps_its_digits(label):
+    eye, sides = torch.eye(WIDTH, dtype=torch.float64), range(1, 5)
+    trial = Trial(label, soft_entropies, 24.0, *(eye + 0.02 * noise(WIDTH, WIDTH, seed) for seed in sides))
+    assert trial.expected[0].max() < 1e-5
+    assert trial.value_error < 1e-5
+    assert trial.gradient_error < 1e-4
+
+
+@each_backend
 def test_gradients_of_confident_rows_keep_their_digits(label):
     eye = torch.eye(WIDTH, dtype=torch.float64)
     trial = Trial(label, both_gradients, 21.0, eye + 0.01 * noise(WIDTH, WIDTH, 1), eye + 0.01 * noise(WIDTH, WIDTH, 2))
@@ -89,7 +102,7 @@ def test_gradients_of_confident_rows_keep_their_digits(label):
 
 
 @each_backend
-@pytest.mark.parametrize("make", [entropies, kls, both_gradients])
+@pytest.mark.parametrize("make", [entropies, kls, soft_entropies, both_gradients])
 def test_logits_from_minus_100_to_100(make, label):
     """Every second key is opposite to its query: rows of one tile have maxima 200 apart, and sums that underflow."""
     image, teacher = noise(PAIRS, WIDTH, 1), noise(PAIRS, WIDTH, 2)

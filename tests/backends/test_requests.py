@@ -13,7 +13,15 @@ from torch import Tensor
 
 from kdlosses import backends
 from kdlosses.relation import Pairs, Relation
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, JensenShannon, Request, SquaredDistance
+from kdlosses.requests import (
+    KL,
+    CrossEntropy,
+    CrossEntropyGrad,
+    JensenShannon,
+    Request,
+    SoftCrossEntropy,
+    SquaredDistance,
+)
 from kdlosses.rows import Rows, rows_of
 from tests.backends.agreement import assert_agrees, flat
 from tests.backends.subjects import Subject, each_backend, subject
@@ -72,6 +80,15 @@ LISTS: dict[str, Make] = {
     "kl-shard": lambda w: [KL(w.sharded, w.sharded_teacher)],
     "kl-and-entropy": lambda w: [CrossEntropy(w.student.t2i), KL(w.student.i2t, w.wide.i2t)],
     "kl-and-entropy-shard": lambda w: [CrossEntropy(w.sharded), KL(w.sharded, w.sharded_teacher)],
+    "soft": lambda w: [SoftCrossEntropy(w.student.i2t, w.wide.i2t)],
+    "soft-transposed": lambda w: [SoftCrossEntropy(w.student.t2i, w.narrow.t2i)],
+    "soft-shard": lambda w: [SoftCrossEntropy(w.sharded, w.sharded_teacher)],
+    "soft-and-kl": lambda w: [
+        KL(w.student.t2i, w.narrow.t2i),
+        SoftCrossEntropy(w.student.i2t, w.narrow.i2t),
+        SoftCrossEntropy(w.student.i2t, w.wide.i2t),
+        CrossEntropy(w.student.i2t),
+    ],
     "gradient": lambda w: [CrossEntropyGrad(w.student.i2t)],
     "gradient-transposed": lambda w: [CrossEntropyGrad(w.student.t2i)],
     "gradient-both": lambda w: [CrossEntropyGrad(w.student.i2t, both=True)],

@@ -78,19 +78,24 @@ def check_stats(parts: Tensor, student: Tensor, teacher: Tensor | None, positive
         assert_near(found[3][others], weight.sum(dim)[others], weight.sum(dim)[others])
         size = (weight * (gap.abs() + 1)).sum(dim)
         assert_near(found[4][others], (weight * gap).sum(dim)[others], size[others])
+        if len(found) == 6:
+            own = (weight * (z_t - m_t.unsqueeze(dim))).masked_fill(positive, 0.0).sum(dim)
+            assert_near(found[5][others], own[others], (1 - own)[others])
 
 
 @each_tile
+@pytest.mark.parametrize("entropy", [False, True])
 @each_option
-def test_statistics(name, rows, cols, teacher):
+def test_statistics(name, rows, cols, teacher, entropy):
     tile = TILES[name]
     taught = cosines(tile.teacher) if teacher else None
     positives = torch.full((1 + teacher, tile.height), 7.0, device=DEVICE)
-    found = launch.stats(cosines(tile.student), taught, positives, tile.diagonal, rows=rows, cols=cols)
+    found = launch.stats(cosines(tile.student), taught, positives, tile.diagonal, rows=rows, cols=cols, entropy=entropy)
     tables = [tile.student.logits, tile.teacher.logits] if teacher else [tile.student.logits, None]
     for parts, wanted, dim in zip(found, (rows, cols), (1, 0), strict=True):
         assert (parts is not None) == wanted
         if wanted:
+            assert parts.shape[1] == (2 if not teacher else 5 + entropy)
             check_stats(parts, *tables, tile.positive, dim)
     here = tile.positive.any(1)
     for row, table in zip(positives, tables, strict=False):

@@ -113,6 +113,7 @@ def test_everything_is_gathered_at_once(results):
     keys_are_teachers = [ask, gather, mean]
     expected = {
         "afd": plain,
+        "affinity": plain,
         "clip_kd": plain,
         "contrastive": plain,
         "crd": plain,

@@ -15,6 +15,7 @@ BY_HAND = {
     "clip_kd": (8, 12),
     "contrastive": (3, 4),
     "crd": (4, 6),
+    "affinity": (4, 6),
     "icl": (4, 6),
     "cross_kd": (5, 8),
     "afd": (3, 4),

@@ -43,6 +43,7 @@ PAIR, CROSS, TEACHER = Floor(3, 4), Floor(2, 3), Floor(1, 2)
 RELATIONS: dict[str, dict[str, Floor]] = {
     "contrastive": {"student": PAIR},
     "crd": {"student": PAIR, "teacher": TEACHER},
+    "affinity": {"student": PAIR, "teacher": TEACHER},
     "icl": {"cross_i2t": CROSS, "cross_t2i": CROSS},
     "cross_kd": {"teacher": TEACHER, "cross_i2t": CROSS, "cross_t2i": CROSS},
     "afd": {"fused": PAIR},

@@ -104,6 +104,12 @@ def crd(world: World) -> Tensor:
     return _divergence(world.student, world.teacher)
 
 
+def affinity(world: World) -> Tensor:
+    pairs = zip(world.student, world.teacher, strict=True)
+    rows = [F.cross_entropy(ours, F.softmax(theirs, dim=1)) for ours, theirs in pairs]
+    return (rows[0] + rows[1]) / 2
+
+
 def fd(world: World) -> Tensor:
     image, text = world.aligned
     return F.mse_loss(image, world.teacher_image) + F.mse_loss(text, world.teacher_text)
@@ -165,6 +171,7 @@ def _direction(queries: Tensor, keys: Tensor, scale: Tensor) -> tuple[Tensor, Te
 TERMS: dict[str, Callable[[World], Tensor]] = {
     "contrastive": contrastive,
     "crd": crd,
+    "affinity": affinity,
     "fd": fd,
     "mfd": fd,  # of the embedding it is given: masking is the encoder's business
     "gd": gd,

@@ -58,6 +58,7 @@ class TritonEngine:
                 diagonal,
                 rows=job.rows,
                 cols=job.cols,
+                entropy=job.entropy,
             )
             for across in job.directions:
                 key, part = (across, (cols if across else rows).start), parts[across]

@@ -16,7 +16,14 @@ from kdlosses.tiles.coefficients import Coefficients
 
 
 def stats(
-    student: Cosines, teacher: Cosines | None, positives: Tensor, diagonal: int, *, rows: bool, cols: bool
+    student: Cosines,
+    teacher: Cosines | None,
+    positives: Tensor,
+    diagonal: int,
+    *,
+    rows: bool,
+    cols: bool,
+    entropy: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Statistics of a tile's rows and columns (see ``tiles.statistics``), in parts that `merge` joins.
 
@@ -27,11 +34,12 @@ def stats(
         diagonal: row i's positive is the tile's column ``i + diagonal``, if there is such a column.
         rows: whether the rows' statistics are wanted.
         cols: whether the columns' are.
+        entropy: whether the teacher's entropies are, where there is a teacher.
 
     Returns:
-        ``[parts, 2 or 5, R]`` and ``[parts, 2 or 5, C]`` float32; None for what is not wanted.
+        ``[parts, 2, 5 or 6, R]`` and ``[parts, 2, 5 or 6, C]`` float32; None for what is not wanted.
     """
-    (height, width), entries = student.shape, 2 if teacher is None else 5
+    (height, width), entries = student.shape, 2 if teacher is None else 6 if entropy else 5
     tile = pick("stats", student, teacher)
     row_parts = empty(student, triton.cdiv(width, tile.BN), entries, height) if rows else None
     col_parts = empty(student, triton.cdiv(height, tile.BM), entries, width) if cols else None
@@ -50,6 +58,7 @@ def stats(
         diagonal,
         **dots(student, tile),
         **dots(teacher or student, tile, "T_"),
+        ENTROPY=entropy,
     )
     return row_parts, col_parts
 

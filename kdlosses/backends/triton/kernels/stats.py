@@ -10,8 +10,10 @@ NOTHING = tl.constexpr(-1e30)
 
 
 @triton.jit
-def store_stats(parts, stride, z, z_t, index, mask, AXIS: tl.constexpr, TEACHER: tl.constexpr):
-    """Write m, s and, with a teacher, m_t, s_t and the moment a (see ``tiles.statistics``), ``stride`` apart."""
+def store_stats(
+    parts, stride, z, z_t, index, mask, AXIS: tl.constexpr, TEACHER: tl.constexpr, ENTROPY: tl.constexpr
+):  # fmt: skip
+    """Write m, s and, with a teacher, m_t, s_t and the moments a and h (see ``tiles.statistics``), ``stride`` apart."""
     m = tl.max(z, AXIS)
     shifted = z - tl.expand_dims(m, AXIS)
     tl.store(parts + index, m, mask=mask)
@@ -23,6 +25,8 @@ def store_stats(parts, stride, z, z_t, index, mask, AXIS: tl.constexpr, TEACHER:
         tl.store(parts + 2 * stride + index, m_t, mask=mask)
         tl.store(parts + 3 * stride + index, tl.sum(weight, AXIS), mask=mask)
         tl.store(parts + 4 * stride + index, tl.sum(weight * (shifted_t - shifted), AXIS), mask=mask)
+        if ENTROPY:
+            tl.store(parts + 5 * stride + index, tl.sum(weight * shifted_t, AXIS), mask=mask)
 
 
 @triton.jit
@@ -41,12 +45,12 @@ def stats_kernel(
     t_q, t_q_factors, t_q_row, t_k, t_k_factors, t_k_row, t_scale, t_D,
     row_parts, col_parts, positives, t_positives, R, C, diagonal,
     EVEN: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
-    T_EVEN: tl.constexpr, T_OPERAND: tl.constexpr, T_PRECISION: tl.constexpr,
+    T_EVEN: tl.constexpr, T_OPERAND: tl.constexpr, T_PRECISION: tl.constexpr, ENTROPY: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr
 ):  # fmt: skip
-    """Partial statistics ``[block cols, 2 or 5, R]`` of the rows, ``[block rows, 2 or 5, C]`` of the columns.
+    """Partial statistics ``[block cols, 2, 5 or 6, R]`` of the rows, ``[block rows, 2, 5 or 6, C]`` of the columns.
 
-    Nothing is computed for what is None: a direction's parts, the teacher.
+    Nothing is computed for what is None, a direction's parts or the teacher, nor the teacher's entropy without ENTROPY.
     """
     top, left = place(R, C, BM, BN, GROUP)
     rows, cols = top + tl.arange(0, BM), left + tl.arange(0, BN)
@@ -66,10 +70,10 @@ def stats_kernel(
         )  # fmt: skip
         store_positives(t_positives, z_t, top, R, left, C, diagonal, BM, BN)
         z_t = tl.where(counts, z_t, NOTHING)
-    entries: tl.constexpr = 2 if t_q is None else 5
+    entries: tl.constexpr = 2 if t_q is None else 6 if ENTROPY else 5
     if row_parts is not None:
         at = row_parts + (left // BN).to(tl.int64) * entries * R
-        store_stats(at, R, z, z_t, rows, rows < R, 1, t_q is not None)
+        store_stats(at, R, z, z_t, rows, rows < R, 1, t_q is not None, ENTROPY)
     if col_parts is not None:
         at = col_parts + (top // BM).to(tl.int64) * entries * C
-        store_stats(at, C, z, z_t, cols, cols < C, 0, t_q is not None)
+        store_stats(at, C, z, z_t, cols, cols < C, 0, t_q is not None, ENTROPY)

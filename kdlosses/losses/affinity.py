@@ -1,0 +1,37 @@
+"""Affinity mimicking: cross-entropy with the teacher's softmax (TinyCLIP, arXiv 2309.12314)."""
+
+from __future__ import annotations
+
+from kdlosses.base import DistillLoss
+from kdlosses.registry import register
+from kdlosses.requests import SoftCrossEntropy, Term, mean_of_directions
+from kdlosses.views import Views
+
+
+@register
+class AffinityLoss(DistillLoss):
+    """Cross-entropy of the student's image-text similarity distributions with the teacher's as soft targets.
+
+    ``L = 1/2 [ CE(softmax(c_T v_T s_T^T), c_S v_S s_S^T) + CE(softmax(c_T s_T v_T^T), c_S s_S v_S^T) ]`` with
+    ``CE(p, z) = - sum_j p_j log softmax(z)_j``, each a mean over the B rows, in nats. It is `CRDLoss` plus the entropy
+    of the teacher's rows: the same gradients, and a value that stays above zero. Identical in both variants. The widths
+    of student and teacher may differ: no projection is involved.
+
+    Several teachers, in `MultiTeacherLoss`: the target is the average of their softmaxes, each at its own scale.
+
+    Constructor and call: `DistillLoss`.
+
+    Gradient: student features and ``logit_scale``; the teacher receives none. No parameters.
+    Source: affinity mimicking of TinyCLIP (arXiv 2309.12314); the distillation term of open_clip's DistillClipLoss; the
+    soft targets of MobileCLIP (arXiv 2311.17049), which average several teachers after the softmax.
+    """
+
+    name = "affinity"
+    needs = frozenset({"teacher", "teacher_scale"})
+
+    @staticmethod
+    def term(views: Views) -> Term:
+        """Soft cross-entropy of both directions."""
+        student, teacher = views.student, views.teacher
+        requests = [SoftCrossEntropy(student.i2t, teacher.i2t), SoftCrossEntropy(student.t2i, teacher.t2i)]
+        return Term(requests, mean_of_directions)
