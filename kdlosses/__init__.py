@@ -3,6 +3,7 @@
 from kdlosses import backends, masking
 from kdlosses.base import DistillLoss
 from kdlosses.distributed.parameters import share_parameters
+from kdlosses.guard import UntrainedParametersWarning
 from kdlosses.losses.afd import AFDLoss
 from kdlosses.losses.affinity import AffinityLoss
 from kdlosses.losses.clip import CLIPLoss
@@ -34,6 +35,7 @@ __all__ = [
     "MFDLoss",
     "MultiTeacherLoss",
     "ParameterReport",
+    "UntrainedParametersWarning",
     "__version__",
     "available_losses",
     "available_terms",

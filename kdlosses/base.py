@@ -13,6 +13,7 @@ from kdlosses.backends.contract import Backend
 from kdlosses.checks import check_variant, check_width
 from kdlosses.distributed.shard import alone, check_group
 from kdlosses.fit import check_call, check_dims, warn_unmasked
+from kdlosses.guard import Guard
 from kdlosses.inputs import Inputs, Scale, read_inputs
 from kdlosses.layers import MAX_LOGIT_SCALE, add_layers, make_views
 from kdlosses.mixture import weighted_mean
@@ -53,6 +54,7 @@ class DistillLoss(nn.Module):
     is_term: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
     default_weight: ClassVar[Mapping[str, float]] = {"paper": 1.0, "released": 1.0}
+    _guard: Guard | None = None  # until the first backward pass
 
     def __init__(
         self,
@@ -105,6 +107,11 @@ class DistillLoss(nn.Module):
         self.student_dim, self.teacher_dim = student_dim, teacher_dim
         check_dims(type(self).__name__, self._needs, self.variant, student_dim, teacher_dim)
         add_layers(self, self._needs, student_dim, teacher_dim)
+        self._guard = Guard(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._guard = Guard(self)  # copies and pickles have new parameters
 
     def forward(
         self,
@@ -197,6 +204,9 @@ class DistillLoss(nn.Module):
             inputs: validated, one for each teacher.
             evaluate: has a backend answer requests.
         """
+        # First is_compiling(): what compiled code has not read may change without being compiled again.
+        if not torch.compiler.is_compiling() and self._guard is not None and torch.is_grad_enabled():
+            self._guard.watch()
         # bf16 is spaced 0.5 apart near a logit of 100, so autocast must not touch the similarities.
         with torch.autocast(inputs[0].image.device.type, enabled=False):
             terms = self._terms(self._views(inputs))

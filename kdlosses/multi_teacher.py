@@ -11,6 +11,7 @@ from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
 from kdlosses.checks import check_weight, check_width
 from kdlosses.fit import check_call, check_dims, warn_unmasked
+from kdlosses.guard import Guard
 from kdlosses.inputs import Inputs, Scale, computation_dtype, read_inputs
 from kdlosses.layers import add_layers, make_views
 from kdlosses.registry import term_class
@@ -78,6 +79,7 @@ class MultiTeacherLoss(DistillLoss):
             check_dims(type(self).__name__, self._needs, variant, student_dim, width)
             self.teachers.append(nn.Module())
             add_layers(self.teachers[-1], self._needs, student_dim, width)
+        self._guard = Guard(self)
 
     def forward(
         self,

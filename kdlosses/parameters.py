@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -43,11 +44,37 @@ def parameter_report(loss: nn.Module, optimizer: Optimizer | None = None) -> Par
         loss: any loss module.
         optimizer: the optimizer in use, or None to ask only what would be needed.
     """
-    own = {name: p for name, p in loss.named_parameters() if p.requires_grad}
+    own = trainable(loss)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]} if optimizer is not None else set()
     missing = tuple(name for name, p in own.items() if id(p) not in held)
     message = _message(type(loss).__name__, list(own), missing, asked=optimizer is not None)
     return ParameterReport(tuple(own), missing, message)
+
+
+def trainable(loss: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of ``loss`` that are to be trained, by name."""
+    return {name: p for name, p in loss.named_parameters() if p.requires_grad}
+
+
+def untrained(loss: str, names: Sequence[str], holder: str = "no optimizer holds") -> str:
+    """One sentence: ``loss`` has these parameters, which are in no optimizer, and what to do."""
+    return _sentence(loss, f"that {holder}, so they will never learn", names, _ADD)
+
+
+def drifting(loss: str, names: Sequence[str]) -> str:
+    """One sentence: the parameters ``names`` of ``loss`` are not kept equal on several processes, and what to do."""
+    what = (
+        "that are neither in DistributedDataParallel or FSDP nor shared, so every process trains another copy of them"
+    )
+    return _sentence(loss, what, names, _SHARE)
+
+
+_ADD = "add them with optimizer.add_param_group({'params': loss.parameters(), 'weight_decay': 0.0})"
+_SHARE = "call kdlosses.share_parameters(loss) before training, or wrap the loss in DistributedDataParallel"
+
+
+def _sentence(loss: str, what: str, names: Sequence[str], fix: str) -> str:
+    return f"{loss} has parameters of its own {what}: {', '.join(names)}; {fix}."
 
 
 def _message(loss: str, names: list[str], missing: tuple[str, ...], asked: bool) -> str:
@@ -55,6 +82,6 @@ def _message(loss: str, names: list[str], missing: tuple[str, ...], asked: bool)
         return f"{loss} has no parameters of its own; nothing to add to an optimizer."
     if not missing:
         return f"{loss} has {len(names)} parameters of its own and the optimizer holds them all."
-    fix = "add them with optimizer.add_param_group({'params': loss.parameters(), 'weight_decay': 0.0})"
-    what = "that the optimizer does not hold, so they will never learn" if asked else "to train, synchronize and save"
-    return f"{loss} has parameters of its own {what}: {', '.join(missing)}; {fix}."
+    if asked:
+        return untrained(loss, missing, "the optimizer does not hold")
+    return _sentence(loss, "to train, synchronize and save", missing, _ADD)

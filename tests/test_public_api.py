@@ -27,6 +27,7 @@ PUBLIC = [
     "MFDLoss",
     "MultiTeacherLoss",
     "ParameterReport",
+    "UntrainedParametersWarning",
     "__version__",
     "available_losses",
     "available_terms",

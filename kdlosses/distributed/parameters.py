@@ -41,6 +41,12 @@ def share_parameters(loss: nn.Module, group: str | ProcessGroup | None = "auto")
             parameter.register_post_accumulate_grad_hook(partial(_average, shard))
 
 
+def is_shared(parameter: Tensor) -> bool:
+    """Whether `share_parameters` keeps this parameter equal on all processes."""
+    hooks = (parameter._post_accumulate_grad_hooks or {}).values()
+    return any(isinstance(hook, partial) and hook.func is _average for hook in hooks)
+
+
 def check_equal(shard: Shard, loss: nn.Module) -> None:
     """Make sure that the parameters of ``loss`` are the same numbers on all processes.
 
