@@ -9,6 +9,7 @@ loss reads. Before and after, and in every file, the student is a plain model ag
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -94,7 +95,14 @@ class CLIPDistillationTrainer(Trainer):
         self._evaluated = RunningMeans()
         with self._attached():
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        for name, value in self._evaluated.take().items():
+        means = self._evaluated.take()
+        if not means:
+            warnings.warn(
+                f"{metric_key_prefix}: there was no batch, so there is no loss; with dataloader_drop_last fewer pairs "
+                "than per_device_eval_batch_size on each process give none",
+                stacklevel=2,
+            )
+        for name, value in means.items():
             output.metrics[f"{metric_key_prefix}_{name}"] = value
         return output
 

@@ -1,0 +1,44 @@
+"""What `CLIPDistillationTrainer` refuses, in one sentence each."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+import torch
+
+from kdlosses.integrations.hugging_face import CLIPDistillationTrainer
+from tests.integrations.hf_models import clip
+from tests.integrations.hf_runs import arguments, trainer
+
+
+def test_without_transformers_one_sentence(monkeypatch):
+    module = sys.modules["kdlosses.integrations.hugging_face"]
+    monkeypatch.delitem(sys.modules, module.__name__)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"pip install 'kdlosses\[hugging-face\]'"):
+        importlib.import_module(module.__name__)
+
+
+def test_what_is_refused_says_why(tmp_path):
+    student, teacher = clip(), clip(24)
+    with pytest.raises(
+        ValueError, match=r"was built with student_dim=16, teacher_dim=24 but was called with .*width 32"
+    ):
+        trainer(tmp_path, student, clip(32)).train()
+    assert not hasattr(student, "kd_loss")  # also after a failure
+    with pytest.raises(ValueError, match="has no image: pixel_values or image is missing among input_ids"):
+        run = trainer(tmp_path, student, teacher)
+        run.compute_loss(student, {"input_ids": torch.ones(4, 8, dtype=torch.long)})
+    with pytest.raises(ValueError, match="needs a teacher, or a loss that reads none"):
+        CLIPDistillationTrainer(student, arguments(tmp_path))
+    with pytest.raises(ValueError, match=r"loss is given as loss=.*leave out compute_loss_func"):
+        CLIPDistillationTrainer(student, arguments(tmp_path), teacher=teacher, compute_loss_func=len)
+    with pytest.raises(ValueError, match=r"CLIPKDLoss has parameters of its own .*visual_proj.weight"):
+        optimizers = (torch.optim.SGD(student.parameters(), lr=0.1), None)
+        trainer(tmp_path, student, teacher, optimizers=optimizers).train()
+    alone = arguments(tmp_path)
+    alone._n_gpu = 2
+    with pytest.raises(ValueError, match=r"would copy the student to 2 GPUs .*torchrun --nproc-per-node 2"):
+        CLIPDistillationTrainer(student, alone, teacher=teacher)
