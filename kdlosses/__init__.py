@@ -14,6 +14,8 @@ from kdlosses.losses.fd import FDLoss
 from kdlosses.losses.gd import GDLoss
 from kdlosses.losses.icl import ICLLoss
 from kdlosses.losses.mfd import MFDLoss
+from kdlosses.losses.siglip import SigLIPLoss
+from kdlosses.losses.sigmoid_kd import SigmoidKDLoss
 from kdlosses.multi_teacher import MultiTeacherLoss
 from kdlosses.parameters import ParameterReport, parameter_report
 from kdlosses.registry import available_losses, available_terms, build
@@ -35,6 +37,8 @@ __all__ = [
     "MFDLoss",
     "MultiTeacherLoss",
     "ParameterReport",
+    "SigLIPLoss",
+    "SigmoidKDLoss",
     "UntrainedParametersWarning",
     "__version__",
     "available_losses",

@@ -122,8 +122,8 @@ class DistillLoss(nn.Module):
         dist_text_features: Tensor | None = None,
         dist_logit_scale: float | Tensor | None = None,
         output_dict: bool = False,
-        logit_bias: Tensor | None = None,
-        dist_logit_bias: Tensor | None = None,
+        logit_bias: float | Tensor | None = None,
+        dist_logit_bias: float | Tensor | None = None,
         *,
         masked_image_features: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
@@ -137,12 +137,13 @@ class DistillLoss(nn.Module):
             dist_text_features: ``[B, Dt]`` teacher text embeddings; receive no gradient.
             dist_logit_scale: the teacher's 1/temperature; receives no gradient.
             output_dict: return the weighted terms by name instead of their sum.
-            logit_bias: accepted and ignored: a constant added to all logits cannot change a softmax.
-            dist_logit_bias: likewise.
+            logit_bias: the student's, a number or a tensor ``[]`` or ``[1]``; needed by the sigmoid terms, which give
+                it a gradient. The softmax terms ignore it: a constant added to all logits cannot change a softmax.
+            dist_logit_bias: the teacher's, likewise; receives no gradient.
             masked_image_features: ``[B, Ds]`` student embeddings of masked images, read by mfd alone.
 
         Returns:
-            A 0-d tensor, float32 (float64 if any features are), in nats for the softmax terms; or, with
+            A 0-d tensor, float32 (float64 if any features are), in nats for the softmax and sigmoid terms; or, with
             ``output_dict``, ``{"<term>_loss": weighted 0-d tensor}`` whose values sum to it. All arithmetic is in
             that dtype, also under autocast; call ``backward`` outside autocast, as torch asks, or it rounds gradients.
             Matrix products follow torch's float32 precision: where a trainer allows TF32, logits near 100 lose digits.
@@ -152,8 +153,8 @@ class DistillLoss(nn.Module):
                 several processes on all of them, where one failed or where rows, widths, dtypes or parameters differ.
         """
         warn_unmasked(self, self._needs, masked_image_features)
-        student = (image_features, text_features, logit_scale)
-        teacher = (dist_image_features, dist_text_features, dist_logit_scale)
+        student = (image_features, text_features, logit_scale, logit_bias)
+        teacher = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
         return self._compute(lambda: self._read(student, teacher, masked_image_features), output_dict)
 
     @torch.no_grad()
@@ -171,8 +172,8 @@ class DistillLoss(nn.Module):
 
     def _read(
         self,
-        student: tuple[Tensor, Tensor, Scale],
-        teacher: tuple[Tensor | None, Tensor | None, Scale | None],
+        student: tuple[Tensor, Tensor, Scale, Scale | None],
+        teacher: tuple[Tensor | None, Tensor | None, Scale | None, Scale | None],
         masked: Tensor | None,
     ) -> list[Inputs]:
         """Validated inputs, one for each teacher."""

@@ -48,6 +48,7 @@ def check_call(
         student_dim, teacher_dim: what it was built for, None where it fits any width.
     """
     _check_teacher(name, needs, inputs)
+    _check_bias(name, needs, inputs)
     student = inputs.image.shape[1]
     teacher = None if inputs.teacher_image is None else inputs.teacher_image.shape[1]
     called = f"student width {student}" + ("" if teacher is None else f" and teacher width {teacher}")
@@ -73,6 +74,19 @@ def _check_teacher(name: str, needs: frozenset[str], inputs: Inputs) -> None:
     missing = [argument for argument in wanted if given[argument] is None]
     if missing:
         raise ValueError(f"{name} needs the teacher's outputs; missing: {', '.join(missing)}")
+
+
+def _check_bias(name: str, needs: frozenset[str], inputs: Inputs) -> None:
+    if "bias" in needs and inputs.bias is None:
+        raise ValueError(
+            f"{name} takes sigmoids and needs the student's logit_bias, which is missing; pass what the model has "
+            "under that name (a SigLIP starts at -10), or 0.0 for none"
+        )
+    if "teacher_bias" in needs and inputs.teacher_bias is None:
+        raise ValueError(
+            f"{name} takes sigmoids and needs the teacher's dist_logit_bias, which is missing; pass a SigLIP's "
+            "logit_bias. A CLIP trained with a softmax has none and its sigmoid means nothing: pass 0.0 to insist"
+        )
 
 
 def warn_unmasked(loss: DistillLoss, needs: frozenset[str], masked_image: Tensor | None) -> None:

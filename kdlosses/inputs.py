@@ -15,7 +15,7 @@ Scale = float | Tensor
 
 @dataclass(eq=False)
 class Inputs:
-    """Validated arguments of one call: features as they came, scales in ``dtype``, that of the computation.
+    """Validated arguments of one call: features as they came, scales and biases in ``dtype``, the computation's.
 
     The teacher's are detached.
     """
@@ -24,9 +24,11 @@ class Inputs:
     image: Tensor
     text: Tensor
     scale: Tensor
+    bias: Tensor | None
     teacher_image: Tensor | None
     teacher_text: Tensor | None
     teacher_scale: Tensor | None
+    teacher_bias: Tensor | None
     masked_image: Tensor | None
 
     def features(self) -> dict[str, Tensor]:
@@ -45,9 +47,11 @@ def read_inputs(
     image: Tensor,
     text: Tensor,
     scale: Scale,
+    bias: Scale | None,
     teacher_image: Tensor | None,
     teacher_text: Tensor | None,
     teacher_scale: Scale | None,
+    teacher_bias: Scale | None,
     masked_image: Tensor | None,
     check: bool,
     dtype: torch.dtype | None = None,
@@ -55,7 +59,9 @@ def read_inputs(
     """Validate shapes, rows, devices and dtypes.
 
     Args:
-        image, text, scale, teacher_image, teacher_text, teacher_scale, masked_image: see `DistillLoss.forward`.
+        image, text, scale, bias: the student's, see `DistillLoss.forward`.
+        teacher_image, teacher_text, teacher_scale, teacher_bias: the teacher's.
+        masked_image: of the student.
         check: look for non-finite numbers too.
         dtype: of the computation, where other features than these have a say in it (see `computation_dtype`).
 
@@ -71,19 +77,21 @@ def read_inputs(
     features.update({name: value for name, value in optional.items() if value is not None})
     _check(features)
     dtype = dtype or computation_dtype(list(features.values()))
-    scales = {"logit_scale": as_scale("logit_scale", scale, image, dtype)}
-    if teacher_scale is not None:
-        scales["dist_logit_scale"] = as_scale("dist_logit_scale", teacher_scale, image, dtype).detach()
+    numbers = {"logit_bias": bias, "dist_logit_scale": teacher_scale, "dist_logit_bias": teacher_bias}
+    numbers = {name: as_scale(name, value, image, dtype) for name, value in numbers.items() if value is not None}
+    numbers["logit_scale"] = as_scale("logit_scale", scale, image, dtype)
     if check:
-        check_finite({**features, **scales})
+        check_finite({**features, **numbers})
     return Inputs(
         dtype=dtype,
         image=image,
         text=text,
-        scale=scales["logit_scale"],
-        teacher_image=None if teacher_image is None else teacher_image.detach(),
-        teacher_text=None if teacher_text is None else teacher_text.detach(),
-        teacher_scale=scales.get("dist_logit_scale"),
+        scale=numbers["logit_scale"],
+        bias=numbers.get("logit_bias"),
+        teacher_image=_constant(teacher_image),
+        teacher_text=_constant(teacher_text),
+        teacher_scale=_constant(numbers.get("dist_logit_scale")),
+        teacher_bias=_constant(numbers.get("dist_logit_bias")),
         masked_image=masked_image,
     )
 
@@ -92,6 +100,10 @@ def computation_dtype(features: Sequence[object]) -> torch.dtype:
     """float32, or float64 if any of ``features`` are."""
     wide = any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in features)
     return torch.float64 if wide else torch.float32
+
+
+def _constant(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.detach()
 
 
 def _check(features: dict[str, Tensor]) -> None:

@@ -46,9 +46,12 @@ def make_views(
         student: the student's pairs where another teacher's views have them already.
     """
     dtype = inputs.dtype
-    views = Views(variant=variant, student=student or _pairs(inputs.image, inputs.text, inputs.scale, dtype))
+    views = Views(
+        variant=variant, student=student or _pairs(inputs.image, inputs.text, inputs.scale, dtype, inputs.bias)
+    )
     if "teacher" in needs:
-        views.teacher = _pairs(inputs.teacher_image, inputs.teacher_text, inputs.teacher_scale, dtype)
+        teacher = inputs.teacher_image, inputs.teacher_text, inputs.teacher_scale
+        views.teacher = _pairs(*teacher, dtype, inputs.teacher_bias)
     if "aligned" in needs:
         views.aligned = _aligned(loss, views.student, inputs)
     if "masked" in needs:
@@ -62,8 +65,8 @@ def make_views(
     return views
 
 
-def _pairs(image: Tensor, text: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Pairs:
-    return Pairs(rows_of(image, dtype), rows_of(text, dtype), scale)
+def _pairs(image: Tensor, text: Tensor, scale: Tensor | None, dtype: torch.dtype, bias: Tensor | None = None) -> Pairs:
+    return Pairs(rows_of(image, dtype), rows_of(text, dtype), scale, bias)
 
 
 def _aligned(loss: nn.Module, student: Pairs, inputs: Inputs) -> Pairs:

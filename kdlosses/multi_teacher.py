@@ -28,7 +28,7 @@ class MultiTeacherLoss(DistillLoss):
 
     With teacher weights ``w_k``, divided by their sum:
 
-    - contrastive has no teacher and counts once;
+    - contrastive and siglip have no teacher and count once;
     - crd is ``KL(sum_k w_k p_k || q)``, p_k the softmax of teacher k, q the student's, both directions; cross_kd the
       same, with ``sum_k w_k KL(sum_l w_l p_l || q_k)`` as each teacher's cross relation q_k is another;
     - affinity is the cross-entropy of q with ``sum_k w_k p_k``: MobileCLIP's soft targets, averaged after the softmax;
@@ -90,8 +90,8 @@ class MultiTeacherLoss(DistillLoss):
         dist_text_features: Sequence[Tensor] | None = None,
         dist_logit_scale: Sequence[Scale] | None = None,
         output_dict: bool = False,
-        logit_bias: Tensor | None = None,
-        dist_logit_bias: Sequence[Tensor] | None = None,
+        logit_bias: Scale | None = None,
+        dist_logit_bias: Sequence[Scale | None] | None = None,
         *,
         masked_image_features: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
@@ -105,8 +105,9 @@ class MultiTeacherLoss(DistillLoss):
             dist_text_features: likewise.
             dist_logit_scale: likewise, a number or tensor for each teacher.
             output_dict: return the weighted terms by name instead of their sum.
-            logit_bias: accepted and ignored: a constant added to all logits cannot change a softmax.
-            dist_logit_bias: likewise.
+            logit_bias: the student's, a number or a tensor ``[]`` or ``[1]``; needed by the sigmoid terms, which give
+                it a gradient. The softmax terms ignore it: a constant added to all logits cannot change a softmax.
+            dist_logit_bias: a number or tensor for each teacher, or None for one that has none, where no term reads it.
             masked_image_features: ``[B, Ds]`` student embeddings of masked images, read by mfd alone.
 
         Returns:
@@ -116,17 +117,17 @@ class MultiTeacherLoss(DistillLoss):
             ValueError: as `DistillLoss`, naming the teacher, and where the number of teachers is another.
         """
         warn_unmasked(self, self._needs, masked_image_features)
-        student = (image_features, text_features, logit_scale)
-        teachers = (dist_image_features, dist_text_features, dist_logit_scale)
+        student = (image_features, text_features, logit_scale, logit_bias)
+        teachers = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
         return self._compute(lambda: self._read(student, teachers, masked_image_features), output_dict)
 
     def _read(self, student: tuple[Any, ...], teacher: tuple[Any, ...], masked: Tensor | None) -> list[Inputs]:
-        names = ("dist_image_features", "dist_text_features", "dist_logit_scale")
-        images, texts, scales = (self._entries(*named) for named in zip(names, teacher, strict=True))
+        names = ("dist_image_features", "dist_text_features", "dist_logit_scale", "dist_logit_bias")
+        images, texts, *numbers = (self._entries(*named) for named in zip(names, teacher, strict=True))
         dtype = computation_dtype([*student[:2], *images, *texts, masked])
         found = []
         for number, (outputs, width) in enumerate(
-            zip(zip(images, texts, scales, strict=True), self.teacher_dims, strict=True)
+            zip(zip(images, texts, *numbers, strict=True), self.teacher_dims, strict=True)
         ):
             try:
                 inputs = read_inputs(*student, *outputs, masked, self.check, dtype)

@@ -46,17 +46,19 @@ class Relation:
 
 @dataclass(eq=False)
 class Pairs:
-    """B matching image and text embeddings with their temperature, and the two relations between them.
+    """B matching image and text embeddings with their temperature and bias, and the two relations between them.
 
     Args:
         image: B rows of width D.
         text: B rows of width D.
         scale: 0-d logit scale, or None where no term reads these pairs' relations.
+        bias: 0-d, what a sigmoid adds to all logits, or None where it was not given; the relations are without it.
     """
 
     image: Rows
     text: Rows
     scale: Tensor | None
+    bias: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.scale is not None:

@@ -78,7 +78,23 @@ class JensenShannon:
     weights: Sequence[float]
 
 
-Request = CrossEntropy | KL | SoftCrossEntropy | CrossEntropyGrad | SquaredDistance | JensenShannon
+@dataclass(eq=False)
+class SigmoidCrossEntropy:
+    """``[N]``: each row's sum, over all columns, of the binary cross-entropy of ``sigmoid(z)``, in nats.
+
+    ``z`` is the relation plus ``bias``. The target is 1 at the row's positive and 0 elsewhere or, with a teacher, the
+    sigmoid of the teacher's relation plus ``teacher_bias``; both of those are constants.
+    """
+
+    relation: Relation
+    bias: Tensor
+    teacher: Relation | None = None
+    teacher_bias: Tensor | None = None
+
+
+Request = (
+    SigmoidCrossEntropy | CrossEntropy | KL | SoftCrossEntropy | CrossEntropyGrad | SquaredDistance | JensenShannon
+)
 
 
 @dataclass(eq=False)
@@ -109,6 +125,8 @@ def relations_in(request: Request) -> list[Relation]:
         return list(request.relations)
     if isinstance(request, (KL, SoftCrossEntropy)):
         return [request.student, request.teacher]
+    if isinstance(request, SigmoidCrossEntropy) and request.teacher is not None:
+        return [request.relation, request.teacher]
     return [request.relation]
 
 

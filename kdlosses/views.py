@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from kdlosses.relation import Pairs, Relation
 
-# What a term may list in its ``needs``. "teacher_scale" adds the teacher's scale; "masked" and "cross_scale" build on
-# "aligned", and all but that one on "teacher".
-NEEDS = frozenset({"teacher", "teacher_scale", "aligned", "masked", "cross_scale", "fusion"})
+# What a term may list in its ``needs``. "teacher_scale" and "teacher_bias" add the teacher's scale and bias; "masked"
+# and "cross_scale" build on "aligned"; all but that one and the student's "bias" build on "teacher".
+NEEDS = frozenset({"teacher", "teacher_scale", "teacher_bias", "aligned", "masked", "cross_scale", "fusion", "bias"})
 
 
 @dataclass(eq=False)
@@ -17,8 +17,8 @@ class Views:
 
     Args:
         variant: ``"paper"`` or ``"released"``.
-        student: student pairs at the student's scale.
-        teacher: teacher pairs at the teacher's scale; never carries a gradient.
+        student: student pairs at the student's scale, with its bias.
+        teacher: teacher pairs at the teacher's scale, with its bias; never carries a gradient.
         aligned: student pairs in the teacher's space, P applied where the widths differ, at the student's scale.
         masked: as ``aligned``, with the embedding of the masked image.
         cross_i2t: ``c' P(v_S) s_T^T``, student images against teacher texts.

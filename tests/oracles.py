@@ -26,6 +26,8 @@ class World:
     params: Mapping[str, Tensor]
     variant: str
     masked_image: Tensor | None = None
+    bias: Tensor | None = None
+    teacher_bias: Tensor | None = None
 
     @property
     def released(self) -> bool:
@@ -165,6 +167,27 @@ def cross_kd(w: World) -> Tensor:
     return (rows + columns) / 2
 
 
+def pair_logits(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> list[list[Tensor]]:
+    return [[scale * (v * s).sum() + bias for s in unit(text)] for v in unit(image)]
+
+
+def siglip(w: World) -> Tensor:
+    rows = pair_logits(w.image, w.text, w.scale, w.bias)
+    signed = [z if i == j else -z for i, row in enumerate(rows) for j, z in enumerate(row)]
+    return sum((1 + (-z).exp()).log() for z in signed) / len(rows)
+
+
+def sigmoid_kd(w: World) -> Tensor:
+    rows = pair_logits(w.image, w.text, w.scale, w.bias)
+    targets = pair_logits(w.teacher_image, w.teacher_text, w.teacher_scale, w.teacher_bias)
+    total = 0
+    for row, target in zip(rows, targets, strict=True):
+        for z, z_t in zip(row, target, strict=True):
+            yes, no = 1 / (1 + (-z_t).exp()), 1 / (1 + z_t.exp())
+            total = total + yes * (1 + (-z).exp()).log() + no * (1 + z.exp()).log()
+    return total / len(rows)
+
+
 ORACLES: dict[str, Callable[[World], Tensor]] = {
     "contrastive": contrastive,
     "crd": crd,
@@ -174,6 +197,8 @@ ORACLES: dict[str, Callable[[World], Tensor]] = {
     "icl": icl,
     "afd": afd,
     "cross_kd": cross_kd,
+    "siglip": siglip,
+    "sigmoid_kd": sigmoid_kd,
     "affinity": affinity,
 }
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 STUDENT = ("image_features", "text_features", "logit_scale")
 TEACHER = ("dist_image_features", "dist_text_features", "dist_logit_scale")
+BIASES = ("logit_bias", "dist_logit_bias")  # softmax terms must not notice them, so every problem has them
 
 Inputs = dict[str, Tensor]
 
@@ -26,6 +27,8 @@ class Problem:
     teacher_dim: int = 6
     scale: float = 14.3
     teacher_scale: float = 20.0
+    bias: float = -3.0
+    teacher_bias: float = -2.5
     duplicates: bool = False
     seed: int = 0
 
@@ -54,12 +57,15 @@ class Problem:
             "dist_image_features": rows(teacher_width),
             "dist_text_features": rows(teacher_width),
             "dist_logit_scale": torch.tensor(self.teacher_scale, dtype=dtype),
+            "logit_bias": torch.tensor(self.bias, dtype=dtype),
+            "dist_logit_bias": torch.tensor(self.teacher_bias, dtype=dtype),
         }
 
 
 def student_is_teacher(inputs: Inputs) -> Inputs:
-    """The same problem with the teacher's features and scale set to the student's."""
-    return inputs | {teacher: inputs[student].clone() for student, teacher in zip(STUDENT, TEACHER, strict=True)}
+    """The same problem with the teacher's features, scale and bias set to the student's."""
+    pairs = [*zip(STUDENT, TEACHER, strict=True), BIASES]
+    return inputs | {teacher: inputs[student].clone() for student, teacher in pairs}
 
 
 def permuted(inputs: Inputs, order: Tensor) -> Inputs:

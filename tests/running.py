@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import kdlosses
 from tests import oracles
-from tests.problems import STUDENT, TEACHER, Inputs, Problem
+from tests.problems import BIASES, STUDENT, TEACHER, Inputs, Problem
 from tests.tolerance import assert_close, rounding_of_gd
 
 UPSTREAM = 3.7  # an upstream gradient other than 1 catches a backward that forgets it
@@ -65,6 +65,8 @@ def run_oracle(
         params=params,
         variant=variant,
         masked_image=inputs.get("masked_image_features"),
+        bias=inputs["logit_bias"],
+        teacher_bias=inputs["dist_logit_bias"].detach(),
     )
     value = oracles.clip_kd(world, weights or DEFAULT_WEIGHTS) if name == "clip_kd" else oracles.ORACLES[name](world)
     (UPSTREAM * value).backward()
@@ -99,7 +101,7 @@ def zero_if_none(gradient: Tensor | None, like: Tensor) -> Tensor:
 
 
 def assert_teacher_untouched(outcome: Outcome) -> None:
-    assert all(outcome.grads[name] is None for name in TEACHER), "the teacher got a gradient"
+    assert all(outcome.grads[name] is None for name in (*TEACHER, BIASES[1])), "the teacher got a gradient"
 
 
 def assert_equals_oracle(
@@ -125,13 +127,13 @@ def assert_equals_oracle(
 def assert_gradcheck(name: str, problem: Problem, variant: str = "paper", **keywords: object) -> None:
     """Finite differences in float64 for the student's inputs and for the loss's own parameters."""
     loss, inputs = build(name, problem, variant=variant, **keywords), problem.inputs()
-    names = [key for key, _ in loss.named_parameters()]
+    names, owned = [key for key, _ in loss.named_parameters()], (*STUDENT, BIASES[0])
 
     def call(*values: Tensor) -> Tensor:
-        student = dict(zip(STUDENT, values, strict=False))
-        params = dict(zip(names, values[len(STUDENT) :], strict=True))
+        student = dict(zip(owned, values, strict=False))
+        params = dict(zip(names, values[len(owned) :], strict=True))
         return torch.func.functional_call(loss, params, (), inputs | student)
 
-    student = [inputs[key].clone().requires_grad_() for key in STUDENT]
+    student = [inputs[key].clone().requires_grad_() for key in owned]
     params = [p.detach().clone().requires_grad_() for p in loss.parameters()]
     assert torch.autograd.gradcheck(call, (*student, *params), atol=1e-6, rtol=1e-4)

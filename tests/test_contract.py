@@ -11,12 +11,13 @@ from hypothesis import given
 import kdlosses
 from tests import strategies
 from tests.oracles import ORACLES
-from tests.problems import STUDENT, TEACHER, Problem
+from tests.problems import BIASES, STUDENT, TEACHER, Problem
 from tests.running import assert_same, assert_teacher_untouched, build, run, run_oracle
 from tests.tolerance import assert_close
 
 NAMES = kdlosses.available_losses()
 MIXED = Problem(student_dim=4, teacher_dim=6)
+READ_THE_BIAS = {"siglip", "sigmoid_kd"}
 
 
 @pytest.fixture(params=NAMES)
@@ -32,7 +33,7 @@ def test_every_loss_has_an_oracle():
 
 def test_keywords_are_open_clips_in_its_order(name):
     parameters = inspect.signature(build(name, Problem()).forward).parameters
-    expected = [*STUDENT, *TEACHER, "output_dict", "logit_bias", "dist_logit_bias"]
+    expected = [*STUDENT, *TEACHER, "output_dict", *BIASES]
     positional = [key for key, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert positional == expected
     assert parameters["output_dict"].default is False
@@ -49,7 +50,10 @@ def test_constructor_takes_keywords_alone(name):
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_positional_and_keyword_calls_agree(name, variant):
     loss, inputs = build(name, Problem(), variant=variant), Problem().inputs()
-    assert torch.equal(loss(*(inputs[key] for key in (*STUDENT, *TEACHER))), loss(**inputs))
+    features, biases = ([inputs[key] for key in keys] for keys in ((*STUDENT, *TEACHER), BIASES))
+    assert torch.equal(loss(*features, False, *biases), loss(**inputs))
+    if name not in READ_THE_BIAS:
+        assert torch.equal(loss(*features), loss(**inputs))
 
 
 def test_output_dict_holds_named_terms_that_sum_to_the_scalar(name):
@@ -84,25 +88,28 @@ def test_clip_kd_equals_the_oracles(dims):
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_scale_as_number_scalar_or_one_element_tensor(name, variant):
     loss, inputs = build(name, Problem(), variant=variant), Problem().inputs()
-    numbers = inputs | {key: inputs[key].item() for key in ("logit_scale", "dist_logit_scale")}
-    rows = inputs | {key: inputs[key].reshape(1) for key in ("logit_scale", "dist_logit_scale")}
+    single = [STUDENT[2], TEACHER[2], *BIASES]
+    numbers = inputs | {key: inputs[key].item() for key in single}
+    rows = inputs | {key: inputs[key].reshape(1) for key in single}
     assert torch.equal(loss(**numbers), loss(**inputs))
     scalar, row = run(loss, inputs), run(loss, rows)
     assert torch.equal(scalar.value, row.value)
-    if scalar.grads["logit_scale"] is not None:
-        assert row.grads["logit_scale"].shape == (1,)
-        assert torch.equal(scalar.grads["logit_scale"], row.grads["logit_scale"][0])
+    for key in ("logit_scale", "logit_bias"):
+        if scalar.grads[key] is not None:
+            assert row.grads[key].shape == (1,)
+            assert torch.equal(scalar.grads[key], row.grads[key][0])
 
 
 def test_the_terms_that_read_the_students_scale_give_it_a_gradient(name):
     gradient = run(build(name, Problem()), Problem().inputs()).grads["logit_scale"]
-    assert (gradient is not None) == (name in {"contrastive", "crd", "affinity", "gd", "clip_kd"})
+    assert (gradient is not None) == (name in READ_THE_BIAS | {"contrastive", "crd", "affinity", "gd", "clip_kd"})
 
 
-def test_bias_is_accepted_and_changes_nothing(name):
+def test_a_bias_changes_the_sigmoid_terms_alone(name):
     loss, inputs = build(name, Problem()), Problem().inputs()
-    biased = loss(**inputs, logit_bias=torch.tensor(-10.0), dist_logit_bias=torch.tensor([3.0]))
-    assert torch.equal(biased, loss(**inputs))
+    biased = loss(**inputs | {"logit_bias": torch.tensor(-10.0), "dist_logit_bias": torch.tensor([3.0])})
+    assert torch.equal(biased, loss(**inputs)) == (name not in READ_THE_BIAS)
+    assert (run(loss, inputs).grads["logit_bias"] is not None) == (name in READ_THE_BIAS)
 
 
 def test_no_grad_forward_gives_the_same_value(name):

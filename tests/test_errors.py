@@ -8,11 +8,11 @@ import torch
 
 import kdlosses
 from kdlosses.registry import register
-from tests.problems import STUDENT, TEACHER, Problem
+from tests.problems import BIASES, STUDENT, TEACHER, Problem
 from tests.running import build
 
 NAMES = kdlosses.available_losses()
-NEED_TEACHER = [name for name in NAMES if name != "contrastive"]
+NEED_TEACHER = [name for name in NAMES if name not in ("contrastive", "siglip")]
 SPACE_SHARING = ["fd", "mfd", "gd", "icl", "cross_kd", "clip_kd"]  # those with P where the widths differ
 MIXED = Problem(student_dim=13, teacher_dim=29)
 each_loss = pytest.mark.parametrize("name", NAMES)
@@ -96,7 +96,7 @@ def test_features_are_floating_point_rows(name, key, spoil):
 
 
 @each_loss
-@pytest.mark.parametrize("key", ["logit_scale", "dist_logit_scale"])
+@pytest.mark.parametrize("key", ["logit_scale", "dist_logit_scale", *BIASES])
 @pytest.mark.parametrize("scale", [torch.ones(2), torch.ones(1, 1), torch.tensor(3), "20", True], ids=str)
 def test_a_scale_is_a_number_or_one_element(name, key, scale):
     with pytest.raises(ValueError, match=key):
@@ -120,7 +120,7 @@ def test_missing_teacher_features_are_named(name, missing):
 @each_loss
 def test_the_teachers_scale_is_asked_of_those_that_read_it(name):
     inputs = {key: value for key, value in MIXED.inputs().items() if key != "dist_logit_scale"}
-    if name in {"crd", "affinity", "gd", "cross_kd", "clip_kd"}:
+    if name in {"sigmoid_kd", "crd", "affinity", "gd", "cross_kd", "clip_kd"}:
         with pytest.raises(ValueError, match="dist_logit_scale"):
             build(name, MIXED)(**inputs)
     else:
@@ -128,7 +128,28 @@ def test_the_teachers_scale_is_asked_of_those_that_read_it(name):
 
 
 @each_loss
-@pytest.mark.parametrize("key", [*STUDENT, *TEACHER])
+@pytest.mark.parametrize("key", BIASES)
+def test_a_missing_bias_is_said_with_the_way_out_where_it_is_read(name, key):
+    inputs = {other: value for other, value in MIXED.inputs().items() if other != key}
+    readers = {"logit_bias": {"siglip", "sigmoid_kd"}, "dist_logit_bias": {"sigmoid_kd"}}
+    if name in readers[key]:
+        with pytest.raises(
+            ValueError, match=rf"{type(build(name, MIXED)).__name__} .* {key}, which is missing; .*0\.0"
+        ):
+            build(name, MIXED)(**inputs)
+    else:
+        assert torch.equal(build(name, MIXED)(**inputs), build(name, MIXED)(**MIXED.inputs()))
+
+
+def test_a_softmaxs_teacher_is_told_from_a_sigmoids():
+    inputs = {key: value for key, value in MIXED.inputs().items() if key != "dist_logit_bias"}
+    with pytest.raises(ValueError, match="trained with a softmax has none and its sigmoid means nothing"):
+        build("sigmoid_kd", MIXED)(**inputs)
+    assert build("sigmoid_kd", MIXED)(**inputs, dist_logit_bias=0.0).isfinite()
+
+
+@each_loss
+@pytest.mark.parametrize("key", [*STUDENT, *TEACHER, *BIASES])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_non_finite_inputs_raise_when_asked(name, key, bad):
     inputs = MIXED.inputs()

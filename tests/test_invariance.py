@@ -49,7 +49,7 @@ def test_which_text_belongs_to_which_image_matters(name):
     loss, inputs, order = build(name, problem), problem.inputs(), torch.arange(6).roll(1)
     texts = {key: inputs[key][order] for key in ("text_features", "dist_text_features")}
     changed = abs(loss(**inputs | texts) - loss(**inputs)) > 1e-6
-    assert changed == (name not in {"crd", "affinity", "fd", "mfd", "cross_kd"})
+    assert changed == (name not in {"sigmoid_kd", "crd", "affinity", "fd", "mfd", "cross_kd"})
 
 
 @both_variants
@@ -61,7 +61,7 @@ def test_rotating_both_spaces_together_does_not_matter(name, variant, problem):
     assert_close(loss(**rotated(inputs, turn, turn)), loss(**inputs))
 
 
-@pytest.mark.parametrize("name", ["contrastive", "crd", "affinity"])
+@pytest.mark.parametrize("name", ["siglip", "sigmoid_kd", "contrastive", "crd", "affinity"])
 @given(problem=strategies.problems())
 def test_relations_of_one_model_survive_any_rotation_of_each(name, problem):
     student, teacher = rotation(problem.student_dim, 1), rotation(problem.teacher_dim, 2)

@@ -27,6 +27,8 @@ PUBLIC = [
     "MFDLoss",
     "MultiTeacherLoss",
     "ParameterReport",
+    "SigLIPLoss",
+    "SigmoidKDLoss",
     "UntrainedParametersWarning",
     "__version__",
     "available_losses",
@@ -49,6 +51,8 @@ CLASSES = {
     "gd": kdlosses.GDLoss,
     "icl": kdlosses.ICLLoss,
     "mfd": kdlosses.MFDLoss,
+    "siglip": kdlosses.SigLIPLoss,
+    "sigmoid_kd": kdlosses.SigmoidKDLoss,
 }
 LIST_MODULES = """
 import sys

@@ -30,6 +30,8 @@ OWNED = {
     "icl": (CROSS, CROSS | PROJECTIONS),
     "cross_kd": (CROSS, CROSS | PROJECTIONS),
     "afd": (FUSION | {"fusion_logit_scale"}, FUSION | {"fusion_logit_scale"}),
+    "siglip": (set(), set()),
+    "sigmoid_kd": (set(), set()),
     "clip_kd": (CROSS, CROSS | PROJECTIONS),
 }
 each_loss = pytest.mark.parametrize("name", NAMES)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kdlosses.backends.triton import launch, second_launch
+from kdlosses.backends.triton import launch, second_launch, sigmoid_launch
 from kdlosses.backends.triton.operands import Cosines
+from kdlosses.backends.triton.sigmoid_launch import Logits
 from kdlosses.tiles.coefficients import Coefficients, Softened
+from kdlosses.tiles.sigmoid import ByTarget
 
 SIZE, WIDTH, TEACHER_WIDTH = 8192, 512, 768
 
@@ -88,6 +91,24 @@ def _second_weights(product: Product) -> None:
     second_launch.second_weights(student, _variation(), _coefficients(2), means, 0, out, scale=True)
 
 
+def _sigmoid_sums(product: Product, taught: bool = False) -> None:
+    sigmoid_launch.sigmoid_sums(_logits(product, WIDTH), _taught(product, taught), 0, labels=True)
+
+
+def _sigmoid_weights(product: Product, taught: bool = False) -> None:
+    student, upstream = _logits(product, WIDTH), ByTarget(_empty(SIZE), _empty(SIZE) if taught else None)
+    out = _tile(student.cosines)
+    sigmoid_launch.sigmoid_weights(student, _taught(product, taught), upstream, 0, out, scale=True, bias=True)
+
+
+def _logits(product: Product, width: int) -> Logits:
+    return Logits(_side(product, width), _empty())
+
+
+def _taught(product: Product, taught: bool) -> Logits | None:
+    return _logits(product, TEACHER_WIDTH) if taught else None
+
+
 def _tile(student: Cosines) -> Tensor:
     return _empty(SIZE, SIZE, dtype=student.storage)
 
@@ -107,4 +128,8 @@ LAUNCHES: dict[str, Callable[[Product], None]] = {
     "matmul exact": _matmul_exact,
     "second_stats": _second_stats,
     "second_weights": _second_weights,
+    "sigmoid_sums": _sigmoid_sums,
+    "sigmoid_sums_teacher": partial(_sigmoid_sums, taught=True),
+    "sigmoid_weights": _sigmoid_weights,
+    "sigmoid_weights_teacher": partial(_sigmoid_weights, taught=True),
 }

@@ -68,20 +68,20 @@ def peak(loss: str, batch: int, dim: int, dtype: torch.dtype, **options: Any) ->
         module = kdlosses.build(loss, student_dim=dim, teacher_dim=dim, backend=triton.Backend(**options))
     inputs = [make(learns) for learns in (True, False) for make in (features, features, scale)]
     with _no_device(), LiveBytes() as counter:
-        module(*inputs).backward()
+        module(*inputs, logit_bias=scale(True), dist_logit_bias=scale(False)).backward()
     return counter.peak
 
 
 @contextlib.contextmanager
 def _no_device() -> Iterator[None]:
     """Meanwhile the backend takes tensors from anywhere, cuts them as for Hopper, and launches nothing."""
-    from kdlosses.backends.triton import launch, second_launch, tuning
+    from kdlosses.backends.triton import launch, second_launch, sigmoid_launch, tuning
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext()))
         stack.enter_context(mock.patch.object(triton, "_check", lambda *_: None))
         stack.enter_context(mock.patch.object(tuning, "tile_for", lambda kernel, kind, _: tuning.HOPPER[kernel, kind]))
-        for module in (launch, second_launch):
+        for module in (launch, second_launch, sigmoid_launch):
             stack.enter_context(mock.patch.object(module, "launch", lambda *_, **__: None))
         yield
 

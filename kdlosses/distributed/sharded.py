@@ -19,6 +19,7 @@ from kdlosses.requests import (
     CrossEntropyGrad,
     JensenShannon,
     Request,
+    SigmoidCrossEntropy,
     SoftCrossEntropy,
     relations_in,
 )
@@ -66,6 +67,9 @@ class _Spread:
         """``request`` with everybody's keys."""
         if isinstance(request, (KL, SoftCrossEntropy)):
             return type(request)(self._relation(request.student), self._relation(request.teacher))
+        if isinstance(request, SigmoidCrossEntropy):
+            teacher = None if request.teacher is None else self._relation(request.teacher)
+            return SigmoidCrossEntropy(self._relation(request.relation), request.bias, teacher, request.teacher_bias)
         if isinstance(request, JensenShannon):
             return JensenShannon([self._relation(relation) for relation in request.relations], request.weights)
         if isinstance(request, (CrossEntropy, CrossEntropyGrad)):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from kdlosses.tiles.coefficients import Coefficients
 from kdlosses.tiles.measure import measure
 from kdlosses.tiles.products import Sums, add_products
-from kdlosses.tiles.program import Gradient, Job
+from kdlosses.tiles.program import Gradient, Job, SigmoidJob
 from kdlosses.tiles.second_order import SecondWalk, Upstream, add_second_products
+from kdlosses.tiles.sigmoid import ByTarget, add_sigmoid_products, sigmoid_sums
 from kdlosses.tiles.statistics import Statistics
 from kdlosses.tiles.walk import Kept, Walk
 
@@ -40,5 +41,13 @@ class TorchEngine:
         walk = SecondWalk(job, shares, coefficients, upstream, self.size, kept if self.keeps else None)
         add_second_products(job, walk, sums)
 
-    def _walk(self, job: Job, kept: Kept) -> Walk:
+    def sigmoid_sums(self, job: SigmoidJob, kept: Kept) -> ByTarget:
+        """See `kdlosses.tiles.sigmoid`."""
+        return sigmoid_sums(job, self._walk(job, kept))
+
+    def add_sigmoid_products(self, job: SigmoidJob, upstream: ByTarget, sums: Sums, kept: Kept) -> None:
+        """See `kdlosses.tiles.sigmoid`."""
+        add_sigmoid_products(job, upstream, sums, self._walk(job, kept))
+
+    def _walk(self, job: Job | SigmoidJob, kept: Kept) -> Walk:
         return Walk(job.relation, self.size, kept if self.keeps else None)

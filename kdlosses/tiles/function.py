@@ -13,8 +13,9 @@ from kdlosses.requests import JensenShannon, Request, SquaredDistance
 from kdlosses.tiles import distance, mixture
 from kdlosses.tiles.coefficients import Coefficients, from_upstream, residual
 from kdlosses.tiles.products import Sums
-from kdlosses.tiles.program import Gradient, Job, Program, Softmax, program_of
+from kdlosses.tiles.program import Gradient, Job, Program, Sigmoid, SigmoidJob, Softmax, program_of
 from kdlosses.tiles.second_order import Upstream
+from kdlosses.tiles.sigmoid import ByTarget
 from kdlosses.tiles.statistics import Statistics
 from kdlosses.tiles.walk import Kept
 
@@ -36,6 +37,12 @@ class Engine(Protocol):
     ) -> None:
         """Add the gradients of ``sum(H * A) + sum(G * B)`` to ``sums`` (see ``second_order``)."""
 
+    def sigmoid_sums(self, job: SigmoidJob, kept: Kept) -> ByTarget:
+        """The row sums against the targets that ``job`` has."""
+
+    def add_sigmoid_products(self, job: SigmoidJob, upstream: ByTarget, sums: Sums, kept: Kept) -> None:
+        """As `add_products`, for the derivative of those sums and its sum, the bias's gradient (see ``sigmoid``)."""
+
 
 def evaluate(requests: Sequence[Request], engine: Engine) -> list[Any]:
     """The answers to ``requests``, in order, differentiable once."""
@@ -51,9 +58,13 @@ class _Answers(torch.autograd.Function):
     def forward(ctx: Any, program: Program, engine: Engine, *tensors: Tensor) -> tuple[Tensor, ...]:
         kept = Kept([], {})
         statistics = [engine.measure(job, kept) for job in program.jobs]
+        row_sums = [engine.sigmoid_sums(job, kept) for job in program.sigmoid_jobs]
         answers: list[Tensor] = []
         for output in program.outputs:
-            answers += _answer(program, engine, statistics, kept, output)
+            if isinstance(output, Sigmoid):
+                answers.append(row_sums[output.job].taught if output.taught else row_sums[output.job].labels)
+            else:
+                answers += _answer(program, engine, statistics, kept, output)
         ctx.program, ctx.engine = program, engine
         ctx.set_materialize_grads(False)
         ctx.relations = kept.relations
@@ -82,13 +93,14 @@ class _Answers(torch.autograd.Function):
 def _live(program: Program, needed: Sequence[bool]) -> list[Relation]:
     """The relations that the backward pass reads."""
     found = []
-    for job in program.jobs:
+    for job in [*program.jobs, *program.sigmoid_jobs]:
         relation = job.relation
         inputs = [program.row_index(relation.queries), program.row_index(relation.keys)]
         inputs.append(len(program.rows) + program.scale_index(relation.scale))
+        if isinstance(job, SigmoidJob):
+            inputs.append(len(program.rows) + len(program.scales) + program.bias_index(job.bias))
         if any(needed[i] for i in inputs):
-            teacher = [] if job.teacher is None else [job.teacher.source or job.teacher]
-            found += [relation, *teacher]
+            found += [one.source or one for one in (relation, job.teacher) if one is not None]
     return found
 
 
@@ -131,23 +143,27 @@ class _Totals:
         self._program = program
         first = len(program.rows)
         self._rows = [_zeros(rows) if need else None for rows, need in zip(program.rows, needed[:first], strict=True)]
-        scales = zip(program.scales, needed[first:], strict=True)
+        scales = zip(program.scales, needed[first : first + len(program.scales)], strict=True)
         self._scales = [torch.zeros_like(scale) if need else None for scale, need in scales]
+        biases = zip(program.biases, needed[first + len(program.scales) :], strict=True)
+        self._biases = [torch.zeros_like(bias) if need else None for bias, need in biases]
 
-    def of(self, job: Job) -> Sums:
+    def of(self, job: Job | SigmoidJob) -> Sums:
         """Where the products of ``job`` go."""
         relation, program = job.relation, self._program
         queries, keys = self._rows[program.row_index(relation.queries)], self._rows[program.row_index(relation.keys)]
-        return Sums(queries, keys, self._scales[program.scale_index(relation.scale)])
+        bias = self._biases[program.bias_index(job.bias)] if isinstance(job, SigmoidJob) else None
+        return Sums(queries, keys, self._scales[program.scale_index(relation.scale)], bias)
 
     def of_rows(self, request: SquaredDistance) -> Tensor | None:
         """Where a distance's gradient goes."""
         return self._rows[self._program.row_index(request.student)]
 
     def finish(self) -> list[Tensor | None]:
-        """The gradients with respect to the values as they came in, and to the scales."""
+        """The gradients with respect to the values as they came in, to the scales and to the biases."""
         pairs = zip(self._program.rows, self._rows, strict=True)
-        return [*(None if total is None else distance.to_values(rows, total) for rows, total in pairs), *self._scales]
+        rows = [None if total is None else distance.to_values(rows, total) for rows, total in pairs]
+        return [*rows, *self._scales, *self._biases]
 
 
 def _zeros(rows: Any) -> Tensor:
@@ -163,6 +179,7 @@ def _differentiate(
     totals: _Totals,
 ) -> None:
     by_job: list[dict[tuple[bool, bool], Tensor]] = [{} for _ in program.jobs]
+    by_sigmoid_job: list[dict[bool, Tensor]] = [{} for _ in program.sigmoid_jobs]
     for output in program.outputs:
         gradient = upstream.pop(0)
         if isinstance(output, Gradient):
@@ -171,13 +188,22 @@ def _differentiate(
             continue
         elif isinstance(output, SquaredDistance):
             distance.add_gradient(output, gradient, totals.of_rows(output))
+        elif isinstance(output, Sigmoid):
+            _add_at(by_sigmoid_job[output.job], output.taught, gradient)
         else:
-            key, asked = (output.cols, output.kl), by_job[output.job]
-            asked[key] = asked[key] + gradient if key in asked else gradient
+            _add_at(by_job[output.job], (output.cols, output.kl), gradient)
     for job, measured, asked in zip(program.jobs, statistics, by_job, strict=True):
         sums = totals.of(job)
-        if asked and any(total is not None for total in (sums.queries, sums.keys, sums.scale)):
+        if asked and sums.any:
             engine.add_products(job, from_upstream(measured, asked), sums, kept)
+    for job, asked in zip(program.sigmoid_jobs, by_sigmoid_job, strict=True):
+        sums = totals.of(job)
+        if asked and sums.any:
+            engine.add_sigmoid_products(job, ByTarget(asked.get(False), asked.get(True)), sums, kept)
+
+
+def _add_at(found: dict[Any, Tensor], key: Any, gradient: Tensor) -> None:
+    found[key] = found[key] + gradient if key in found else gradient
 
 
 def _second(
@@ -191,7 +217,7 @@ def _second(
 ) -> None:
     job = program.jobs[output.job]
     sums = totals.of(job)
-    if upstream == (None, None) or all(total is None for total in (sums.queries, sums.keys, sums.scale)):
+    if upstream == (None, None) or not sums.any:
         return
     sides = (job.relation.queries, job.relation.keys)
     given = upstream[::-1] if output.swapped else upstream

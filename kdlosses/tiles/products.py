@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from kdlosses.tiles.walk import Walk
 
 @dataclass(eq=False)
 class Sums:
-    """Where products are added: gradients of the unit queries ``[N, D]``, unit keys ``[M, D]`` and scale ``[]``.
+    """Where products are added: gradients of the unit queries ``[N, D]``, unit keys ``[M, D]``, scale and bias ``[]``.
 
     None for what nobody asks for.
     """
@@ -23,6 +24,12 @@ class Sums:
     queries: Tensor | None
     keys: Tensor | None
     scale: Tensor | None
+    bias: Tensor | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is asked for."""
+        return any(total is not None for total in (self.queries, self.keys, self.scale, self.bias))
 
     @property
     def wants_queries(self) -> bool:
@@ -32,14 +39,21 @@ class Sums:
 
 def add_products(job: Job, coefficients: Coefficients, sums: Sums, walk: Walk) -> None:
     """Add ``scale W @ keys``, ``scale W.T @ queries`` and ``sum(W * cosines)`` to ``sums``."""
+    add_tiles(sums, walk, lambda rows, cols: derivative(job, coefficients, walk, rows, cols))
+
+
+def add_tiles(sums: Sums, walk: Walk, make: Callable[[slice, slice], Tensor]) -> None:
+    """As `add_products`, and ``sum(W)`` for a bias, with the W of which ``make`` gives the tile of rows and columns."""
     for rows in walk.row_blocks:
         total = None
         for cols in walk.col_blocks:
-            tile = derivative(job, coefficients, walk, rows, cols)
+            tile = make(rows, cols)
+            if sums.bias is not None:
+                sums.bias.add_(tile.sum())
             if sums.wants_queries:
                 total = times_keys(walk, tile, cols, total)
             if sums.keys is not None:
-                sums.keys[cols].addmm_(tile.T, walk.scaled("logits 0", job.relation, rows))
+                sums.keys[cols].addmm_(tile.T, walk.scaled("logits 0", walk.relation, rows))
         add_rows(walk, sums, rows, total)
 
 

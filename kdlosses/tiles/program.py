@@ -14,6 +14,7 @@ from kdlosses.requests import (
     CrossEntropyGrad,
     JensenShannon,
     Request,
+    SigmoidCrossEntropy,
     SoftCrossEntropy,
     SquaredDistance,
 )
@@ -44,6 +45,17 @@ class Job:
 
 
 @dataclass(eq=False)
+class SigmoidJob:
+    """One relation with a bias, and the targets of its sigmoids: the labels, a teacher's sigmoids, or both."""
+
+    relation: Relation
+    bias: Tensor
+    teacher: Relation | None
+    teacher_bias: Tensor | None
+    labels: bool = False
+
+
+@dataclass(eq=False)
 class Softmax:
     """A row-wise answer: of job number ``job``, from its rows or its columns; a KL, or else a cross-entropy.
 
@@ -66,7 +78,15 @@ class Gradient:
     swapped: bool
 
 
-Output = Softmax | Gradient | SquaredDistance | JensenShannon
+@dataclass(eq=False)
+class Sigmoid:
+    """The row sums of sigmoid job number ``job``: against its teacher, or else against the labels."""
+
+    job: int
+    taught: bool
+
+
+Output = Softmax | Sigmoid | Gradient | SquaredDistance | JensenShannon
 
 
 @dataclass(eq=False)
@@ -74,13 +94,15 @@ class Program:
     """Everything one call asks for, and the tensors it depends on, each listed once."""
 
     jobs: list[Job] = field(default_factory=list)
+    sigmoid_jobs: list[SigmoidJob] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
     scales: list[Tensor] = field(default_factory=list)
+    biases: list[Tensor] = field(default_factory=list)
 
     def tensors(self) -> list[Tensor]:
-        """The tensors that may require a gradient: values of the rows, then scales."""
-        return [*(rows.values for rows in self.rows), *self.scales]
+        """The tensors that may require a gradient: values of the rows, then scales, then biases."""
+        return [*(rows.values for rows in self.rows), *self.scales, *self.biases]
 
     def row_index(self, rows: Rows) -> int:
         """Where ``rows`` stands in the list."""
@@ -90,6 +112,10 @@ class Program:
         """Where ``scale`` stands in the list."""
         return next(i for i, other in enumerate(self.scales) if other is scale)
 
+    def bias_index(self, bias: Tensor) -> int:
+        """Where ``bias`` stands in the list."""
+        return next(i for i, other in enumerate(self.biases) if other is bias)
+
 
 def program_of(requests: Sequence[Request]) -> Program:
     """Sort ``requests``; its outputs come in their order."""
@@ -97,6 +123,8 @@ def program_of(requests: Sequence[Request]) -> Program:
     for request in requests:  # KLs first: a cross-entropy joins the job of its relation, whatever the teacher
         if isinstance(request, (KL, SoftCrossEntropy)):
             _kl_job(program, request)
+        elif isinstance(request, SigmoidCrossEntropy) and request.teacher is not None:  # likewise the labels
+            _sigmoid_job(program, request)
     program.outputs = [_output(program, request) for request in requests]
     return program
 
@@ -111,6 +139,8 @@ def _output(program: Program, request: Request) -> Output:
         return Softmax(_job(program, request.relation, cols), cols, kl=False)
     if isinstance(request, CrossEntropyGrad):
         return _gradient(program, request)
+    if isinstance(request, SigmoidCrossEntropy):
+        return Sigmoid(_sigmoid_job(program, request), request.teacher is not None)
     if isinstance(request, JensenShannon):
         return request  # of constants alone: nothing to list
     for rows in (request.student, request.teacher):
@@ -150,15 +180,37 @@ def _job(program: Program, relation: Relation, cols: bool) -> int:
     return _append(program, Job(relation, None), cols)
 
 
+def _sigmoid_job(program: Program, request: SigmoidCrossEntropy) -> int:
+    """The job of the relation and bias with this teacher; labels join whatever teacher there is."""
+    teacher, bias = request.teacher, request.teacher_bias
+    if teacher is not None:
+        assert not any(t.requires_grad for t in (teacher.queries.values, teacher.keys.values, teacher.scale, bias))
+    for index, job in enumerate(program.sigmoid_jobs):
+        fits = teacher is None or (job.teacher is teacher and job.teacher_bias is bias)
+        if job.relation is request.relation and job.bias is request.bias and fits:
+            job.labels |= teacher is None
+            return index
+    _list(program, request.relation, teacher)
+    for one in (request.bias, bias):
+        if one is not None:
+            add_once(program.biases, one)
+    program.sigmoid_jobs.append(SigmoidJob(request.relation, request.bias, teacher, bias, labels=teacher is None))
+    return len(program.sigmoid_jobs) - 1
+
+
 def _append(program: Program, job: Job, cols: bool) -> int:
     job.want(cols)
-    for relation in (job.relation, job.teacher):
+    _list(program, job.relation, job.teacher)
+    program.jobs.append(job)
+    return len(program.jobs) - 1
+
+
+def _list(program: Program, *relations: Relation | None) -> None:
+    for relation in relations:
         if relation is not None:
             add_once(program.rows, relation.queries)
             add_once(program.rows, relation.keys)
             add_once(program.scales, relation.scale)
-    program.jobs.append(job)
-    return len(program.jobs) - 1
 
 
 def add_once(items: list, item: object) -> None:

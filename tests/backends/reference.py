@@ -18,6 +18,7 @@ from kdlosses.requests import (
     CrossEntropyGrad,
     JensenShannon,
     Request,
+    SigmoidCrossEntropy,
     SoftCrossEntropy,
     SquaredDistance,
 )
@@ -35,6 +36,8 @@ def answer(request: Request) -> list[Tensor]:
     if isinstance(request, SoftCrossEntropy):
         p, log_q = logits(request.teacher).softmax(1).detach(), logits(request.student).log_softmax(1)
         return [-(p * log_q).sum(1)]
+    if isinstance(request, SigmoidCrossEntropy):
+        return [_sigmoid_cross_entropies(request)]
     if isinstance(request, CrossEntropy):
         return [cross_entropies(logits(request.relation), request.relation.offset)]
     if isinstance(request, JensenShannon):
@@ -58,6 +61,16 @@ def logits(relation: Relation) -> Tensor:
 
 def cross_entropies(table: Tensor, offset: int) -> Tensor:
     return F.cross_entropy(table, torch.arange(len(table), device=table.device) + offset, reduction="none")
+
+
+def _sigmoid_cross_entropies(request: SigmoidCrossEntropy) -> Tensor:
+    table = logits(request.relation) + request.bias.double()
+    if request.teacher is None:
+        rows = torch.arange(len(table), device=table.device)
+        target = torch.zeros_like(table).index_put((rows, rows + request.relation.offset), table.new_ones(()))
+    else:
+        target = (logits(request.teacher) + request.teacher_bias.double()).sigmoid().detach()
+    return F.binary_cross_entropy_with_logits(table, target, reduction="none").sum(1)
 
 
 @torch.no_grad()

@@ -148,6 +148,6 @@ def test_checkpointing_changes_nothing(name, label):
     """What is computed again in the backward pass saves as many tensors as the first time."""
     loss, inputs, value = started(name, subject(label))
     (wanted,) = torch.autograd.grad(value, inputs["text_features"])
-    again = torch.utils.checkpoint.checkpoint(loss, *inputs.values(), use_reentrant=False)
+    again = torch.utils.checkpoint.checkpoint(loss, **inputs, use_reentrant=False)
     (found,) = torch.autograd.grad(again, inputs["text_features"])
     assert torch.equal(found, wanted)

@@ -86,7 +86,9 @@ def test_rows_of_any_length(name, label):
     lengths = 10.0 ** torch.linspace(-6, 6, WIDE.batch).unsqueeze(1)
     plain = {key: value.float() for key, value in WIDE.inputs().items()}
     # Raw lengths are what a projection sees: there only the teacher's rows can be longer without changing its result.
-    chosen = [key for key in FEATURES if name in {"contrastive", "crd", "afd"} or key in TEACHER]
+    chosen = [
+        key for key in FEATURES if name in {"siglip", "sigmoid_kd", "contrastive", "crd", "afd"} or key in TEACHER
+    ]
     scaled = plain | {key: plain[key] * lengths for key in chosen}
     got, wanted = outcome(name, scaled, subject(label)), outcome(name, plain, subject(label))
     assert_close(got.value, wanted.value)

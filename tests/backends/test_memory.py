@@ -22,6 +22,7 @@ CASES["released-gd"] = Case("gd", LARGE, "released")
 CASES["every-term"] = Case("clip_kd", LARGE, masked=True, weights=EVERY)
 # How many matrices of pairs each needs: the student's, the teacher's, two across, the fusion's; none for distances.
 MATRICES = {"contrastive": 1, "crd": 2, "affinity": 2, "icl": 2, "cross_kd": 3, "afd": 1, "clip_kd": 4, "every-term": 5}
+MATRICES |= {"siglip": 1, "sigmoid_kd": 2}
 # A gradient has to be differentiated again for the student alone.
 MATRICES |= {"gd": 1, "released-gd": 1}
 each_case = pytest.mark.parametrize("name", CASES)

@@ -28,6 +28,7 @@ REASON = backends.available()["triton"]
 usable = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 PAIRS = Problem(batch=20, student_dim=12, teacher_dim=20)
 KERNELS = ("stats", "stats_teacher", "weights", "weights_teacher", "matmul", "second_stats", "second_weights")
+KERNELS += ("sigmoid_sums", "sigmoid_sums_teacher", "sigmoid_weights", "sigmoid_weights_teacher")
 
 
 def outcome(name: str, backend: backends.Backend, dtype: torch.dtype, problem: Problem = PAIRS) -> Outcome:
@@ -41,7 +42,7 @@ def largest_distance(found: Outcome, wanted: Outcome) -> float:
 
 
 @usable
-@pytest.mark.parametrize("name", ["clip_kd", "gd"])
+@pytest.mark.parametrize("name", ["clip_kd", "gd", "sigmoid_kd"])
 @pytest.mark.parametrize("size", [7, 16])
 def test_the_size_of_a_stored_tile_does_not_matter(name, size):
     found = outcome(name, backends.create("triton", tile_size=size), torch.float32)
@@ -51,7 +52,7 @@ def test_the_size_of_a_stored_tile_does_not_matter(name, size):
 
 
 @usable
-@pytest.mark.parametrize("name", ["contrastive", "crd", "icl", "gd"])
+@pytest.mark.parametrize("name", ["contrastive", "crd", "icl", "gd", "siglip", "sigmoid_kd"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_sixteen_bit_inputs_cost_gradients_digits_and_values_none(name, dtype):
     """A stored tile in bfloat16 is off by 2^-9 (2^-8 in the interpreter, which cuts off); what is asked for is not."""

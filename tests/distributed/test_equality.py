@@ -122,6 +122,8 @@ def test_everything_is_gathered_at_once(results):
         "gd": gd,
         "icl": keys_are_teachers,
         "mfd": nothing,
+        "siglip": plain,
+        "sigmoid_kd": plain,
         "several teachers": None,
     }
     for found in results(2)["collectives"]:

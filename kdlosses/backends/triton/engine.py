@@ -12,13 +12,15 @@ from torch import Tensor
 from kdlosses.backends.triton import launch
 from kdlosses.backends.triton.operands import cosines_of
 from kdlosses.backends.triton.second_engine import add_second_products
+from kdlosses.backends.triton.sigmoid_engine import add_sigmoid_products, sigmoid_sums
 from kdlosses.backends.triton.tiles import Storage, cut, tiles
 from kdlosses.requests import Request
 from kdlosses.tiles import function
 from kdlosses.tiles.coefficients import Coefficients
 from kdlosses.tiles.products import Sums
-from kdlosses.tiles.program import Gradient, Job
+from kdlosses.tiles.program import Gradient, Job, SigmoidJob
 from kdlosses.tiles.second_order import Upstream
+from kdlosses.tiles.sigmoid import ByTarget
 from kdlosses.tiles.statistics import Statistics, merge
 from kdlosses.tiles.walk import Kept
 
@@ -98,6 +100,14 @@ class TritonEngine:
         """Add the gradients of ``sum(H * A) + sum(G * B)`` to ``sums`` (see ``tiles.second_order``)."""
         student = cosines_of(job.relation, self.precision)
         add_second_products(job.relation, student, shares, coefficients, upstream, sums, self.tile_size)
+
+    def sigmoid_sums(self, job: SigmoidJob, kept: Kept) -> ByTarget:
+        """The row sums against the targets that ``job`` has."""
+        return sigmoid_sums(job, self.precision, _FORWARD * self.tile_size)
+
+    def add_sigmoid_products(self, job: SigmoidJob, upstream: ByTarget, sums: Sums, kept: Kept) -> None:
+        """As `add_products`, for the derivative of those sums and its sum, the bias's gradient."""
+        add_sigmoid_products(job, upstream, sums, self.precision, self.tile_size)
 
 
 def _finish(running: dict[tuple[bool, int], Tensor], across: bool, positives: Tensor) -> Tensor | None:

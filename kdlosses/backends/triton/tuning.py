@@ -1,9 +1,10 @@
 """Tile sizes by kernel and kind of product, each with what the compiler made of it.
 
 None of them is measured: no GPU was to be had. They were chosen from what triton 3.9.0 compiles for compute capability
-9.0 (``harness/bench/results/triton_sm90.csv``, by ``python -m harness.bench.triton_compile``): the largest tiles tried
-that spill no registers, since larger ones read less from the L2 cache. 128 x 256 spills 16 (stats) to 1,320 bytes a
-thread (stats_teacher) in bfloat16. Widths that 8 does not divide spill up to 272 bytes with the tiles below too.
+9.0, 3.8.0 for the sigmoids (``harness/bench/results/triton_sm90.csv``, by ``python -m harness.bench.triton_compile``):
+the largest tiles tried that spill no registers, since larger ones read less from the L2 cache. 128 x 256 spills 16
+(stats) to 1,320 bytes a thread (stats_teacher) in bfloat16, 128 x 128 up to 768 with a teacher's sigmoids. Widths that
+8 does not divide spill up to 272 bytes with the tiles below too.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ HOPPER: dict[tuple[str, str], Tile] = {
     ("matmul", "half"): Tile(128, 128, 64, 8, 4, registers=178, spilled=0, shared=131072),
     ("second_stats", "half"): Tile(128, 64, 32, 8, 3, registers=156, spilled=0, shared=65536),
     ("second_weights", "half"): Tile(128, 64, 32, 8, 3, registers=200, spilled=0, shared=65536),
+    ("sigmoid_sums", "half"): Tile(128, 128, 64, 8, 3, registers=133, spilled=0, shared=98304),
+    ("sigmoid_sums_teacher", "half"): Tile(128, 64, 64, 8, 3, registers=149, spilled=0, shared=73728),
+    ("sigmoid_weights", "half"): Tile(128, 128, 64, 8, 3, registers=208, spilled=0, shared=98304),
+    ("sigmoid_weights_teacher", "half"): Tile(128, 64, 64, 8, 3, registers=199, spilled=0, shared=73728),
     ("stats", "tf32"): Tile(128, 128, 32, 8, 3, registers=202, spilled=0, shared=98304),
     ("stats_teacher", "tf32"): Tile(128, 64, 32, 8, 3, registers=138, spilled=0, shared=73728),
     ("weights", "tf32"): Tile(128, 128, 32, 8, 3, registers=222, spilled=0, shared=98304),
@@ -68,6 +73,10 @@ HOPPER: dict[tuple[str, str], Tile] = {
     ("matmul", "tf32"): Tile(128, 128, 32, 8, 4, registers=186, spilled=0, shared=131072),
     ("second_stats", "tf32"): Tile(128, 64, 32, 8, 3, registers=180, spilled=0, shared=73728),
     ("second_weights", "tf32"): Tile(128, 64, 32, 8, 3, registers=188, spilled=0, shared=73728),
+    ("sigmoid_sums", "tf32"): Tile(128, 128, 32, 8, 3, registers=172, spilled=0, shared=98304),
+    ("sigmoid_sums_teacher", "tf32"): Tile(128, 64, 32, 8, 3, registers=145, spilled=0, shared=73728),
+    ("sigmoid_weights", "tf32"): Tile(128, 128, 32, 8, 3, registers=207, spilled=0, shared=98304),
+    ("sigmoid_weights_teacher", "tf32"): Tile(128, 64, 32, 8, 3, registers=255, spilled=0, shared=73728),
     ("stats", "ieee"): Tile(128, 64, 16, 8, 2, registers=128, spilled=0, shared=12288),
     ("stats_teacher", "ieee"): Tile(128, 64, 16, 8, 2, registers=158, spilled=0, shared=12288),
     ("weights", "ieee"): Tile(128, 64, 16, 8, 2, registers=127, spilled=0, shared=16384),
@@ -75,6 +84,10 @@ HOPPER: dict[tuple[str, str], Tile] = {
     ("matmul", "ieee"): Tile(128, 64, 16, 8, 2, registers=110, spilled=0, shared=16384),
     ("second_stats", "ieee"): Tile(128, 64, 16, 8, 2, registers=186, spilled=0, shared=12288),
     ("second_weights", "ieee"): Tile(128, 64, 16, 8, 2, registers=191, spilled=0, shared=16384),
+    ("sigmoid_sums", "ieee"): Tile(128, 64, 16, 8, 2, registers=128, spilled=0, shared=12288),
+    ("sigmoid_sums_teacher", "ieee"): Tile(128, 64, 16, 8, 2, registers=185, spilled=0, shared=12288),
+    ("sigmoid_weights", "ieee"): Tile(128, 64, 16, 8, 2, registers=143, spilled=0, shared=16384),
+    ("sigmoid_weights_teacher", "ieee"): Tile(128, 64, 16, 8, 2, registers=203, spilled=0, shared=16384),
 }
 
 
