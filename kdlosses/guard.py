@@ -85,13 +85,13 @@ def look(loss: DistillLoss) -> None:
     # Where FSDP2 still keeps parameters whole, those that the optimizer holds are nowhere in the module.
     missing = [name for name, p in own.items() if id(p) not in held and (not sharded or _is_dtensor(p))]
     if missing:
-        warnings.warn(untrained(_title(loss), missing), UntrainedParametersWarning, stacklevel=2)
+        _warn(untrained(_title(loss), missing))
     if sharded or alone(loss.group) or place(loss.group).size == 1:
         return
     wrapped = {id(p) for wrapper in wrappers for p in _synchronized(wrapper)}
     apart = [name for name, p in own.items() if not (id(p) in wrapped or _is_dtensor(p) or is_shared(p))]
     if apart:
-        warnings.warn(drifting(_title(loss), apart), UntrainedParametersWarning, stacklevel=2)
+        _warn(drifting(_title(loss), apart))
 
 
 def _live(kinds: Sequence[type]) -> list[list[Any]]:
@@ -131,7 +131,15 @@ def _is_dtensor(parameter: Tensor) -> bool:
     return isinstance(parameter, _imported("torch.distributed.tensor", "DTensor"))
 
 
+def _warn(message: str) -> None:
+    """Point at the line that called for the backward pass; a GPU's thread comes from nowhere."""
+    level, frame = 2, sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("kdlosses", "torch"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UntrainedParametersWarning, stacklevel=level)
+
+
 def _title(loss: DistillLoss) -> str:
-    """Its class and its terms: a warning from a backward pass can point at no line of the user's."""
+    """Its class and its terms, as the line that a warning points at may be any."""
     terms = " + ".join(f"{weight:g} {name}" for name, weight in loss.weights.items())
     return type(loss).__name__ if [*loss.weights] == [loss.name] else f"{type(loss).__name__} ({terms})"

@@ -64,6 +64,11 @@ class TestItSpeaks:
         (sentence,) = told(lambda: step(loss, Problem(student_dim=4, teacher_dim=4)))
         assert sentence.startswith("CLIPKDLoss (2 icl + 1 crd) has parameters of its own that no optimizer holds")
 
+    def test_at_the_line_that_called_for_the_backward_pass(self):
+        with pytest.warns(UntrainedParametersWarning) as caught:
+            step(icl())
+        assert caught[0].filename == __file__
+
     def test_once_for_each_instance(self):
         first, second = icl(), icl()
         assert len(told(lambda: [step(first) for _ in range(3)])) == 1
