@@ -12,7 +12,7 @@ from harness.models import LoadedModel
 from kdlosses import CLIPKDLoss, DistillLoss
 from kdlosses.backends import create
 
-_READ_THE_SCALE = {"contrastive", "crd", "gd"}
+_READ_THE_SCALE = {"contrastive", "crd", "affinity", "gd"}
 
 
 def build_loss(
@@ -29,7 +29,7 @@ def build_loss(
     try:
         options = config.backend_options
         backend = create(config.backend, **options) if options else config.backend
-        settings: dict[str, Any] = {"variant": config.variant, "backend": backend}
+        settings: dict[str, Any] = {"variant": config.variant, "backend": backend, "options": config.options}
         if not teachers:
             return CLIPKDLoss(dict(config.weights), **settings)
         settings["student_dim"] = student.embed_dim
@@ -43,4 +43,6 @@ def build_loss(
 
 def reads_student_scale(config: LossConfig) -> bool:
     """Whether any term's gradient reaches the student's logit scale."""
-    return not _READ_THE_SCALE.isdisjoint(config.active)
+    return any(
+        term in _READ_THE_SCALE and config.options.get(term, {}).get("student_scale") is None for term in config.active
+    )

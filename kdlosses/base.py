@@ -17,6 +17,7 @@ from kdlosses.guard import Guard
 from kdlosses.inputs import Inputs, Scale, read_inputs
 from kdlosses.layers import MAX_LOGIT_SCALE, add_layers, make_views
 from kdlosses.mixture import weighted_mean
+from kdlosses.options import Options, check_options
 from kdlosses.registry import term_class
 from kdlosses.requests import Request, Term
 from kdlosses.views import Views
@@ -30,7 +31,8 @@ class DistillLoss(nn.Module):
     """Base of all losses: validates, normalises, projects, and returns a scalar or a dict of weighted terms.
 
     A subclass that is one term sets ``name``, ``needs`` and ``default_weight`` and defines ``term``. ``needs`` says
-    what the term reads of `Views`, in the words of ``kdlosses.views.NEEDS``.
+    what the term reads of `Views`, in the words of ``kdlosses.views.NEEDS``; ``options`` names what it may be told
+    besides, which it finds in ``Views.options``.
 
     Args:
         variant: ``"paper"`` for the published formulas, ``"released"`` for what the released code computes.
@@ -53,6 +55,7 @@ class DistillLoss(nn.Module):
     name: ClassVar[str]
     is_term: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
+    options: ClassVar[tuple[str, ...]] = ()
     default_weight: ClassVar[Mapping[str, float]] = {"paper": 1.0, "released": 1.0}
     _guard: Guard | None = None  # until the first backward pass
 
@@ -92,11 +95,13 @@ class DistillLoss(nn.Module):
         backend: str | Backend,
         check: bool,
         group: str | ProcessGroup | None,
+        options: Options | None = None,
     ) -> None:
         check_variant(variant)
         check_group(group)
         self._backend = backends.resolve(backend)
         self.weights = check_weights(weights, variant)
+        self.term_options = check_options(options, weights)
         self.variant, self.backend, self.check, self.group = variant, backend, check, group
         self._needs = frozenset().union(*(term_class(term).needs for term in self.weights))
         self.compared = False  # whether this process's parameters have been held against the others'
@@ -210,7 +215,10 @@ class DistillLoss(nn.Module):
             self._guard.watch()
         # bf16 is spaced 0.5 apart near a logit of 100, so autocast must not touch the similarities.
         with torch.autocast(inputs[0].image.device.type, enabled=False):
-            terms = self._terms(self._views(inputs))
+            views = self._views(inputs)
+            for one in views:
+                one.options = self.term_options
+            terms = self._terms(views)
             # All requests go to the backend at once, so that one pass over a tile can serve several terms.
             answers = evaluate(self._backend, [request for term in terms for request in term.requests])
             losses, start = {}, 0
@@ -222,8 +230,12 @@ class DistillLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """The terms and settings, for ``print(loss)``."""
-        terms = " + ".join(f"{weight:g} {name}" for name, weight in self.weights.items())
+        terms = " + ".join(f"{weight:g} {name}{self._told(name)}" for name, weight in self.weights.items())
         return f"{terms}, variant={self.variant!r}, backend={self.backend!r}"
+
+    def _told(self, term: str) -> str:
+        given = {name: value for name, value in self.term_options.get(term, {}).items() if value is not None}
+        return f"({', '.join(f'{name}={value:g}' for name, value in given.items())})" if given else ""
 
 
 def _evaluate(backend: Backend, requests: list[Request]) -> list[Any]:

@@ -14,6 +14,7 @@ from kdlosses.fit import check_call, check_dims, warn_unmasked
 from kdlosses.guard import Guard
 from kdlosses.inputs import Inputs, Scale, computation_dtype, read_inputs
 from kdlosses.layers import add_layers, make_views
+from kdlosses.options import Options
 from kdlosses.registry import term_class
 from kdlosses.requests import Term
 from kdlosses.views import Views
@@ -45,6 +46,7 @@ class MultiTeacherLoss(DistillLoss):
         teacher_dims: embedding width of each teacher.
         teacher_weights: numbers above zero, one for each teacher; equal by default. Only their ratios count, so that
             another teacher does not change how much distillation weighs beside the contrastive term.
+        options: as in `CLIPKDLoss`; a teacher's scale is then that of every teacher.
         variant, backend, check, group: see `DistillLoss`.
 
     Raises:
@@ -63,13 +65,14 @@ class MultiTeacherLoss(DistillLoss):
         student_dim: int,
         teacher_dims: Sequence[int],
         teacher_weights: Sequence[float] | None = None,
+        options: Options | None = None,
         variant: str = "paper",
         backend: str | Backend = "auto",
         check: bool = False,
         group: str | ProcessGroup | None = "auto",
     ) -> None:
         super(DistillLoss, self).__init__()
-        self._setup(CLIP_KD if weights is None else weights, variant, backend, check, group)
+        self._setup(CLIP_KD if weights is None else weights, variant, backend, check, group, options)
         self.student_dim, self.teacher_dims = student_dim, tuple(teacher_dims)
         self.teacher_weights = _normalized(teacher_weights, len(self.teacher_dims))
         check_width("student_dim", student_dim)

@@ -7,8 +7,9 @@ stream over the keys and never hold an N x M matrix.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from kdlosses.rows import Rows
@@ -61,6 +62,16 @@ class Pairs:
     bias: Tensor | None = None
 
     def __post_init__(self) -> None:
+        self._at: dict[float, Pairs] = {}
         if self.scale is not None:
             self.i2t = Relation(self.image, self.text, self.scale)
             self.t2i = self.i2t.transposed()
+
+    def at(self, scale: float | None) -> Pairs:
+        """The same pairs at a constant scale, one object for each so that its work is shared; themselves for None."""
+        if scale is None:
+            return self
+        if scale not in self._at:
+            constant = torch.full((), scale, dtype=self.image.dtype, device=self.image.values.device)
+            self._at[scale] = replace(self, scale=constant)
+        return self._at[scale]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from kdlosses.relation import Pairs, Relation
 
@@ -24,6 +25,7 @@ class Views:
         cross_i2t: ``c' P(v_S) s_T^T``, student images against teacher texts.
         cross_t2i: ``c' P(s_S) v_T^T``, student texts against teacher images.
         fused: pairs of fused student and teacher embeddings at the fusion scale.
+        options: of every term that takes any, all of them; None for one that was not given.
     """
 
     variant: str
@@ -34,3 +36,4 @@ class Views:
     cross_i2t: Relation | None = None
     cross_t2i: Relation | None = None
     fused: Pairs | None = None
+    options: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)

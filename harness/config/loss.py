@@ -54,6 +54,10 @@ class LossConfig(Section):
         description="Weight of each term; 0 switches a term off, `default` = what kdlosses starts from in this "
         "variant. Every term but contrastive needs a teacher.",
     )
+    options: dict[Term, dict[str, float | None]] = Field(
+        default_factory=dict,
+        description="Options of terms, as {affinity: {teacher_scale: 100}}: keywords of their classes in kdlosses.",
+    )
     mask_ratio: float = Field(
         0.75, ge=0, lt=1, description="Share of the patches hidden from the student, in [0, 1). Only with the mfd term."
     )
@@ -107,4 +111,14 @@ class LossConfig(Section):
             # The schema has checked each term and weight: what is left is that none is active, or the weight of gd.
             at = ("loss", "weights", "gd") if "gd" in self.active else ("loss", "weights")
             raise problem(f"cannot be used: {error}", at=at) from error
+        return self
+
+    @model_validator(mode="after")
+    def _options_are_the_terms(self) -> "LossConfig":
+        from kdlosses.options import check_options
+
+        try:
+            check_options(self.options, self.weights)
+        except ValueError as error:
+            raise problem(f"cannot be used: {error}", at=("loss", "options")) from error
         return self

@@ -45,6 +45,7 @@ def _describe(loss: DistillLoss, inputs: list[Inputs]) -> dict[str, str]:
     trained = [name for name, parameter in loss.named_parameters() if parameter.requires_grad]
     told = {
         "the loss": f"{type(loss).__name__} of {loss.weights}, variant {loss.variant}, training {trained}",
+        "the set of options": str(loss.term_options),
         "the number of rows": str(len(inputs[0].image)),
         "grad mode": str(torch.is_grad_enabled()),
     }

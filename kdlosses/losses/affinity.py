@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
 from kdlosses.registry import register
 from kdlosses.requests import SoftCrossEntropy, Term, mean_of_directions
 from kdlosses.views import Views
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 @register
@@ -19,7 +25,15 @@ class AffinityLoss(DistillLoss):
 
     Several teachers, in `MultiTeacherLoss`: the target is the average of their softmaxes, each at its own scale.
 
-    Constructor and call: `DistillLoss`.
+    Args:
+        student_scale: a constant in place of ``logit_scale``, which then gets no gradient from this term.
+        teacher_scale: a constant in place of ``dist_logit_scale``, of every teacher (MobileCLIP takes 100).
+        variant, student_dim, teacher_dim, backend, check, group: see `DistillLoss`.
+
+    Call: `DistillLoss`.
+
+    Raises:
+        ValueError: as `DistillLoss`, and for a scale that is no number above zero.
 
     Gradient: student features and ``logit_scale``; the teacher receives none. No parameters.
     Source: affinity mimicking of TinyCLIP (arXiv 2309.12314); the distillation term of open_clip's DistillClipLoss; the
@@ -28,10 +42,29 @@ class AffinityLoss(DistillLoss):
 
     name = "affinity"
     needs = frozenset({"teacher", "teacher_scale"})
+    options = ("student_scale", "teacher_scale")
+
+    def __init__(
+        self,
+        *,
+        student_scale: float | None = None,
+        teacher_scale: float | None = None,
+        variant: str = "paper",
+        student_dim: int | None = None,
+        teacher_dim: int | None = None,
+        backend: str | Backend = "auto",
+        check: bool = False,
+        group: str | ProcessGroup | None = "auto",
+    ) -> None:
+        super(DistillLoss, self).__init__()
+        options = {self.name: {"student_scale": student_scale, "teacher_scale": teacher_scale}}
+        self._setup({self.name: 1.0}, variant, backend, check, group, options)
+        self._add_layers(student_dim, teacher_dim)
 
     @staticmethod
     def term(views: Views) -> Term:
         """Soft cross-entropy of both directions."""
-        student, teacher = views.student, views.teacher
+        own = views.options["affinity"]
+        student, teacher = views.student.at(own["student_scale"]), views.teacher.at(own["teacher_scale"])
         requests = [SoftCrossEntropy(student.i2t, teacher.i2t), SoftCrossEntropy(student.t2i, teacher.t2i)]
         return Term(requests, mean_of_directions)

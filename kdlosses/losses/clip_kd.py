@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
+from kdlosses.options import Options
 from kdlosses.registry import register
 from kdlosses.weights import CLIP_KD
 
@@ -24,12 +25,15 @@ class CLIPKDLoss(DistillLoss):
     Args:
         weights: ``{term: weight}``, terms from ``kdlosses.available_terms()``, weights >= 0, at least one above zero.
             They belong to the variant: `kdlosses.default_weights`.
+        options: ``{term: {option: value}}``, what the terms' own classes take as keywords, as in
+            ``{"affinity": {"teacher_scale": 100.0}}``.
         variant, student_dim, teacher_dim, backend, check, group: see `DistillLoss`.
 
     Call: `DistillLoss`; ``output_dict=True`` returns the weighted terms.
 
     Raises:
-        ValueError: for an unknown term, a bad weight, no term at all, or the released GD weight with the paper's GD.
+        ValueError: for an unknown term, a bad weight or option, no term at all, or the released GD weight with the
+            paper's GD.
 
     Gradient: the union of its terms'; the teacher receives none.
     Source: CLIP-KD (arXiv 2307.12732), the overall objective.
@@ -42,6 +46,7 @@ class CLIPKDLoss(DistillLoss):
         self,
         weights: Mapping[str, float] | None = None,
         *,
+        options: Options | None = None,
         variant: str = "paper",
         student_dim: int | None = None,
         teacher_dim: int | None = None,
@@ -50,5 +55,5 @@ class CLIPKDLoss(DistillLoss):
         group: str | ProcessGroup | None = "auto",
     ) -> None:
         super(DistillLoss, self).__init__()
-        self._setup(CLIP_KD if weights is None else weights, variant, backend, check, group)
+        self._setup(CLIP_KD if weights is None else weights, variant, backend, check, group, options)
         self._add_layers(student_dim, teacher_dim)

@@ -34,6 +34,12 @@ def _other_weights(rank: int, size: int) -> str:
     return message(build("clip_kd", MIXED, weights=weights), part(MIXED.inputs(), rank, size))
 
 
+def _other_options(rank: int, size: int) -> str:
+    options = {"affinity": {"teacher_scale": 50.0 if rank else None}}
+    loss = build("clip_kd", MIXED, weights={"affinity": 1.0}, options=options)
+    return message(loss, part(MIXED.inputs(), rank, size))
+
+
 def _frozen(rank: int, size: int) -> str:
     loss = build("icl", MIXED)
     loss.cross_logit_scale.requires_grad_(rank == 0)
@@ -86,6 +92,7 @@ JOBS: Jobs = {
     "type": partial(_spoiled, _with("text_features", "words")),
     "scale": partial(_spoiled, _with("logit_scale", object())),
     "weights": _other_weights,
+    "options": _other_options,
     "frozen": _frozen,
     "grad-mode": _no_grad,
     "teachers": _one_teacher_less,

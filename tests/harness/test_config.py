@@ -111,6 +111,13 @@ def test_other_plain_scalars_are_text(recipe, text):
         ("loss.weights.crd=-1", "loss.weights.crd must be greater than or equal to 0"),
         ("loss.weights={contrastive: 0}", "loss.weights cannot be used: weights must give at least one term"),
         ("loss.weights.clip_kd=1", "loss.weights.clip_kd names no loss term"),
+        ("loss.options={affinty: {teacher_scale: 9}}", "loss.options.affinty names no loss term"),
+        (
+            "loss.options={affinity: {teacher_scale: 9}}",
+            "loss.options cannot be used: options name 'affinity', which has",
+        ),
+        ("loss.options={contrastive: {scale: 9}}", "loss.options cannot be used: term 'contrastive' takes no options"),
+        ("loss={weights: {affinity: 1}, options: {affinity: {scale: 9}}}", "'scale' is unknown; known: student_scale"),
         ("loss.backend=cuda", "loss.backend names no backend, got 'cuda'"),
         ("loss.backend_options={chunk_size: 8}", "loss.backend_options belong to one backend: name it in loss.backend"),
         ("schedule.warmup_steps=5", "schedule.warmup_steps must not exceed train.steps (4)"),

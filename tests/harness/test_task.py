@@ -5,9 +5,11 @@ import torch
 from torch import Tensor, nn
 
 import kdlosses
+from harness.config import LossConfig
 from harness.data import Batch
 from harness.errors import UserError
 from harness.models import create_model
+from harness.objective import reads_student_scale
 from harness.task import DistillTask
 from tests.harness import tiny
 
@@ -164,6 +166,23 @@ def test_a_recipe_chooses_the_backend_and_its_options():
     dense.teachers.load_state_dict(task.teachers.state_dict())
     ours, theirs = step(task, view, batch), step(dense, view, batch)
     torch.testing.assert_close(ours, theirs)
+
+
+def test_a_recipe_tells_terms_their_options():
+    weights = {"contrastive": 1.0, "affinity": 1.0}
+    task, _, batch, view = make(weights, options={"affinity": {"teacher_scale": 50.0}})
+    assert "1 affinity(teacher_scale=50)" in repr(task.loss)
+    plain, *_ = make(weights)
+    plain.load_state_dict(task.state_dict())
+    ours, theirs = step(task, view, batch), step(plain, view, batch)
+    torch.testing.assert_close(ours["contrastive_loss"], theirs["contrastive_loss"])
+    assert abs(ours["affinity_loss"] - theirs["affinity_loss"]) > 1e-3
+
+
+def test_a_term_at_a_scale_of_its_own_leaves_the_students_alone():
+    own = {"affinity": {"student_scale": 50.0}}
+    assert reads_student_scale(LossConfig(weights={"affinity": 1}))
+    assert not reads_student_scale(LossConfig(weights={"affinity": 1}, options=own))
 
 
 def test_a_backends_bad_option_names_the_recipe_key():
