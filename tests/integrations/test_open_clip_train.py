@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
+import shutil
+import subprocess
+import sys
 import warnings
 from argparse import Namespace
 from pathlib import Path
@@ -36,6 +41,7 @@ MODELS = {
 LOSS_NAMES = [f"kd_loss.{name}" for name in ("cross_logit_scale", "visual_proj.weight", "visual_proj.bias")]
 LOSS_NAMES += [f"kd_loss.{name}" for name in ("text_proj.weight", "text_proj.bias")]
 EXACT = {"contrastive": 1, "affinity": 1}
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -293,6 +299,10 @@ SETTINGS = {
         lambda folder: ("--siglip", "--distill-model", "kd-test-sigmoid"),
         {"weights": {"siglip": 1, "sigmoid_kd": 1, "icl": 1}},
     ),
+    "resized": (
+        lambda folder: ("--distill-model", "kd-test-large", "--force-image-size", 24),
+        {"weights": WEIGHTS, "backend": "chunked", "backend_options": {"chunk_size": 3}, "check": True},
+    ),
     "checkpointed": (lambda folder: ("--grad-checkpointing",), {"weights": WEIGHTS, "backend": "chunked"}),
 }
 
@@ -415,10 +425,40 @@ class TestExport:
         assert "nothing else; got --model c" in capsys.readouterr().err
 
 
+@pytest.mark.distributed
+def test_the_example_runs(folder, tmp_path):
+    models = {}
+    for name in (NARROW, WIDE):
+        models[name] = tmp_path / name
+        models[name].mkdir()
+        (models[name] / "open_clip_config.json").write_text(json.dumps({"model_cfg": MODELS[name]}))
+    shutil.copy(folder / f"{WIDE}.pt", models[WIDE] / "model.pth")
+    given = ["--model", f"local-dir:{models[NARROW]}", "--distill-model", f"local-dir:{models[WIDE]}", *shards(folder)]
+    given += ["--batch-size", 8, "--epochs", 1, "--device", "cpu", "--workers", 0, "--precision", "fp32"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    run = subprocess.run(
+        ["bash", ROOT / "examples/open_clip/run.sh", *map(str, given), "--logs", tmp_path],
+        env={**os.environ, "PATH": path, "GPUS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "Train Epoch: 0" in run.stderr
+    model = open_clip.create_model(NARROW, pretrained=str(tmp_path / "vit-s-16-clip-kd" / "student.pt"))
+    assert model.state_dict()
+
+
 def test_a_trainer_that_is_no_longer_so(monkeypatch, folder, capsys):
     monkeypatch.delattr(runs.trainer, "create_loss")
     assert ours(folder, arguments(folder, "newer")) == 2
     assert "open_clip_train.main has no create_loss: this works with open_clip_torch>=3.3,<4" in capsys.readouterr().err
+
+
+def test_without_open_clips_trainer(monkeypatch, folder, capsys):
+    monkeypatch.setitem(sys.modules, "open_clip_train.main", None)
+    assert ours(folder, arguments(folder, "absent")) == 2
+    assert "install it with pip install 'kdlosses[open-clip]'" in capsys.readouterr().err
 
 
 def test_the_trainer_gets_its_names_back_after_an_error(folder):
