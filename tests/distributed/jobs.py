@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import kdlosses
-from tests.distributed import guarded, refusals, training
+from tests.distributed import clip_kd, guarded, refusals, training
 from tests.distributed.cases import HALF, MIXED, SPLITS, Split, multi_teacher, of_teachers, part
 from tests.distributed.world import Jobs
 from tests.running import Outcome, build, run
@@ -27,7 +27,9 @@ def jobs(size: int) -> Jobs:
     found: Jobs = {f"refusal-{name}": job for name, job in refusals.JOBS.items()}
     found |= {name: partial(_split, split) for name, split in (SPLITS | HALF).items() if split.size == size}
     found |= {name: job for name, job in _MORE.items() if size == 2 or name in _ALSO_FOUR}
-    found |= {f"guard-{name}": job for name, job in guarded.JOBS.items() if size == 2}
+    if size == 2:
+        found |= {f"guard-{name}": job for name, job in guarded.JOBS.items()}
+        found |= {f"clip-kd-{name}": job for name, job in clip_kd.JOBS.items()}
     return found | {f"training-{name}": job for name, job in training.JOBS.items()}
 
 
