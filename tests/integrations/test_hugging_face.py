@@ -22,9 +22,9 @@ pytestmark = pytest.mark.filterwarnings("error::kdlosses.UntrainedParametersWarn
 
 
 class Plainly:
-    """The Trainer's training written out: AdamW, clipping, micro batches whose losses are averaged."""
+    """The Trainer's training written out: decay, clipping, micro batches whose losses are averaged."""
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, loss: nn.Module, lr: float, decay: float) -> None:
+    def __init__(self, student: nn.Module, teacher: nn.Module, loss: nn.Module, make: Any, decay: float) -> None:
         self.model, self.teacher, self.loss = student.train(), teacher.eval(), loss
         named = [*student.named_parameters(), *loss.named_parameters()]
         spared = [name.endswith(("bias", "logit_scale")) or "norm" in name for name, _ in named]
@@ -33,7 +33,7 @@ class Plainly:
             {"params": [p for (_, p), free in zip(named, spared, strict=True) if free], "weight_decay": 0.0},
         ]
         self.parameters = [p for _, p in named]
-        self.optimizer = torch.optim.AdamW(groups, lr=lr)
+        self.optimizer = make(groups, lr=1e-2)
 
     def step(self, micro_batches: list[Any], clip_at: float) -> None:
         self.optimizer.zero_grad()
@@ -44,21 +44,24 @@ class Plainly:
         self.loss.clamp_scales()
 
 
-def test_trains_as_a_loop_in_plain_torch_does(tmp_path):
+# Clipping and AdamW forgive a gradient that is too large as a whole, plain SGD does not.
+@pytest.mark.parametrize(
+    ("optim", "make", "clip_at"), [("adamw_torch", torch.optim.AdamW, 0.5), ("sgd", torch.optim.SGD, 1e6)]
+)
+def test_trains_as_a_loop_in_plain_torch_does(optim, make, clip_at, tmp_path):
     """Micro batches, labels that transformers would count, decay, clipping, the loss's parameters among all."""
-    data = Pairs(32, torch.float64, labels=1)
+    data = Pairs(32, torch.float64, label=1)
     student, teacher = double(clip), double(clip, 24, seed=1)
     loss = loss_for(student, teacher)
     copies = copy.deepcopy((student, teacher, loss))
-    settings = {"gradient_accumulation_steps": 2, "weight_decay": 0.1, "max_grad_norm": 0.5}
-    run = trainer(
-        tmp_path, student, teacher, loss, train_dataset=data, lr_scheduler_type="constant", max_steps=2, **settings
-    )
+    settings = {"gradient_accumulation_steps": 2, "weight_decay": 0.1, "max_grad_norm": clip_at, "optim": optim}
+    settings |= {"train_dataset": data, "lr_scheduler_type": "constant", "max_steps": 2}
+    run = trainer(tmp_path, student, teacher, loss, **settings)
     run._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(data)
     run.train()
-    plain = Plainly(*copies, lr=1e-2, decay=0.1)
+    plain = Plainly(*copies, make, decay=0.1)
     for first in 0, 16:
-        plain.step([stacked([data[i] for i in range(at, at + 8)]) for at in (first, first + 8)], clip_at=0.5)
+        plain.step([stacked([data[i] for i in range(at, at + 8)]) for at in (first, first + 8)], clip_at)
     # The gradients of k_proj.bias are 0 but for rounding, which AdamW blows up to 1e-12.
     assert_same(everything(run), everything(plain), rtol=1e-9, atol=1e-10)
 
@@ -188,15 +191,19 @@ def test_scales_stay_in_range(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
 def test_bfloat16_and_gradient_checkpointing(tmp_path):
-    runs = {}
+    runs, rounded = {}, {}
     for name in "plain", "gradient_checkpointing", "bf16":
+        teacher, seen = seeded(siglip, 24, seed=1), []
+        teacher.register_forward_pre_hook(lambda *_, seen=seen: seen.append(torch.is_autocast_enabled("cpu")))
         changes = {"logging_steps": 1, "learning_rate": 1e-3} | ({} if name == "plain" else {name: True})
-        run = trainer(tmp_path, seeded(clip), seeded(siglip, 24, seed=1), **changes)
+        run = trainer(tmp_path, seeded(clip), teacher, **changes)
         run.train()
         runs[name] = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+        rounded[name] = set(seen)
     assert runs["gradient_checkpointing"] == pytest.approx(runs["plain"], rel=1e-4)
     assert runs["bf16"] == pytest.approx(runs["plain"], rel=0.02)
     assert runs["bf16"] != runs["plain"]
+    assert rounded == {"plain": {False}, "gradient_checkpointing": {False}, "bf16": {True}}
 
 
 def test_model_init_begins_anew_with_a_new_loss(tmp_path):
