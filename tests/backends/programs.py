@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kdlosses.relation import Relation
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, SoftCrossEntropy, SquaredDistance
+from kdlosses.requests import (
+    KL,
+    CrossEntropy,
+    CrossEntropyGrad,
+    Request,
+    SigmoidCrossEntropy,
+    SoftCrossEntropy,
+    SquaredDistance,
+)
 from kdlosses.rows import Rows, rows_of
 from tests.problems import seeded
 
@@ -76,6 +84,7 @@ class _World:
             Relation(first, first if program.shape.square else keys, scales[1], offset),
         ]
         fixed = self._leaf(torch.tensor(20.0), False)
+        self._bias, self._teacher_bias = self._scale(-2.0), self._leaf(torch.tensor(-4.0), False)
         self._teachers = [Relation(*pair, fixed, offset) for pair in (constants, narrow)]
 
     def request(self, ask: Ask) -> Request:
@@ -85,6 +94,11 @@ class _World:
         if ask.kind in ("kl", "soft"):
             kind = KL if ask.kind == "kl" else SoftCrossEntropy
             return kind(relation, self._turned(self._teachers[ask.teacher], ask.teacher_transposed))
+        if ask.kind == "sigmoid":
+            return SigmoidCrossEntropy(relation, self._bias)
+        if ask.kind == "taught sigmoid":
+            teacher = self._turned(self._teachers[ask.teacher], ask.teacher_transposed)
+            return SigmoidCrossEntropy(relation, self._bias, teacher, self._teacher_bias)
         if ask.kind == "entropy":
             return CrossEntropy(relation)
         return CrossEntropyGrad(relation, both=ask.both and self._shape.square)
@@ -115,7 +129,7 @@ def shapes(draw: st.DrawFn) -> Shape:
 
 ASKS = st.builds(
     Ask,
-    kind=st.sampled_from(["entropy", "kl", "soft", "gradient", "distance"]),
+    kind=st.sampled_from(["entropy", "kl", "soft", "gradient", "distance", "sigmoid", "taught sigmoid"]),
     relation=st.integers(0, 3),
     teacher=st.integers(0, 1),
     transposed=st.booleans(),
@@ -126,7 +140,7 @@ PROGRAMS = st.builds(
     Program,
     shape=shapes(),
     asks=st.lists(ASKS, min_size=1, max_size=6).map(tuple),
-    differentiated=st.tuples(*[st.booleans()] * 5),
+    differentiated=st.tuples(*[st.booleans()] * 6),
     used=st.tuples(*[st.booleans()] * 12),
     scale=st.sampled_from([1.0, 14.3, 100.0]),
     seed=st.integers(0, 2**16),

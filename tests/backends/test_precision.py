@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdlosses.relation import Pairs
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, SoftCrossEntropy
+from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, SigmoidCrossEntropy, SoftCrossEntropy
 from kdlosses.rows import rows_of
 from tests.backends import reference
 from tests.backends.agreement import distance, flat, gradients
@@ -145,3 +145,48 @@ def test_kl_of_nearly_equal_distributions(label):
         # Off by the spacing of float32 near the logarithm of a sum over 40 columns, 2.4e-7, from either side.
         assert (answer.double() - expected).abs().max().item() < 5e-7
     assert trial.gradient_error < 1e-3
+
+
+def sigmoids(bias: float, teacher_bias: float) -> Make:
+    def make(student: Pairs, teacher: Pairs | None) -> Sequence[Request]:
+        own, other = (student.scale.detach().new_tensor(number) for number in (bias, teacher_bias))
+        labels = SigmoidCrossEntropy(student.i2t, own)
+        return [labels] if teacher is None else [labels, SigmoidCrossEntropy(student.i2t, own, teacher.i2t, other)]
+
+    return make
+
+
+@each_backend
+@pytest.mark.parametrize("bias", [-20.0, 0.0, 20.0])
+def test_sigmoids_of_logits_from_minus_120_to_120(bias, label):
+    image, teacher = noise(PAIRS, WIDTH, 1), noise(PAIRS, WIDTH, 2)
+    flip = torch.ones(PAIRS, 1, dtype=torch.float64)
+    flip[::2] = -1
+    text = image * flip + 0.01 * noise(PAIRS, WIDTH, 3)
+    trial = Trial(label, sigmoids(bias, -bias), 100.0, image, text, teacher, teacher.roll(1, 0) * flip)
+    assert trial.value_error < 1e-5
+    assert trial.gradient_error < 1e-4
+
+
+@each_backend
+def test_sigmoids_that_are_right_keep_their_digits(label):
+    """All of a row's sum is a few e^-25, a thousandth of float32's spacing near 1, from pairs and from the others."""
+    eye, sides = torch.eye(WIDTH, dtype=torch.float64), range(1, 5)
+    trial = Trial(label, sigmoids(-25.0, -26.0), 50.0, *(eye + 0.01 * noise(WIDTH, WIDTH, seed) for seed in sides))
+    assert trial.expected[0].max() < 2e-9
+    assert trial.value_error < 2e-5  # logits near 50 are spaced 4e-6, and e^-z is off by as much of itself
+    assert trial.gradient_error < 1e-4
+
+
+@each_backend
+def test_a_sigmoid_near_its_teachers_pulls_by_what_they_differ(label):
+    """From where both are nearly 0, through the middle, to where both are nearly 1 (a bias of 20)."""
+    image, text = noise(PAIRS, WIDTH, 1), noise(PAIRS, WIDTH, 2)
+    near = [side + 1e-2 * noise(PAIRS, WIDTH, 3) for side in (image, text)]
+    for bias in (-20.0, 0.0, 20.0):
+        make = sigmoids(bias, bias)
+        trial = Trial(label, lambda *sides, make=make: make(*sides)[1:], 30.0, image, text, *near)
+        assert trial.value_error < 1e-5
+        assert trial.gradient_error < 1e-3
+        same = Trial(label, lambda *sides, make=make: make(*sides)[1:], 30.0, image, text, image, text)
+        assert max(gradient.abs().max().item() for gradient in same.gradients) < 3e-5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdlosses import backends
@@ -13,9 +14,11 @@ from tests.backends.triton_problems import DEVICE, Side, Tile, apart, coefficien
 if reason := backends.available().get("triton", "there is no such backend"):
     pytest.skip(reason, allow_module_level=True)
 
-from kdlosses.backends.triton import launch, second_launch, tuning
+from kdlosses.backends.triton import launch, second_launch, sigmoid_launch, tuning
 from kdlosses.backends.triton.operands import HALF, Cosines
 from kdlosses.backends.triton.second_launch import Variation
+from kdlosses.backends.triton.sigmoid_launch import Logits
+from kdlosses.tiles.sigmoid import ByTarget
 from kdlosses.tiles.statistics import merge
 
 FLOAT, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
@@ -239,3 +242,73 @@ def test_second_weights_where_all_logits_are_near_minus_100(height, width):
     parts = second_launch.second_weights(cosines(tile.student), turned, given, means, 0, out, scale=True)
     assert bool(torch.isfinite(parts).all())
     assert all(bool(torch.isfinite(tile).all()) for tile in out)
+
+
+BIAS, TEACHER_BIAS = -3.0, -5.0
+each_target = pytest.mark.parametrize("labels, teacher", [(True, False), (False, True), (True, True)])
+
+
+def biased(side: Side, bias: float) -> tuple[Logits, Tensor]:
+    """The operands, and the logits in float64."""
+    return Logits(cosines(side), torch.tensor(bias, device=DEVICE)), side.logits + bias
+
+
+@each_tile
+@each_target
+def test_sigmoid_sums(name, labels, teacher):
+    tile = TILES[name]
+    (student, z), (taught, z_t) = biased(tile.student, BIAS), biased(tile.teacher, TEACHER_BIAS)
+    found = sigmoid_launch.sigmoid_sums(student, taught if teacher else None, tile.diagonal, labels=labels)
+    for parts, wanted, target in zip(found, (labels, teacher), (tile.positive.double(), z_t.sigmoid()), strict=True):
+        assert (parts is not None) == wanted
+        if wanted:
+            total = F.binary_cross_entropy_with_logits(z, target, reduction="none").sum(1)
+            # A teacher's logit near 20 is off by its spacing; that share is of |z|.
+            assert_near(parts.sum(0), total, total + (z.abs() * target * (1 - target)).sum(1))
+
+
+@each_tile
+@each_target
+def test_sigmoid_weights(name, labels, teacher):
+    tile = TILES[name]
+    (student, z), (taught, z_t) = biased(tile.student, BIAS), biased(tile.teacher, TEACHER_BIAS)
+    given = ByTarget(*(tile.vector(7 + i, tile.height) if used else None for i, used in enumerate((labels, teacher))))
+    memory = torch.full((tile.height, tile.width + 5), 7.0, dtype=student.cosines.storage, device=DEVICE)
+    parts = sigmoid_launch.sigmoid_weights(
+        student, taught if teacher else None, given, tile.diagonal, memory[:, : tile.width], scale=True, bias=True
+    )
+    targets = tile.positive.double(), z_t.sigmoid()
+    gaps = [w.double()[:, None] * (z.sigmoid() - t) for w, t in zip(given, targets, strict=True) if w is not None]
+    wanted, size = sum(gaps), sum(map(torch.abs, gaps))
+    factors, rough = tile.student.factors, STORED[student.cosines.storage]
+    # Where student and teacher nearly agree the rest is the rounding of their logits.
+    assert bool(((memory[:, : tile.width].double() / factors - wanted).abs() <= rough * size + CLOSE).all())
+    assert bool((memory[:, tile.width :] == 7.0).all()), "something was written beside the tile"
+    cosine = tile.student.cosines
+    assert_near(parts[0].sum(), (wanted * cosine).sum(), (size * cosine.abs()).sum() + 1)
+    assert_near(parts[1].sum(), wanted.sum(), size.sum() + 1)
+
+
+def test_sigmoid_weights_without_the_numbers_parts():
+    tile = TILES["ragged"]
+    (student, _), given = biased(tile.student, BIAS), ByTarget(tile.vector(7, tile.height), None)
+    tables = [torch.empty(tile.height, tile.width, device=DEVICE) for _ in range(2)]
+    found = sigmoid_launch.sigmoid_weights(student, None, given, 0, tables[0], scale=False, bias=False)
+    assert found == (None, None)
+    sigmoid_launch.sigmoid_weights(student, None, given, 0, tables[1], scale=True, bias=True)
+    assert torch.equal(*tables)
+
+
+@each_edge
+@pytest.mark.parametrize("bias", [-20.0, 120.0])
+def test_sigmoids_beyond_the_edge_count_for_nothing(height, width, bias):
+    """A row or column that a tile has not got holds the bias alone: at 120 a loss of 120 where there is none."""
+    side = far_below(height, width).student
+    student, z = biased(side, bias)
+    upstream, out = ByTarget(torch.ones(height, device=DEVICE), None), torch.empty(height, width, device=DEVICE)
+    sums = sigmoid_launch.sigmoid_sums(student, None, 0, labels=True).labels.sum(0)
+    _, parts = sigmoid_launch.sigmoid_weights(student, None, upstream, 0, out, scale=True, bias=True)
+    target = torch.eye(height, width, dtype=torch.float64, device=DEVICE)
+    wanted = F.binary_cross_entropy_with_logits(z, target, reduction="none").sum(1)
+    assert_near(sums, wanted, wanted + 1e-30, 1e-4)
+    assert_near(parts.sum(), (z.sigmoid() - target).sum(), torch.tensor(1.0 * height, device=DEVICE), 1e-4)

@@ -81,9 +81,9 @@ def _splits() -> dict[str, Split]:
     splits |= {f"{key}-chunked-2": Split(case, 2, "chunked") for key, case in found.items()}
     splits |= {
         f"{name}-one-row-each": Split(Case(name, ONE_EACH), 2)
-        for name in ("contrastive", "crd", "gd", "clip_kd", "afd")
+        for name in ("contrastive", "crd", "gd", "clip_kd", "afd", "sigmoid_kd")
     }
-    gentle = {name: Case(name, MIXED).gentle() for name in ("clip_kd", "gd")}
+    gentle = {name: Case(name, MIXED).gentle() for name in ("clip_kd", "gd", "sigmoid_kd")}
     splits |= {f"{name}-float32-4": Split(case, 4, dtype=torch.float32) for name, case in gentle.items()}
     if backends.available()["triton"] is None and not torch.cuda.is_available():
         # Interpreted, so slow: all terms in one loss, each with a weight of its own.

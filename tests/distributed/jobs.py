@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import kdlosses
-from tests.distributed import clip_kd, guarded, refusals, training
+from tests.distributed import clip_kd, guarded, refusals, siglip, training
 from tests.distributed.cases import HALF, MIXED, SPLITS, Split, multi_teacher, of_teachers, part
 from tests.distributed.world import Jobs
 from tests.running import Outcome, build, run
@@ -150,5 +150,6 @@ _MORE: Jobs = {
     "several-teachers-paper": _teachers,
     "several-teachers-released": partial(_teachers, variant="released", weights=dict.fromkeys(refusals.PLAIN, 1.0)),
     "compiled": _compiled,
+    "open-clips-siglip": siglip.job,
 }
-_ALSO_FOUR = {"groups", "several-teachers-paper", "module-in-ddp"}
+_ALSO_FOUR = {"groups", "open-clips-siglip", "several-teachers-paper", "module-in-ddp"}

@@ -10,6 +10,8 @@ import torch
 from tests.backends.agreement import distance
 from tests.distributed.cases import HALF, MIXED, SPLITS, Split, joined, multi_teacher, of_teachers, part
 from tests.distributed.refusals import PLAIN
+from tests.distributed.siglip import OpenClips
+from tests.distributed.siglip import inputs as siglip_inputs
 from tests.running import Outcome, assert_same, assert_teacher_untouched, build, run
 from tests.tolerance import assert_close
 
@@ -51,6 +53,14 @@ def test_a_loss_wrapped_in_ddp(size, results):
     for one in outcomes:
         assert all(torch.equal(one.grads[key], outcomes[0].grads[key]) for key in parameters)
     assert_same(joined(outcomes), run(build("clip_kd", MIXED), MIXED.inputs()))
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_siglip_is_open_clips_over_as_many_processes(size, results):
+    """And both are what either computes in one; ours over several processes is held against one above."""
+    theirs, ours = joined(results(size)["open-clips-siglip"]), run(build("siglip", MIXED), siglip_inputs())
+    assert_same(theirs, ours)
+    assert_same(run(OpenClips(), siglip_inputs()), ours)
 
 
 def test_compiled(results):
