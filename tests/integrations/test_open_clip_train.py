@@ -167,6 +167,10 @@ class TestResuming:
         assert {steps[name] for name in LOSS_NAMES} == {2}
         assert {value for name, value in steps.items() if name not in LOSS_NAMES} == {4}
 
+    def test_an_optimizer_of_other_parameters_is_not_made_to_fit(self, folder, plain):
+        with pytest.raises(ValueError, match="parameter group that doesn't match the size"):
+            ours(folder, arguments(folder, "from-other", "--lock-image", "--resume", plain))
+
     def test_a_bare_model_is_a_start_too(self, folder, plain):
         bare = folder / "bare.pt"
         torch.save(torch.load(plain, weights_only=True)["state_dict"], bare)

@@ -67,18 +67,19 @@ def _check_same(own: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> None:
 def _with_room(saved: dict[str, Any], loss: nn.Module) -> dict[str, Any]:
     """An optimizer's state with places for the parameters of ``loss``, which it has not seen yet.
 
-    A saved group lists numbers in the order of its parameters, so the optimizer in use shows where ours belong.
+    A saved group lists numbers in the order of its parameters, so the optimizer in use shows where ours belong. Where
+    it differs in other ways too, that is left for torch to say.
     """
     own = {id(parameter) for parameter in loss.parameters()}
     live = _optimizer_of(own)
-    if live is None:
+    if live is None or len(live.param_groups) != len(saved["param_groups"]):
         return saved
     numbers = count(sum(len(group["params"]) for group in saved["param_groups"]))
     groups = []
     for group, now in zip(saved["param_groups"], live.param_groups, strict=True):
         known = iter(group["params"])
         places = [next(numbers) if id(parameter) in own else next(known, None) for parameter in now["params"]]
-        groups.append(group | {"params": places})
+        groups.append(group | {"params": [number for number in places if number is not None] + list(known)})
     return saved | {"param_groups": groups}
 
 
