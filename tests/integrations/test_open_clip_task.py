@@ -6,7 +6,9 @@ The stub does what DistillCLIPTask and its bases do on open_clip's main branch, 
 from __future__ import annotations
 
 import copy
+import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,9 +124,14 @@ def test_checkpoint_and_average_have_the_losses_parameters_and_the_export_has_no
     Towers(6, biased=False).load_state_dict(without_loss(state))  # strict
 
 
-def test_the_line_that_clamps_the_losses_scales():
-    task = make("icl", biased=False)
-    task.loss.register_forward_pre_hook(lambda loss, _: loss.clamp_scales())
-    task.loss.cross_logit_scale.data.fill_(9.0)
-    task.training_forward(batch())
-    assert task.loss.cross_logit_scale.item() <= 4.6052
+def test_the_pages_lines_train_and_clamp():
+    page = (Path(__file__).parents[2] / "docs/integrations/open_clip.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    names = {"student": Towers(384, biased=False), "teacher": Towers(512, biased=False), "DistillCLIPTask": Task}
+    exec(compile(code, "open_clip.md", "exec"), names)
+    loss, task = names["loss"], names["task"]
+    loss.cross_logit_scale.data.fill_(9.0)
+    losses = task.training_forward(batch())
+    assert loss.cross_logit_scale.item() <= 4.6052
+    assert losses.keys() == {"contrastive_loss", "crd_loss", "fd_loss", "icl_loss", "loss"}
+    assert kdlosses.parameter_report(loss, torch.optim.AdamW(task.trainable_module.parameters())).ok

@@ -25,6 +25,7 @@ from kdlosses.integrations.open_clip_train.command import main
 from kdlosses.integrations.open_clip_train.objective import Objective
 from kdlosses.integrations.open_clip_train.refusal import Refused
 from kdlosses.integrations.open_clip_train.run import NAMES
+from kdlosses.integrations.open_clip_train.settings import KEYS, read_settings
 from kdlosses.integrations.open_clip_train.teacher import Teacher
 from tests.integrations import open_clip_runs as runs
 from tests.integrations.open_clip_runs import NARROW, WEIGHTS, WIDE, arguments, checkpoint, ours, shards
@@ -427,6 +428,14 @@ class TestExport:
     def test_takes_nothing_else(self, capsys):
         assert main(["--export", "a", "b", "--model", "c"]) == 2
         assert "nothing else; got --model c" in capsys.readouterr().err
+
+
+def test_the_pages_file_is_one(tmp_path):
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/integrations/open_clip.md").read_text(), flags=re.S)
+    (tmp_path / "kd.yaml").write_text(block)
+    settings = read_settings(str(tmp_path / "kd.yaml"))
+    assert set(settings.values) == set(KEYS)
+    assert settings.build(384, 512).weights == {"contrastive": 1, "crd": 1, "fd": 2000, "icl": 1}
 
 
 @pytest.mark.distributed
