@@ -151,7 +151,7 @@ class Run:
 def _shard_reading() -> list[tuple[ModuleType, str, Any]]:
     """What lets the trainer read shards with a webdataset newer than 0.2.86, the last that it was made for.
 
-    Newer ones mark the end of each shard by an entry without a name, which it takes for a broken file.
+    Newer ones mark the end of each shard by an entry without a name, at which it ends in a KeyError.
     """
     expand = data.tar_file_expander
     if "eof_value" not in inspect.signature(expand).parameters:
