@@ -3,6 +3,7 @@
 # make study        the paper's methods on the quickstart's data, about an hour on two cores
 # make bench        time and memory of every loss under pytest-benchmark; sizes by ARGS="--bench-batch 1024"
 # make check-recipes  every recipe at full model size: two steps, export, evaluation (8 GiB, 6 CPU-minutes, no network)
+# make check-wheel  every loss from the wheel in an environment with torch alone (downloads torch, 6 GB, removed afterwards)
 # make lint         ruff: rules and formatting
 # make env          the environment alone
 # make clean        remove the environment and what tools cached; data/ and runs/ stay
@@ -14,7 +15,7 @@ VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: quickstart study test bench check-recipes lint env clean
+.PHONY: quickstart study test bench check-recipes check-wheel lint env clean
 
 quickstart: $(VENV)/.harness
 	@$(BIN)/clipkd quickstart $(ARGS)
@@ -34,6 +35,9 @@ bench: $(VENV)/.test
 
 check-recipes: $(VENV)/.harness
 	@$(BIN)/clipkd recipes check --all $(ARGS)
+
+check-wheel:
+	@PYTHON=$(PYTHON) .ci/check_wheel.sh
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .

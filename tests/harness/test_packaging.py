@@ -12,8 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 ASSETS = [path.relative_to(ROOT) for path in (ROOT / "harness" / "assets").rglob("*") if path.is_file()]
 RECIPES = [path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml")]
 
-
-NEEDED = ("kdlosses", "harness", "recipes", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+EVERY_LOSS = ROOT / ".ci" / "every_loss.py"
+INTEGRATIONS = {"attach", "clip_kd", "hugging_face", "lightning", "open_clip_train", "outputs"}
+# The last two are there so that they could get into the wheel.
+NEEDED = ("kdlosses", "harness", "recipes", "pyproject.toml", "setup.py", "README.md", "LICENSE", "docs", "examples")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,31 @@ def test_the_wheel_holds_code_assets_and_recipes(installed):
 def test_the_wheel_holds_nothing_else(installed):
     names = {path.name for path in installed.iterdir()}
     assert {name for name in names if not name.endswith(".dist-info")} == {"kdlosses", "harness"}
+
+
+def test_the_wheel_holds_the_integrations(installed):
+    names = {path.stem for path in (installed / "kdlosses" / "integrations").iterdir()}
+    assert names >= INTEGRATIONS
+
+
+def test_every_loss_runs_where_there_is_torch_alone(installed, tmp_path):
+    """As in an environment with nothing else; `make check-wheel` makes a real one."""
+    environment = {"PYTHONPATH": str(installed), "PATH": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment["TRITON_INTERPRET"] = "1"  # for which triton needs numpy: a reason why not, no traceback
+    done = subprocess.run(
+        [sys.executable, EVERY_LOSS, "--hide"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "UntrainedParametersWarning" not in done.stderr
+    hidden, counted = done.stdout.splitlines()
+    assert hidden == "without their frameworks: hugging_face, lightning"
+    assert f"losses from {installed}/kdlosses/__init__.py" in counted
+    assert int(counted.split()[0]) >= 2 * 2 * 2 * 8
 
 
 def test_an_installed_package_finds_its_recipes(installed, tmp_path):

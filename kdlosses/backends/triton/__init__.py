@@ -48,7 +48,7 @@ class Backend:
         if importlib.util.find_spec("triton") is None:
             return "the package triton is not installed; PyTorch's CUDA wheels for Linux bring it"
         if _interpreting():
-            return None
+            return None if importlib.util.find_spec("numpy") else "triton's interpreter needs numpy: pip install numpy"
         if torch.version.hip is not None:  # it answers to torch.cuda, with capabilities that mean other machines
             return "this PyTorch is built for ROCm; the kernels' tiles are chosen for NVIDIA GPUs"
         if not torch.cuda.is_available():
