@@ -12,7 +12,7 @@ from harness.models import LoadedModel
 from kdlosses import CLIPKDLoss, DistillLoss
 from kdlosses.backends import create
 
-_READ_THE_SCALE = {"contrastive", "crd", "affinity", "gd"}
+_READ_THE_SCALE = {"contrastive", "crd", "affinity", "gd", "siglip", "sigmoid_kd"}
 
 
 def build_loss(
@@ -39,6 +39,25 @@ def build_loss(
         return kdlosses.MultiTeacherLoss(dict(config.weights), teacher_dims=widths, teacher_weights=weights, **settings)
     except ValueError as error:
         raise UserError(f"recipe key loss: {error}") from error
+
+
+def check_biases(config: LossConfig, student: LoadedModel, teachers: Sequence[LoadedModel]) -> None:
+    """Refuse a model without the ``logit_bias`` that a term reads.
+
+    Raises:
+        UserError: naming the model and the term.
+    """
+    for need, role, models, cure in (
+        ("bias", "student", [student], "give its config `init_logit_bias: -10`, or take a SigLIP"),
+        ("teacher_bias", "teacher", teachers, "take a SigLIP; a CLIP's sigmoid means nothing, its softmax is for crd"),
+    ):
+        for term in config.reading(need):
+            for model in models:
+                if getattr(model.model, "logit_bias", None) is None:
+                    raise UserError(
+                        f"{role} {model.name} has no logit_bias, which loss.weights.{term} reads as it takes sigmoids; "
+                        f"{cure}, or set the weight to 0"
+                    )
 
 
 def reads_student_scale(config: LossConfig) -> bool:

@@ -8,7 +8,7 @@ from harness.errors import UserError
 from harness.models import LoadedModel
 from harness.zoo.towers import hint
 
-# What losses take of a model. A SigLIP's bias is the same on all logits, and changes no softmax.
+# What losses take of a model; a SigLIP has a bias, which the sigmoid terms read.
 _READ = {"image_features", "text_features", "logit_scale", "logit_bias"}
 
 

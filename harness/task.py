@@ -13,7 +13,7 @@ from harness.config import LossConfig
 from harness.data import Batch, prepare
 from harness.encoder import Encoder
 from harness.models import LoadedModel, freeze
-from harness.objective import build_loss, reads_student_scale
+from harness.objective import build_loss, check_biases, reads_student_scale
 
 View = tuple[int, tuple[float, float, float], tuple[float, float, float]]
 
@@ -64,17 +64,18 @@ class DistillTask(nn.Module):
         self.student = student.model
         self.loss = build_loss(config, student, teachers, weights)
         # Teachers whose every term has weight 0 are not run.
-        self.live = [teacher for teacher in teachers if set(config.active) != {"contrastive"}]
+        self.live = [teacher for teacher in teachers if config.reading("teacher")]
+        check_biases(config, student, self.live)
         self.teachers = nn.ModuleList(freeze(teacher.model) for teacher in self.live)
         self.encoder = Encoder(student, config, autocast)
         self.autocast = autocast
         self._views = [_view(model) for model in (student, *self.live)]
         # FSDP2 gathers parameters into tensors that inference mode would not let it free.
         self.teach_in = torch.inference_mode
-        if getattr(self.student, "logit_bias", None) is not None:
+        # Without a gradient DDP would wait for one for ever; alone, AdamW would leave it as it is.
+        if getattr(self.student, "logit_bias", None) is not None and not config.reading("bias"):
             self.student.logit_bias.requires_grad_(False)  # a constant on all logits: no softmax sees it
         if not reads_student_scale(config):
-            # Without a gradient DDP would wait for one for ever; alone, AdamW would leave it as it is.
             self.student.logit_scale.requires_grad_(False)
 
     def train(self, mode: bool = True) -> DistillTask:
@@ -112,11 +113,11 @@ class DistillTask(nn.Module):
         return Inputs(made[self._views[0]], tokens["student"], taught)
 
     def encode(self, inputs: Inputs, generator: Generator) -> dict[str, Tensor]:
-        """The student's embeddings, its scale, and for MFD the embeddings of masked images."""
+        """The student's embeddings, its scale and bias, and for MFD the embeddings of masked images."""
         return self.encoder(inputs.image, inputs.tokens, generator)
 
     def teach(self, inputs: Inputs) -> list[dict[str, Tensor]]:
-        """Each teacher's embeddings and scale."""
+        """Each teacher's embeddings, scale and bias."""
         device = inputs.image.device.type
         with self.teach_in(), torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
             return [model(*given) for model, given in zip(self.teachers, inputs.taught, strict=True)]
@@ -138,9 +139,9 @@ def teacher_roles(count: int) -> list[str]:
 def _targets(taught: list[dict[str, Tensor]]) -> dict[str, Any]:
     if len(taught) < 2:
         return {f"dist_{name}": value for teacher in taught for name, value in teacher.items()}
-    # A SigLIP has a bias beside its scale, another teacher none; no loss reads it.
-    shared = [name for name in taught[0] if all(name in teacher for teacher in taught)]
-    return {f"dist_{name}": [teacher[name] for teacher in taught] for name in shared}
+    # A SigLIP has a bias beside its scale, another teacher none: None in its place, which no softmax minds.
+    names = dict.fromkeys(name for teacher in taught for name in teacher)
+    return {f"dist_{name}": [teacher.get(name) for teacher in taught] for name in names}
 
 
 def _view(model: LoadedModel) -> View:

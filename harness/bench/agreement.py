@@ -26,7 +26,7 @@ from harness.files import write_json
 from harness.runs import environment
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-SCALE = 100.0
+SCALE, BIAS = 100.0, -20.0
 Outcome = tuple[Tensor, list[Tensor]]
 
 
@@ -79,15 +79,16 @@ def features(batch: int, dim: int) -> list[Tensor]:
 
 
 def run(name: str, variant: str, backend: str, inputs: list[Tensor], upstream: float) -> Outcome:
-    """The value, and the gradients of ``upstream`` times it: of features, scale and the loss's parameters."""
+    """The value, and the gradients of ``upstream`` times it: of features, scale, bias and the loss's parameters."""
     torch.manual_seed(0)
     dim = inputs[0].shape[1]
     loss = kdlosses.build(name, variant=variant, student_dim=dim, teacher_dim=dim, backend=backend)
     image, text = (side.clone().requires_grad_() for side in inputs[:2])
     scale = torch.tensor(SCALE, dtype=torch.float64, requires_grad=True)
-    value = loss(image, text, scale, *inputs[2:], SCALE)
+    bias = torch.tensor(BIAS, dtype=torch.float64, requires_grad=True)
+    value = loss(image, text, scale, *inputs[2:], SCALE, logit_bias=bias, dist_logit_bias=BIAS)
     (upstream * value).backward()
-    gradients = [leaf.grad for leaf in (image, text, scale, *loss.parameters()) if leaf.grad is not None]
+    gradients = [leaf.grad for leaf in (image, text, scale, bias, *loss.parameters()) if leaf.grad is not None]
     return value.detach(), gradients
 
 

@@ -62,7 +62,7 @@ def _teachers(recipe: Recipe) -> str:
 
 
 def _terms(recipe: Recipe) -> str:
-    return " ".join(term for term in recipe.loss.active if term != "contrastive")
+    return " ".join(recipe.loss.reading("teacher"))
 
 
 def _short(model: ModelConfig) -> str:

@@ -52,7 +52,7 @@ class LossConfig(Section):
     weights: dict[Term, Weight] = Field(
         default_factory=lambda: {"contrastive": 1.0},
         description="Weight of each term; 0 switches a term off, `default` = what kdlosses starts from in this "
-        "variant. Every term but contrastive needs a teacher.",
+        "variant. Every term but contrastive and siglip needs a teacher; siglip and sigmoid_kd need a bias.",
     )
     options: dict[Term, dict[str, float | None]] = Field(
         default_factory=dict,
@@ -71,6 +71,12 @@ class LossConfig(Section):
     def active(self) -> tuple[str, ...]:
         """The terms with a weight above zero."""
         return tuple(term for term, weight in self.weights.items() if weight > 0)
+
+    def reading(self, need: str) -> tuple[str, ...]:
+        """The active terms that read ``need``, a word of ``kdlosses.views.NEEDS``."""
+        from kdlosses.registry import term_class
+
+        return tuple(term for term in self.active if need in term_class(term).needs)
 
     @model_validator(mode="before")
     @classmethod

@@ -59,7 +59,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _terms_have_a_teacher(self) -> "Recipe":
-        needy = [term for term in self.loss.active if term != "contrastive"]
+        needy = self.loss.reading("teacher")
         if needy and not self.all_teachers:
             raise problem(
                 "needs a teacher, but the recipe has none; add a `teacher` section or set the weight to 0",

@@ -42,7 +42,7 @@ class Embedder:
 
     @torch.inference_mode()
     def scalars(self) -> dict[str, float]:
-        """Return what the teacher gives beside embeddings, the same for every batch: `logit_scale`, exponentiated."""
+        """Return what the teacher gives beside embeddings, the same for every batch: its scale, and a SigLIP's bias."""
         size = self.teacher.image_size
         outputs = self.model(
             torch.zeros(1, 3, size, size, device=self.device), self.teacher.tokenizer(["a"]).to(self.device)

@@ -20,6 +20,8 @@ BY_HAND = {
     "cross_kd": (5, 8),
     "afd": (3, 4),
     "gd": (12, 18),
+    "siglip": (3, 4),
+    "sigmoid_kd": (4, 6),
     "fd": (0, 0),
     "mfd": (0, 0),
     "contrastive+crd": (4, 6),
@@ -64,7 +66,10 @@ def multiplied(loss: str, subject: str, batch: int = 96, dim: int = 16) -> float
     return counter.get_total_flops() / (2 * batch * dim * batch)
 
 
-@pytest.mark.parametrize(("loss", "directions"), [("contrastive", 2), ("crd", 2), ("icl", 1), ("clip_kd", 2)])
+@pytest.mark.parametrize(
+    ("loss", "directions"),
+    [("contrastive", 2), ("crd", 2), ("icl", 1), ("clip_kd", 2), ("siglip", 1), ("sigmoid_kd", 1)],
+)
 def test_the_formula_takes_at_least_the_floor(loss, directions):
     kept = floor(loss).kept
     assert kept <= multiplied(loss, "formula") <= directions * kept

@@ -59,8 +59,9 @@ def test_every_registered_loss_is_transcribed():
     assert all(CONTENDERS["formula"].computes(loss) for loss in kdlosses.available_losses())
 
 
-def test_open_clips_clip_loss_is_ours():
-    case = replace(CASE, loss="contrastive")
+@pytest.mark.parametrize("loss", ["contrastive", "siglip"])
+def test_open_clips_task_losses_are_ours(loss):
+    case = replace(CASE, loss=loss)
     assert_agree(outcome(case), of_unit_rows(replace(case, subject="open_clip")))
 
 
@@ -74,8 +75,8 @@ def test_open_clips_distill_loss_has_the_gradient_of_contrastive_and_crd():
 
 
 def test_contenders_say_what_they_compute():
-    both = ["contrastive", DISTILL_CLIP]
-    assert [loss for loss in known_losses() if CONTENDERS["open_clip"].computes(loss)] == both
+    theirs = ["contrastive", "siglip", DISTILL_CLIP]
+    assert [loss for loss in known_losses() if CONTENDERS["open_clip"].computes(loss)] == theirs
     assert [loss for loss in known_losses() if CONTENDERS["memeff"].computes(loss)] == ["contrastive"]
 
 

@@ -14,10 +14,16 @@ from harness.task import DistillTask
 from tests.harness import tiny
 
 
-def make(weights: dict[str, float], student: dict = tiny.STUDENT, autocast: torch.dtype | None = None, **loss: object):
+def make(
+    weights: dict[str, float],
+    student: dict = tiny.STUDENT,
+    autocast: torch.dtype | None = None,
+    teacher: dict = tiny.DISTILL["teacher"],
+    **loss: object,
+):
     recipe = tiny.recipe(
         student={"model": "test-task-student", "config": student},
-        teacher=tiny.DISTILL["teacher"],
+        teacher=teacher,
         loss={"weights": weights, **loss},
     )
     models = create_model(recipe.student), create_model(recipe.teacher)
@@ -149,9 +155,11 @@ def test_a_loss_that_cannot_be_built_names_the_recipes_key_and_both_widths():
 
 
 def test_every_loss_can_be_trained_by_the_task():
+    student = {**tiny.STUDENT, "init_logit_bias": -4}
+    teacher = {"model": "test-task-biased", "config": {**tiny.TEACHER, "init_logit_bias": -5}}
     for variant in ("paper", "released"):
         terms = [term for term in kdlosses.available_terms() if (term, variant) != ("afd", "released")]
-        task, _, batch, view = make(dict.fromkeys(terms, 1.0), variant=variant)
+        task, _, batch, view = make(dict.fromkeys(terms, 1.0), student, teacher=teacher, variant=variant)
         losses = step(task, view, batch)
         assert sorted(losses) == sorted(f"{term}_loss" for term in terms)
         assert all(torch.isfinite(value) for value in losses.values())

@@ -10,6 +10,7 @@ import torch
 
 import kdlosses
 from kdlosses import CLIPKDLoss, DistillLoss
+from kdlosses.registry import term_class
 
 # Between the names of terms that are summed at their default weights.
 PLUS = "+"
@@ -89,6 +90,11 @@ def weights_of(loss: str, variant: str) -> dict[str, float]:
     """The terms of `loss` with their weights."""
     with torch.device("meta"):  # no numbers for its layers: they would be drawn from the caller's generator
         return build_loss(loss, variant, "auto", 1, 1).weights
+
+
+def reads_bias(case: Case) -> bool:
+    """Whether a term of the case's loss takes sigmoids."""
+    return any("bias" in term_class(term).needs for term in weights_of(case.loss, case.variant))
 
 
 def grid(

@@ -42,13 +42,16 @@ def cast(loss: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _open_clip(case: Case, ours: nn.Module) -> Call:
-    """open_clip's ClipLoss, or its DistillClipLoss: CLIP loss plus cross-entropy to the teacher's softmax.
+    """open_clip's ClipLoss, SigLipLoss, or DistillClipLoss: CLIP loss plus cross-entropy to the teacher's softmax.
 
-    The latter's gradient is that of contrastive + crd; its value is larger by the teacher's entropy. Both take unit
+    The last one's gradient is that of contrastive + crd; its value is larger by the teacher's entropy. All take unit
     embeddings as they are: there the model normalizes, here ours does so itself, in the time that is shown.
     """
-    from open_clip.loss import ClipLoss, DistillClipLoss
+    from open_clip.loss import ClipLoss, DistillClipLoss, SigLipLoss
 
+    if case.loss == "siglip":
+        sigmoid = SigLipLoss()
+        return lambda image, text, scale, *_, logit_bias, **__: sigmoid(image, text, scale, logit_bias)
     if case.loss == DISTILL_CLIP:
         distill = DistillClipLoss()
         return lambda *arguments: sum(distill(*arguments))
@@ -89,7 +92,7 @@ def _memeff_note(case: Case) -> str:
 
 CONTENDERS: dict[str, Contender] = {
     "open_clip": Contender(
-        _open_clip, lambda loss: loss in ("contrastive", DISTILL_CLIP), lambda device: None, _open_clip_note
+        _open_clip, lambda loss: loss in ("contrastive", "siglip", DISTILL_CLIP), lambda device: None, _open_clip_note
     ),
     "memeff": Contender(_memeff, lambda loss: loss == "contrastive", _memeff_unavailable, _memeff_note),
     "formula": Contender(

@@ -48,6 +48,8 @@ RELATIONS: dict[str, dict[str, Floor]] = {
     "cross_kd": {"teacher": TEACHER, "cross_i2t": CROSS, "cross_t2i": CROSS},
     "afd": {"fused": PAIR},
     "gd": {"aligned": PAIR, "teacher": TEACHER},
+    "siglip": {"student": PAIR},
+    "sigmoid_kd": {"student": PAIR, "teacher": TEACHER},
     "fd": {},
     "mfd": {},
 }

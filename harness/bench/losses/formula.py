@@ -45,10 +45,12 @@ class Formula(nn.Module):
         dist_image_features: Tensor,
         dist_text_features: Tensor,
         dist_logit_scale: Tensor,
+        logit_bias: Tensor | None = None,
+        dist_logit_bias: Tensor | None = None,
     ) -> Tensor:
         """The weighted sum, a 0-d tensor."""
-        student = (image_features, text_features, logit_scale)
-        teacher = (dist_image_features, dist_text_features, dist_logit_scale)
+        student = (image_features, text_features, logit_scale, logit_bias)
+        teacher = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
         # Its matrices stay alive until the sum is there, as the local variables of public code do.
         world = World(self, student, teacher)
         return sum(weight * TERMS[term](world) for term, weight in self.weights.items())
@@ -57,13 +59,13 @@ class Formula(nn.Module):
 class World:
     """The embeddings and logits of one call, each computed when a term first asks for it."""
 
-    def __init__(self, loss: Formula, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> None:
+    def __init__(self, loss: Formula, student: tuple[Tensor | None, ...], teacher: tuple[Tensor | None, ...]) -> None:
         self.loss = loss
         self.released = loss.variant == "released"
-        self.raw_image, self.raw_text, self.scale = student
+        self.raw_image, self.raw_text, self.scale, self.bias = student
         self.image, self.text = F.normalize(self.raw_image, dim=1), F.normalize(self.raw_text, dim=1)
         self.teacher_image, self.teacher_text = (F.normalize(side.detach(), dim=1) for side in teacher[:2])
-        self.teacher_scale = teacher[2].detach()
+        self.teacher_scale, self.teacher_bias = teacher[2].detach(), teacher[3]
 
     @cached_property
     def student(self) -> tuple[Tensor, Tensor]:
@@ -74,6 +76,11 @@ class World:
     def teacher(self) -> tuple[Tensor, Tensor]:
         scale = self.teacher_scale
         return scale * self.teacher_image @ self.teacher_text.T, scale * self.teacher_text @ self.teacher_image.T
+
+    @cached_property
+    def biased(self) -> Tensor:
+        """A sigmoid's logits, one direction, as in open_clip's SigLipLoss."""
+        return self.scale * self.image @ self.text.T + self.bias
 
     @cached_property
     def cross(self) -> tuple[Tensor, Tensor]:
@@ -108,6 +115,17 @@ def affinity(world: World) -> Tensor:
     pairs = zip(world.student, world.teacher, strict=True)
     rows = [F.cross_entropy(ours, F.softmax(theirs, dim=1)) for ours, theirs in pairs]
     return (rows[0] + rows[1]) / 2
+
+
+def siglip(world: World) -> Tensor:
+    logits = world.biased
+    labels = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
+    return -F.logsigmoid(labels * logits).sum() / len(logits)
+
+
+def sigmoid_kd(world: World) -> Tensor:
+    target = world.teacher_scale * world.teacher_image @ world.teacher_text.T + world.teacher_bias.detach()
+    return F.binary_cross_entropy_with_logits(world.biased, target.sigmoid(), reduction="sum") / len(target)
 
 
 def fd(world: World) -> Tensor:
@@ -178,4 +196,6 @@ TERMS: dict[str, Callable[[World], Tensor]] = {
     "icl": icl,
     "afd": afd,
     "cross_kd": cross_kd,
+    "siglip": siglip,
+    "sigmoid_kd": sigmoid_kd,
 }

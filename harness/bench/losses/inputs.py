@@ -12,6 +12,7 @@ from harness.bench.losses.cases import Case
 
 SEED = 20231
 STUDENT_SCALE, TEACHER_SCALE = 1 / 0.07, 50.0  # a student at its start; no logit so far below the top as to be denormal
+STUDENT_BIAS, TEACHER_BIAS = -10.0, -15.0
 PAIR_COSINE = 0.4
 
 
@@ -25,6 +26,8 @@ class Inputs:
     teacher_image: Tensor
     teacher_text: Tensor
     teacher_scale: Tensor
+    bias: Tensor
+    teacher_bias: Tensor
 
     @property
     def arguments(self) -> tuple[Tensor, ...]:
@@ -33,8 +36,13 @@ class Inputs:
 
     @property
     def student(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The leaves."""
+        """The leaves that every loss has."""
         return (self.image, self.text, self.scale)
+
+    @property
+    def biases(self) -> dict[str, Tensor]:
+        """What the sigmoid terms take besides, by keyword; the student's is a leaf."""
+        return {"logit_bias": self.bias, "dist_logit_bias": self.teacher_bias}
 
 
 def make_inputs(case: Case) -> Inputs:
@@ -43,11 +51,12 @@ def make_inputs(case: Case) -> Inputs:
     with torch.no_grad():
         image, text = _pairs(case, case.dim, generator)
         teacher_image, teacher_text = _pairs(case, case.teacher_dim, generator)
-    scale, teacher_scale = (
-        torch.full((), number, dtype=case.wide_dtype, device=case.device) for number in (STUDENT_SCALE, TEACHER_SCALE)
+    scale, teacher_scale, bias, teacher_bias = (
+        torch.full((), number, dtype=case.wide_dtype, device=case.device)
+        for number in (STUDENT_SCALE, TEACHER_SCALE, STUDENT_BIAS, TEACHER_BIAS)
     )
-    student = (leaf.requires_grad_() for leaf in (image, text, scale))
-    return Inputs(*student, teacher_image, teacher_text, teacher_scale)
+    image, text, scale, bias = (leaf.requires_grad_() for leaf in (image, text, scale, bias))
+    return Inputs(image, text, scale, teacher_image, teacher_text, teacher_scale, bias, teacher_bias)
 
 
 def _pairs(case: Case, width: int, generator: Generator) -> tuple[Tensor, Tensor]:

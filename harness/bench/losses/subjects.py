@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import kdlosses
 from harness.bench.losses import contenders
-from harness.bench.losses.cases import Case, build_loss
+from harness.bench.losses.cases import Case, build_loss, reads_bias
 from harness.bench.losses.inputs import SEED, Inputs, make_inputs
 
 REFERENCE = "dense"
@@ -46,7 +46,7 @@ def make_setup(case: Case) -> Setup:
     loss = _ours(case)
     if case.subject in contenders.CONTENDERS:
         loss = contenders.CONTENDERS[case.subject].make(case, loss)
-    return _setup(loss, inputs)
+    return _setup(loss, inputs, reads_bias(case))
 
 
 def backends() -> dict[str, str | None]:
@@ -68,6 +68,8 @@ def _ours(case: Case) -> nn.Module:
     return loss
 
 
-def _setup(loss: Callable[..., Tensor], inputs: Inputs) -> Setup:
+def _setup(loss: Callable[..., Tensor], inputs: Inputs, biased: bool) -> Setup:
     parameters = tuple(loss.parameters()) if isinstance(loss, nn.Module) else ()
-    return Setup(lambda: loss(*inputs.arguments), (*inputs.student, *parameters))
+    if not biased:
+        return Setup(lambda: loss(*inputs.arguments), (*inputs.student, *parameters))
+    return Setup(lambda: loss(*inputs.arguments, **inputs.biases), (*inputs.student, inputs.bias, *parameters))

@@ -124,7 +124,7 @@ def _rows(
 def _setting(ours: Ours, kind: str) -> Setting:
     trainer = ours.trainer
     recipe, models = trainer.recipe, trainer.models
-    teachers = recipe.all_teachers if trainer.task.loss.weights.keys() - {"contrastive"} else ()
+    teachers = recipe.all_teachers if recipe.loss.reading("teacher") else ()
     return Setting(
         recipe=recipe.name,
         objective=" + ".join(f"{weight:g} {term}" for term, weight in recipe.loss.weights.items() if weight),

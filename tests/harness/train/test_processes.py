@@ -21,7 +21,8 @@ from tests.harness.train.forks import carry_out
 
 CPU = torch.device("cpu")
 SHARDED = pytest.mark.skipif(not can_shard(CPU), reason="this torch cannot shard on CPUs")
-ALL = {"contrastive": 1, "crd": 1, "fd": 100, "mfd": 100, "gd": 10, "icl": 1, "afd": 1, "cross_kd": 1}
+SOFTMAX = {"contrastive": 1, "crd": 1, "fd": 100, "mfd": 100, "gd": 10, "icl": 1, "afd": 1, "cross_kd": 1}
+ALL = {**SOFTMAX, "siglip": 0.5, "sigmoid_kd": 0.5}  # and so a bias that is trained
 # Kept rates: AdamW divides by the size of gradients, so that rounding in one near 0 could take a whole step's length.
 OPTIM = {"lr": 1e-3, "eps": 1e-3, "grad_clip": 5.0}
 
@@ -30,7 +31,8 @@ def recipe(csv, **train) -> dict:
     """Every term; nothing that processes draw for themselves."""
     made = tiny.recipe(
         data={"train": str(csv), "cache": "none"},
-        teacher=tiny.DISTILL["teacher"],
+        student={"model": "test-biased-student", "config": {**tiny.STUDENT, "init_logit_bias": -4}},
+        teacher={"model": "test-biased-teacher", "config": {**tiny.TEACHER, "init_logit_bias": -5}},
         loss={"weights": ALL, "mask_ratio": 0.0},
         optim=OPTIM,
         train={"batch_size": 16, "steps": 4, "log_every": 2, **train},
@@ -70,9 +72,9 @@ def finished(tmp_path_factory) -> Path:
 
 
 def biased(train) -> dict:
-    """A student with a bias on its logits, as SigLIP's have."""
+    """A student with a bias on its logits that no term reads."""
     made = recipe(train)
-    made["student"]["config"] = {**made["student"]["config"], "init_logit_bias": -10}
+    made["loss"]["weights"] = SOFTMAX
     return made
 
 
@@ -97,6 +99,7 @@ def logs(folder: Path, out: str) -> str:
 def test_several_processes_train_what_one_trains(finished, out):
     assert codes(finished, out) in ([[0, 0]], [[0, 0, 0, 0]]), logs(finished, out)
     one, other = checkpoint(finished, "one"), checkpoint(finished, out)
+    assert abs(one["state_dict"]["logit_bias"] + 4) > 1e-4, "the sigmoid terms have trained it"
     for part in ("state_dict", "loss"):
         assert one[part].keys() == other[part].keys()
         for name, value in one[part].items():
@@ -105,6 +108,13 @@ def test_several_processes_train_what_one_trains(finished, out):
     for first, second in zip(*(read_metrics(finished / x / "metrics.jsonl") for x in ("one", out)), strict=True):
         for name in (*(f"{term}_loss" for term in ALL), "grad_norm", "logit_scale"):
             assert second[name] == pytest.approx(first[name], rel=2e-4, abs=1e-9), name
+
+
+@pytest.mark.parametrize("out", ["one", "ddp", "sliced", "stopped", pytest.param("fsdp2", marks=SHARDED)])
+def test_no_process_warns_of_parameters_that_nobody_trains(finished, out):
+    told = [path.read_text() for path in finished.glob(f"{out}.*.log")]
+    assert told
+    assert not any("UntrainedParametersWarning" in text for text in told)
 
 
 @pytest.mark.parametrize("out", ["ddp", pytest.param("fsdp2", marks=SHARDED)])
@@ -149,6 +159,7 @@ def test_a_sharded_run_is_not_resumed_unsharded(finished):
 
 def test_a_bias_that_no_loss_reads_holds_nobody_up(finished):
     assert codes(finished, "biased") == [[0, 0]], logs(finished, "biased")
+    assert checkpoint(finished, "biased")["state_dict"]["logit_bias"] == -4
 
 
 def test_a_process_that_is_killed_ends_the_others_with_a_sentence(finished):
