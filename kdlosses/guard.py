@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 
 class UntrainedParametersWarning(UserWarning):
-    """A loss's own parameters are in no optimizer, or are not kept equal on several processes."""
+    """A loss's own parameters are in no optimizer, or are not kept equal on several processes.
+
+    ``warnings.filterwarnings("ignore", category=kdlosses.UntrainedParametersWarning)`` where they are trained by what
+    cannot be seen (DeepSpeed, Horovod, a loop that averages gradients itself), or not meant to be.
+    """
 
 
 class Guard:

@@ -6,9 +6,11 @@ import copy
 import gc
 import io
 import pickle
+import re
 import warnings
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from kdlosses import UntrainedParametersWarning
 from tests.problems import Problem
 from tests.running import build
 
+PAGE = Path(__file__).parents[1] / "docs" / "parameters.md"
 MIXED = Problem(student_dim=4, teacher_dim=6)
 CROSS = ("cross_logit_scale",)
 PROJECTIONS = ("visual_proj.weight", "visual_proj.bias", "text_proj.weight", "text_proj.bias")
@@ -68,6 +71,15 @@ class TestItSpeaks:
         with pytest.warns(UntrainedParametersWarning) as caught:
             step(icl())
         assert caught[0].filename == __file__
+
+    def test_in_the_words_of_its_page(self):
+        page = " ".join(PAGE.read_text(encoding="utf-8").split())
+        (sentence,) = told(lambda: step(kdlosses.ICLLoss(), Problem()))
+        assert sentence in page
+
+    def test_until_it_is_silenced_as_its_page_says(self):
+        line = re.search(r"^warnings\.filterwarnings.*$", PAGE.read_text(encoding="utf-8"), flags=re.M)
+        assert told(lambda: [exec(line[0]), step(icl())]) == []
 
     def test_once_for_each_instance(self):
         first, second = icl(), icl()
