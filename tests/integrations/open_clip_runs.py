@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import tarfile
 from collections.abc import Callable, Iterator
@@ -111,7 +112,7 @@ def shards(folder: Path) -> tuple[str, ...]:
 
 def ours(folder: Path, argv: list[str], settings: dict[str, Any] | None = None) -> int:
     """Train with our loss; returns the exit code."""
-    kd = folder / "kd.yaml"
+    kd = folder / f"kd-{os.environ.get('RANK', 0)}.yaml"  # one each: the other process may be reading
     kd.write_text(json.dumps({"weights": WEIGHTS} if settings is None else settings))  # JSON is YAML
     with unlogged():
         return main(["--kd", str(kd), *argv])
