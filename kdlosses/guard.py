@@ -78,8 +78,9 @@ class Guard:
 
 def look(loss: DistillLoss) -> None:
     """Warn where trainable parameters of ``loss`` are in no optimizer, and where they are not kept equal."""
-    if gc.get_freeze_count():
-        return  # gc.freeze() hides what was there: perhaps the optimizer
+    # gc.freeze() hides what was there before it: perhaps the optimizer.
+    if gc.get_freeze_count() or _silenced():
+        return
     fsdp2 = _imported("torch.distributed.fsdp", "FSDPModule")
     optimizers, wrappers, shards = _live((Optimizer, DistributedDataParallel, fsdp2))
     inside = {id(part) for module in shards for part in module.modules()}
@@ -133,6 +134,14 @@ class _Nothing:
 
 def _is_dtensor(parameter: Tensor) -> bool:
     return isinstance(parameter, _imported("torch.distributed.tensor", "DTensor"))
+
+
+def _silenced() -> bool:
+    """Whether every such warning would be ignored, so that nobody pays for looking."""
+    for action, message, category, module, line in warnings.filters:
+        if issubclass(UntrainedParametersWarning, category):
+            return action == "ignore" and message is None and module is None and not line
+    return False
 
 
 def _warn(message: str) -> None:

@@ -237,6 +237,11 @@ class TestItIsSilent:
         loss = icl()
         torch.autograd.grad(loss(**MIXED.inputs(torch.float32)), [*loss.parameters()])
 
+    def test_and_does_not_look_where_nobody_would_hear(self, monkeypatch):
+        monkeypatch.setattr(gc, "get_objects", lambda: pytest.fail("looked"))
+        warnings.simplefilter("ignore", UntrainedParametersWarning)
+        step(icl())
+
     def test_about_what_gc_freeze_hides(self):
         loss = icl()
         optimizer = torch.optim.SGD(loss.parameters(), lr=0.1)

@@ -2,5 +2,7 @@
 
 import warnings
 
-# Losses alone are measured without an optimizer. By its words: the category's module would import torch.
-warnings.filterwarnings("ignore", r".* has parameters of its own that", UserWarning)
+from kdlosses import UntrainedParametersWarning
+
+# Losses alone are measured without an optimizer; nor is the time to look for one any part of theirs.
+warnings.filterwarnings("ignore", category=UntrainedParametersWarning)
