@@ -1,0 +1,76 @@
+"""The README's loop as it is, and with the lines that users change for autocast, GradScaler, torch.compile and DDP."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import kdlosses
+from kdlosses.integrations.outputs import bare_model
+from tests.integrations.scripts import blocks
+
+STUDENT = "    s_image, s_text, s_scale = student(images, texts)\n"
+BACKWARD = "    sum(losses.values()).backward()\n"
+STEP = "    optimizer.step()\n"
+OPTIMIZER = "optimizer = "
+MOMENTS = ("exp_avg", "exp_avg_sq")
+# What is replaced, and by what.
+CHANGES = {
+    "autocast": {STUDENT: f'    with torch.autocast("cpu", torch.bfloat16):\n    {STUDENT}'},
+    "scaler": {
+        BACKWARD: "    scaler.scale(sum(losses.values())).backward()\n",
+        STEP: "    scaler.step(optimizer)\n    scaler.update()\n",
+    },
+    "compile": {
+        OPTIMIZER: f'student, loss = (torch.compile(m, backend="aot_eager") for m in (student, loss))\n{OPTIMIZER}'
+    },
+    "ddp": {OPTIMIZER: f"student = DistributedDataParallel(student)\nkdlosses.share_parameters(loss)\n{OPTIMIZER}"},
+}
+
+
+class Clip(nn.Module):
+    """The least that a model in the example does."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.image, self.text = nn.Linear(8, width), nn.Linear(8, width)
+        self.logit_scale = nn.Parameter(torch.tensor(2.66))
+
+    def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.image(images), self.text(texts), self.logit_scale.exp()
+
+
+def run(*changes: str, rank: int = 0, size: int = 1) -> dict[str, Tensor]:
+    """Parameters and AdamW's moments after four steps with these changes, on this process's share of each batch."""
+    student, teacher = Clip(512), Clip(768)
+    mine = slice(rank * 8 // size, (rank + 1) * 8 // size)
+    names: dict[str, Any] = {
+        "student": student,
+        "teacher": teacher,
+        "batches": [(torch.randn(8, 8)[mine], torch.randn(8, 8)[mine]) for _ in range(4)],
+        "scaler": torch.amp.GradScaler("cpu", init_scale=1024),
+        "kdlosses": kdlosses,
+        "DistributedDataParallel": DistributedDataParallel,
+    }
+    exec(compile(changed(*changes), "README.md", "exec"), names)
+    modules = {"student": student, "loss": bare_model(names["loss"])}
+    found = {f"{key}.{name}": p for key, module in modules.items() for name, p in module.named_parameters()}
+    state = names["optimizer"].state
+    moments = {
+        f"{name} {moment}": state[p][moment] for name, p in found.items() for moment in ("exp_avg", "exp_avg_sq")
+    }
+    return {name: value.detach().clone() for name, value in (found | moments).items()}
+
+
+def changed(*changes: str) -> str:
+    """The README's code with these changes, each of whose lines it has once."""
+    (code,) = blocks("README.md")
+    for change in changes:
+        for old, new in CHANGES[change].items():
+            assert len(re.findall(f"^{re.escape(old)}", code, flags=re.M)) == 1, f"no such line in the README: {old!r}"
+            code = code.replace(old, new)
+    return code
