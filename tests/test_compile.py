@@ -36,7 +36,12 @@ def test_one_graph_with_the_same_values_and_gradients(name, variant):
 
 @pytest.mark.parametrize(
     "terms",
-    [("icl", "contrastive"), ("gd", "icl", "crd", "afd"), ("icl", "cross_kd", "afd", "contrastive")],
+    [
+        ("icl", "contrastive"),
+        ("gd", "icl", "crd", "afd"),
+        ("icl", "cross_kd", "afd", "contrastive"),
+        ("sigmoid_kd", "crd", "siglip"),
+    ],
     ids="+".join,
 )
 def test_terms_in_any_order(terms):

@@ -24,7 +24,8 @@ from kdlosses.requests import (
     SquaredDistance,
 )
 from kdlosses.rows import Rows, rows_of
-from tests.backends.agreement import assert_agrees, flat
+from tests.backends import reference
+from tests.backends.agreement import assert_agrees, distance, flat
 from tests.backends.subjects import Subject, each_backend, subject
 from tests.problems import seeded
 
@@ -164,6 +165,21 @@ def test_answers_that_nobody_uses(name, label):
     leaves = tensors(subject(label))
     for used in ([True, False] * 40, [False, True] * 40):
         assert_agrees(subject(label), LISTS[name](World(subject(label), leaves)), leaves, used)
+
+
+@each_backend
+@pytest.mark.parametrize("name", ["entropy", "kl", "sigmoid-both"])
+def test_a_sums_upstream_is_one_number_for_all_rows(name, label):
+    """Without strides, so a kernel that walks over it as over a vector reads what is beside it."""
+    leaves = tensors(subject(label))
+    requests = LISTS[name](World(subject(label), leaves))
+    found, expected = (
+        torch.autograd.grad(sum(answer.sum() for answer in answers), leaves, allow_unused=True)
+        for answers in (flat(subject(label).backend, requests), reference.answers(requests))
+    )
+    for got, wanted in zip(found, expected, strict=True):
+        assert (got is None) == (wanted is None)
+        assert got is None or distance(got, wanted) < 1e-5
 
 
 @each_backend

@@ -175,3 +175,11 @@ def test_dense_makes_logits_once_for_sigmoids_and_softmaxes():
     with Count() as count:
         kdlosses.CLIPKDLoss(weights, backend="dense")(**Problem().inputs())
     assert count.products == 2
+
+
+def test_dense_keeps_its_logits_for_a_bias_alone():
+    inputs = Problem().inputs()
+    inputs["logit_bias"].requires_grad_()
+    with Count() as count:
+        kdlosses.SigmoidKDLoss(backend="dense")(**inputs).backward()
+    assert count.products == 2
