@@ -65,6 +65,8 @@ class Guard:
         self._hooked.clear()
 
     def _fire(self, _: Tensor) -> None:
+        if torch.compiler.is_compiling():
+            return  # compiled autograd: no graph can hold what follows
         self.remove()
         loss = self._loss()
         if loss is not None and loss._guard is self:

@@ -237,6 +237,15 @@ class TestItIsSilent:
         loss = icl()
         torch.autograd.grad(loss(**MIXED.inputs(torch.float32)), [*loss.parameters()])
 
+    def test_under_compiled_autograd(self):
+        """Whose graphs can hold no look."""
+        torch._dynamo.reset()
+        loss = build("fd", MIXED, dtype=torch.float32)
+        value = loss(**MIXED.inputs(torch.float32))
+        with torch._dynamo.config.patch(compiled_autograd=True):
+            torch.compile(lambda: value.backward(), backend="eager")()
+        assert all(p.grad is not None for p in loss.parameters())
+
     def test_and_does_not_look_where_nobody_would_hear(self, monkeypatch):
         monkeypatch.setattr(gc, "get_objects", lambda: pytest.fail("looked"))
         warnings.simplefilter("ignore", UntrainedParametersWarning)
