@@ -21,7 +21,7 @@ RUNS = {
     "clipped": (),
     "bf16": ("--amp", "bf16"),
     "fp16": ("--amp", "fp16"),
-    "bf16 compiled": ("--amp", "bf16", "--compile", "aot_eager"),
+    "bf16 compiled": ("--amp", "bf16", "--compile", "eager"),
 }
 README = {"ddp": ("ddp",), "ddp and autocast": ("ddp", "autocast"), "ddp and scaler": ("ddp", "scaler")}
 

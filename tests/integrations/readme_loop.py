@@ -26,7 +26,7 @@ CHANGES = {
         STEP: "    scaler.step(optimizer)\n    scaler.update()\n",
     },
     "compile": {
-        OPTIMIZER: f'student, loss = (torch.compile(m, backend="aot_eager") for m in (student, loss))\n{OPTIMIZER}'
+        OPTIMIZER: f'student, loss = (torch.compile(m, backend="eager") for m in (student, loss))\n{OPTIMIZER}'
     },
     "ddp": {OPTIMIZER: f"student = DistributedDataParallel(student)\nkdlosses.share_parameters(loss)\n{OPTIMIZER}"},
 }

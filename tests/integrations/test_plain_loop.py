@@ -20,11 +20,6 @@ script = example("plain_loop")
 FLOAT32, HALF = 1e-4, 0.03
 
 
-@pytest.fixture(autouse=True)
-def _fresh_compiler():
-    torch._dynamo.reset()
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """`run("--amp", "bf16")`: the checkpoint that the example leaves on this process."""
@@ -85,6 +80,7 @@ class TestTheExample:
         assert many < 0.8 * few
 
     def test_compiled_is_the_same_in_one_graph(self, run):
+        torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
         found = run("--compile", "aot_eager")
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
