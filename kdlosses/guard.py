@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from kdlosses.distributed.parameters import is_shared
 from kdlosses.distributed.shard import alone, place
@@ -45,7 +46,7 @@ class Guard:
 
     def __init__(self, loss: DistillLoss) -> None:
         self._loss = weakref.ref(loss)
-        self._hooked: dict[int, Any] = {}
+        self._handles: list[RemovableHandle] = []
         self.watch()
 
     def watch(self) -> None:
@@ -53,16 +54,16 @@ class Guard:
         loss = self._loss()
         for parameter in loss.parameters() if loss is not None else ():
             # No nn.Parameter is what functional_call lends the loss: trained by somebody else, or not at all.
-            if id(parameter) in self._hooked or not isinstance(parameter, nn.Parameter):
+            if not (isinstance(parameter, nn.Parameter) and parameter.requires_grad and parameter.is_leaf):
                 continue
-            if parameter.requires_grad and parameter.is_leaf:
-                self._hooked[id(parameter)] = parameter.register_post_accumulate_grad_hook(self._fire)
+            if self._fire not in (parameter._post_accumulate_grad_hooks or {}).values():
+                self._handles.append(parameter.register_post_accumulate_grad_hook(self._fire))
 
     def remove(self) -> None:
         """Leave no hook behind."""
-        for handle in self._hooked.values():
+        for handle in self._handles:
             handle.remove()
-        self._hooked.clear()
+        self._handles.clear()
 
     def _fire(self, _: Tensor) -> None:
         if torch.compiler.is_compiling():
