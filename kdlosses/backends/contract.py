@@ -13,8 +13,8 @@ class Backend(Protocol):
     """One folder under ``kdlosses/backends`` exposes a class of this name and form; options are constructor keywords.
 
     ``evaluate`` answers each request in order (``requests.py`` says with what shape), in the dtype of the computation,
-    with float32 accumulation or better. Its answers are differentiable once with respect to the values of all rows and
-    to the scales, teachers of a KL or a distance excepted. It keeps no state between calls and makes no host sync.
+    with float32 accumulation or better. Its answers are differentiable once with respect to the values of all rows, to
+    the scales and to the biases, a request's teacher excepted. It keeps no state between calls and makes no host sync.
     """
 
     name: str

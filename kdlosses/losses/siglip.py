@@ -16,8 +16,8 @@ class SigLIPLoss(DistillLoss):
     ``c = logit_scale``, ``b = logit_bias``, ``y_ij`` 1 where ``i = j`` and -1 elsewhere; a sum over the B texts, a mean
     over the B images, in nats. Identical in both variants.
 
-    Equals ``open_clip.loss.SigLipLoss``, over several processes too. ``logit_bias`` must be given (a SigLIP starts at -10);
-    a teacher's arguments are checked and not used. Constructor and call: `DistillLoss`.
+    Equals ``open_clip.loss.SigLipLoss``, over several processes too. ``logit_bias`` must be given (a SigLIP starts at
+    -10); a teacher's arguments are checked and not used. Constructor and call: `DistillLoss`.
 
     Gradient: student features, ``logit_scale`` and ``logit_bias``. No parameters.
     Source: SigLIP (arXiv 2303.15343), Algorithm 1.
