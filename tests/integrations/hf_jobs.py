@@ -97,7 +97,8 @@ def _own_loop(folder: Path) -> Result:
     optimizer = torch.optim.AdamW([*student.parameters(), *loss.parameters()], lr=1e-2)
     data = DataLoader(Pairs(64, torch.float64), batch_size=BATCH // WORLD)
     student, loss, optimizer, data = accelerator.prepare(student, loss, optimizer, data)
-    for batch in data:
+
+    def step(batch: dict[str, Tensor]) -> None:
         with accelerator.accumulate(student, loss):
             terms = distillation_loss(student, teacher, loss, batch)
             accelerator.backward(sum(terms.values()))
@@ -106,7 +107,20 @@ def _own_loop(folder: Path) -> Result:
             optimizer.step()
             optimizer.zero_grad()
             accelerator.unwrap_model(loss).clamp_scales()
-    return {"state": _state(accelerator.unwrap_model(student), accelerator.unwrap_model(loss))}
+
+    rest = []
+    for number, batch in enumerate(data):
+        step(batch)
+        if number == 1:
+            accelerator.save_state(str(folder))
+        elif number > 1:
+            rest.append(batch)
+    trained = accelerator.unwrap_model(student), accelerator.unwrap_model(loss)
+    found = _state(*trained)
+    accelerator.load_state(str(folder))
+    for batch in rest:
+        step(batch)
+    return {"state": found, "again": _state(*trained)}
 
 
 JOBS = {"adamw": _adamw, "sgd": _sgd, "checkpointing": _checkpointing, "resumed": _resumed, "own loop": _own_loop}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
@@ -19,7 +19,9 @@ State = dict[str, Tensor]
 
 
 def arguments(folder: Path, **changes: Any) -> TrainingArguments:
-    AcceleratorState._reset_state(reset_partial_state=True)  # it remembers the precision of the last Trainer
+    # They remember the last Trainer's precision, and its data where it stopped with an error.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
     quiet = {"report_to": [], "disable_tqdm": True, "save_strategy": "no", "use_cpu": True}
     sizes = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8, "max_steps": 4, "logging_steps": 2}
     return TrainingArguments(str(folder), **{**quiet, **sizes, "learning_rate": 1e-2, **changes})

@@ -90,8 +90,11 @@ def assert_logged_the_same(job: str, one: dict[str, Result], two: list[dict[str,
 
 def assert_resumed_bit_for_bit(two: list[dict[str, Result]]) -> None:
     for results in two:
-        wanted = results["adamw"]["state"]
-        assert all(torch.equal(value, wanted[name]) for name, value in results["resumed"]["state"].items())
+        for again, whole in (
+            (results["resumed"]["state"], results["adamw"]["state"]),
+            (results["own loop"]["again"], results["own loop"]["state"]),
+        ):
+            assert all(torch.equal(value, whole[name]) for name, value in again.items())
 
 
 def assert_last_evaluation_batch_is_filled_up(one: dict[str, Result], two: list[dict[str, Result]]) -> None:

@@ -1,4 +1,4 @@
-"""examples/hugging_face.py as a user runs it: models, processors, images and captions from folders."""
+"""What users are shown: examples/hugging_face.py with everything from folders, and the lines of the page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from PIL import Image
 from transformers import (
@@ -24,9 +26,12 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from tests.integrations.hf_models import CONTEXT, IMAGE, chinese_clip, clip, seeded
+from kdlosses import CLIPKDLoss
+from tests.integrations.hf_models import CONTEXT, IMAGE, Pairs, chinese_clip, clip, seeded
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "hugging_face.py"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "examples" / "hugging_face.py"
+PAGE = ROOT / "docs" / "integrations" / "hugging_face.md"
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 
 
@@ -92,3 +97,28 @@ def test_the_example_trains_goes_on_and_writes_a_student_with_its_processor(fold
     assert inputs["input_ids"].shape[1] <= CONTEXT
     before = AutoModel.from_pretrained(folder / "student")
     assert not torch.equal(student(**inputs).image_embeds, before(**inputs).image_embeds)
+
+
+def _blocks(language: str) -> list[str]:
+    return [block.split("```")[0] for block in PAGE.read_text().split(f"```{language}\n")[1:]]
+
+
+def _after(diff: str) -> str:
+    """What a diff leaves."""
+    return "\n".join(line[1:] for line in diff.splitlines() if not line.startswith("-"))
+
+
+def test_the_lines_of_the_page_run(tmp_path, monkeypatch):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.chdir(tmp_path)
+    trainer, loop = map(_after, _blocks("diff"))
+    models = {"student": clip(16), "teacher": clip(24)}
+    given = {**models, "train": Pairs(16), "held_out": Pairs(8), "transformers": transformers}
+    exec(trainer, given)
+    for block in _blocks("python"):
+        exec(block, given)
+    assert isinstance(given["student"], transformers.CLIPModel)
+    data = torch.utils.data.DataLoader(Pairs(16), batch_size=8)
+    given = {**models, "data": data, "Accelerator": Accelerator, "CLIPKDLoss": CLIPKDLoss, "torch": torch}
+    exec(loop.replace("512", "16").replace("768", "24"), given)
+    assert given["terms"].keys() == {"contrastive_loss", "crd_loss", "fd_loss", "icl_loss"}
