@@ -118,10 +118,11 @@ class CLIPDistillationTrainer(Trainer):
             self._inside.teacher = teacher_features(self.teacher, inputs)
         try:
             arguments, keywords = arguments_for(model, inputs)
-            outputs = model(*arguments, **keywords)
+            with self._attached():
+                outputs = model(*arguments, **keywords)
         finally:
             self._inside.teacher = None
-        if model.training:
+        if self.is_in_train and model.training:
             self._window.add(outputs["terms"], weight=1 / self.current_gradient_accumulation_steps)
         total = sum(outputs["terms"].values())
         return (total, outputs) if return_outputs else total

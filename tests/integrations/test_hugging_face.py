@@ -164,6 +164,13 @@ def test_an_evaluation_without_a_batch_says_so(tmp_path):
         run.evaluate(Pairs(7))
 
 
+def test_compute_loss_by_itself(tmp_path):
+    student, teacher = seeded(clip), seeded(clip, 24, seed=1)
+    run, batch = trainer(tmp_path, student, teacher), stacked([Pairs(4)[i] for i in range(4)])
+    terms = distillation_loss(student, teacher, run.loss, batch)
+    torch.testing.assert_close(run.compute_loss(student, batch), sum(terms.values()))
+
+
 def test_the_default_loss_is_clip_kd_for_both_widths(tmp_path):
     run = CLIPDistillationTrainer(clip(16), arguments(tmp_path), teacher=siglip(24))
     assert run.loss.weights == kdlosses.CLIPKDLoss(student_dim=1, teacher_dim=2).weights
