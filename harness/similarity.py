@@ -95,7 +95,7 @@ def cosines(student: Features, teacher: Features, projection: Projection | None 
             raise UserError(
                 f"student's {side} features have width {rows.shape[1]}, the teacher's {teacher[side].shape[1]}: "
                 "features of two widths have no cosine; compare through the projection that the run has learnt "
-                "(harness.similarity.loss_projection), which runs with fd, mfd, gd, icl or cross_kd have"
+                "(harness.similarity.loss_projection), which runs with fd, mfd, gd, icl, cross_kd, vrd or xrd have"
             )
         result[side] = (rows * teacher[side]).sum(dim=1)
     return result

@@ -16,6 +16,8 @@ from kdlosses.losses.icl import ICLLoss
 from kdlosses.losses.mfd import MFDLoss
 from kdlosses.losses.siglip import SigLIPLoss
 from kdlosses.losses.sigmoid_kd import SigmoidKDLoss
+from kdlosses.losses.vrd import VRDLoss
+from kdlosses.losses.xrd import XRDLoss
 from kdlosses.multi_teacher import MultiTeacherLoss
 from kdlosses.parameters import ParameterReport, parameter_report
 from kdlosses.registry import available_losses, available_terms, build
@@ -40,6 +42,8 @@ __all__ = [
     "SigLIPLoss",
     "SigmoidKDLoss",
     "UntrainedParametersWarning",
+    "VRDLoss",
+    "XRDLoss",
     "__version__",
     "available_losses",
     "available_terms",

@@ -27,6 +27,9 @@ def add_layers(loss: nn.Module, needs: frozenset[str], student_dim: int | None, 
         loss.text_proj = nn.Linear(student_dim, teacher_dim)
     if "cross_scale" in needs:
         loss.cross_logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
+    if "vertical" in needs:
+        loss.image_logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
+        loss.text_logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
     if "fusion" in needs:
         loss.visual_fusion_proj = nn.Linear(student_dim + teacher_dim, student_dim)
         loss.text_fusion_proj = nn.Linear(student_dim + teacher_dim, student_dim)
@@ -60,6 +63,10 @@ def make_views(
         scale = _learned_scale(loss.cross_logit_scale, variant, dtype)
         views.cross_i2t = Relation(views.aligned.image, views.teacher.text, scale)
         views.cross_t2i = Relation(views.aligned.text, views.teacher.image, scale)
+    if "vertical" in needs:
+        scales = [_learned_scale(one, variant, dtype) for one in (loss.image_logit_scale, loss.text_logit_scale)]
+        views.vertical_image = Relation(views.aligned.image, views.teacher.image, scales[0])
+        views.vertical_text = Relation(views.aligned.text, views.teacher.text, scales[1])
     if "fusion" in needs:
         views.fused = _fused(loss, views, dtype)
     return views

@@ -25,6 +25,7 @@ class Relation:
         scale: 0-d, multiplicative (already exponentiated), in the dtype of the computation.
         offset: column of the first row's positive; not 0 only where rows are sharded.
         source: the relation that this one is the transpose of, so that one product serves both directions.
+        like: the relation that this one is a constant copy of, so that one product serves both.
     """
 
     queries: Rows
@@ -32,6 +33,7 @@ class Relation:
     scale: Tensor
     offset: int = 0
     source: Relation | None = None
+    like: Relation | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -42,7 +44,21 @@ class Relation:
         """The same similarities read from the keys' side."""
         # Sharded rows see all keys, but the keys' side would see these rows alone: there, make a relation a direction.
         assert self.offset == 0 and self.shape[0] == self.shape[1], "only a square relation has a transpose"
-        return Relation(self.keys, self.queries, self.scale, source=self)
+        like = None if self.like is None else self.like.transposed()
+        return Relation(self.keys, self.queries, self.scale, source=self, like=like)
+
+    def constant(self) -> Relation:
+        """The same numbers, which give nothing a gradient: what a KL takes for its teacher."""
+        assert self.source is None, "a transpose is made of a constant, not a constant of a transpose"
+        return Relation(
+            self.queries.constant(), self.keys.constant(), self.scale.detach(), self.offset, like=self.like or self
+        )
+
+    @property
+    def computed(self) -> Relation:
+        """The relation whose numbers serve this one, transposed or as they are."""
+        relation = self.source or self
+        return relation.like or relation
 
 
 @dataclass(eq=False)

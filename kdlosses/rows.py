@@ -31,6 +31,10 @@ class Rows:
         """The dtype of the computation."""
         return self.inverse_norms.dtype
 
+    def constant(self) -> Rows:
+        """The same rows as constants."""
+        return Rows(self.values.detach(), self.inverse_norms)
+
     def normalized(self) -> Tensor:
         """All unit rows as one tensor that autograd differentiates, for layers that need it whole."""
         return F.normalize(self.values.to(self.dtype), dim=1, eps=_EPSILON)

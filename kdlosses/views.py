@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from kdlosses.relation import Pairs, Relation
 
-# What a term may list in its ``needs``. "teacher_scale" and "teacher_bias" add the teacher's scale and bias; "masked"
-# and "cross_scale" build on "aligned"; all but that one and the student's "bias" build on "teacher".
-NEEDS = frozenset({"teacher", "teacher_scale", "teacher_bias", "aligned", "masked", "cross_scale", "fusion", "bias"})
+# What a term may list in its ``needs``. "teacher_scale" and "teacher_bias" add the teacher's scale and bias; "masked",
+# "cross_scale" and "vertical" build on "aligned"; all but that one and the student's "bias" build on "teacher".
+NEEDS = frozenset(
+    {"teacher", "teacher_scale", "teacher_bias", "aligned", "masked", "cross_scale", "vertical", "fusion", "bias"}
+)
 
 
 @dataclass(eq=False)
@@ -24,6 +26,8 @@ class Views:
         masked: as ``aligned``, with the embedding of the masked image.
         cross_i2t: ``c' P(v_S) s_T^T``, student images against teacher texts.
         cross_t2i: ``c' P(s_S) v_T^T``, student texts against teacher images.
+        vertical_image: ``c_v P(v_S) v_T^T``, student images against teacher images.
+        vertical_text: ``c_s P(s_S) s_T^T``, student texts against teacher texts.
         fused: pairs of fused student and teacher embeddings at the fusion scale.
         options: of every term that takes any, all of them; None for one that was not given.
     """
@@ -35,5 +39,7 @@ class Views:
     masked: Pairs | None = None
     cross_i2t: Relation | None = None
     cross_t2i: Relation | None = None
+    vertical_image: Relation | None = None
+    vertical_text: Relation | None = None
     fused: Pairs | None = None
     options: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)

@@ -38,10 +38,11 @@ def golden_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def read_golden(golden_dir: Path):
-    """Read `released_<name>.npz` as {key: float64 tensor}; text entries are left out."""
+    """Read `released_<name>.npz`, or `<name>.npz`, as {key: float64 tensor}; text entries are left out."""
 
     def read(name: str) -> dict[str, torch.Tensor]:
-        with np.load(golden_dir / f"released_{name}.npz") as arrays:
+        file = name if name.endswith("_released") else f"released_{name}"
+        with np.load(golden_dir / f"{file}.npz") as arrays:
             numeric = {key: arrays[key] for key in arrays.files if arrays[key].dtype.kind == "f"}
         return {key: torch.from_numpy(np.asarray(value)) for key, value in numeric.items()}
 

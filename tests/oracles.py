@@ -188,6 +188,35 @@ def sigmoid_kd(w: World) -> Tensor:
     return total / len(rows)
 
 
+def vrd(w: World) -> Tensor:
+    image, text = w.projected(w.image, "visual_proj"), w.projected(w.text, "text_proj")
+    teacher_image, teacher_text = unit(w.teacher_image), unit(w.teacher_text)
+    image_scale, text_scale = w.scale_of("image_logit_scale"), w.scale_of("text_logit_scale")
+    total = both_ways(image, teacher_image, image_scale) + both_ways(text, teacher_text, text_scale)
+    target, target_scale = text.detach(), text_scale.detach()
+    rows = divergence((teacher_text, target, target_scale), (teacher_image, image, image_scale))
+    columns = divergence((target, teacher_text, target_scale), (image, teacher_image, image_scale))
+    return total + (rows + columns) / 2
+
+
+def xrd(w: World) -> Tensor:
+    image, text = w.projected(w.image, "visual_proj"), w.projected(w.text, "text_proj")
+    teacher_image, teacher_text, scale = unit(w.teacher_image), unit(w.teacher_text), w.scale_of("cross_logit_scale")
+    pairs = [
+        ((teacher_text, image), (teacher_image, text)),
+        ((teacher_image, text), (teacher_text, image)),
+        ((image, teacher_text), (text, teacher_image)),
+        ((text, teacher_image), (image, teacher_text)),
+    ]
+    return (
+        sum(
+            divergence((target[0].detach(), target[1].detach(), scale.detach()), (*learner, scale))
+            for target, learner in pairs
+        )
+        / 4
+    )
+
+
 ORACLES: dict[str, Callable[[World], Tensor]] = {
     "contrastive": contrastive,
     "crd": crd,
@@ -200,6 +229,8 @@ ORACLES: dict[str, Callable[[World], Tensor]] = {
     "siglip": siglip,
     "sigmoid_kd": sigmoid_kd,
     "affinity": affinity,
+    "vrd": vrd,
+    "xrd": xrd,
 }
 
 

@@ -13,7 +13,7 @@ from tests.running import build
 
 NAMES = kdlosses.available_losses()
 NEED_TEACHER = [name for name in NAMES if name not in ("contrastive", "siglip")]
-SPACE_SHARING = ["fd", "mfd", "gd", "icl", "cross_kd", "clip_kd"]  # those with P where the widths differ
+SPACE_SHARING = ["fd", "mfd", "gd", "icl", "cross_kd", "vrd", "xrd", "clip_kd"]  # those with P where the widths differ
 MIXED = Problem(student_dim=13, teacher_dim=29)
 each_loss = pytest.mark.parametrize("name", NAMES)
 

@@ -69,7 +69,7 @@ def test_relations_of_one_model_survive_any_rotation_of_each(name, problem):
     assert_close(loss(**rotated(inputs, student, teacher)), loss(**inputs))
 
 
-@pytest.mark.parametrize("name", ["fd", "mfd", "gd", "icl", "cross_kd", "clip_kd"])
+@pytest.mark.parametrize("name", ["fd", "mfd", "gd", "icl", "cross_kd", "vrd", "xrd", "clip_kd"])
 def test_terms_that_compare_the_spaces_notice_a_rotation_of_one(name):
     loss, inputs = build(name, Problem()), Problem().inputs()
     turned = rotated(inputs, rotation(6, 1), torch.eye(6, dtype=torch.float64))
@@ -100,4 +100,6 @@ def test_vanishes_with_its_gradient_where_the_student_is_the_teacher(name, varia
 @pytest.mark.parametrize("batch", [2, 5])
 def test_the_others_do_not_vanish_there(name, batch):
     problem = Problem(batch=batch, scale=3.0, teacher_scale=3.0)
-    assert build(name, problem)(**student_is_teacher(problem.inputs())) > 1e-3
+    # At the paper's scale two rows tell themselves from each other so well that little is left of vrd.
+    loss = build(name, problem, variant="released" if name == "vrd" else "paper")
+    assert loss(**student_is_teacher(problem.inputs())) > 1e-3

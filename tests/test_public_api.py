@@ -30,6 +30,8 @@ PUBLIC = [
     "SigLIPLoss",
     "SigmoidKDLoss",
     "UntrainedParametersWarning",
+    "VRDLoss",
+    "XRDLoss",
     "__version__",
     "available_losses",
     "available_terms",
@@ -53,6 +55,8 @@ CLASSES = {
     "mfd": kdlosses.MFDLoss,
     "siglip": kdlosses.SigLIPLoss,
     "sigmoid_kd": kdlosses.SigmoidKDLoss,
+    "vrd": kdlosses.VRDLoss,
+    "xrd": kdlosses.XRDLoss,
 }
 LIST_MODULES = """
 import sys

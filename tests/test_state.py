@@ -19,11 +19,14 @@ MIXED = Problem(student_dim=4, teacher_dim=6)
 PROJECTIONS = {f"{side}_proj.{kind}" for side in ("visual", "text") for kind in ("weight", "bias")}
 FUSION = {f"{side}_fusion_proj.{kind}" for side in ("visual", "text") for kind in ("weight", "bias")}
 CROSS = {"cross_logit_scale"}
+VERTICAL = {"image_logit_scale", "text_logit_scale"}
 # name: (parameters at equal widths, parameters at different widths)
 OWNED = {
     "contrastive": (set(), set()),
     "crd": (set(), set()),
     "affinity": (set(), set()),
+    "vrd": (VERTICAL, VERTICAL | PROJECTIONS),
+    "xrd": (CROSS, CROSS | PROJECTIONS),
     "fd": (set(), PROJECTIONS),
     "mfd": (set(), PROJECTIONS),
     "gd": (set(), PROJECTIONS),

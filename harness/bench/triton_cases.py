@@ -51,9 +51,9 @@ def _stats(product: Product) -> None:
     launch.stats(_side(product, WIDTH), None, _empty(1, SIZE), 0, rows=True, cols=True)
 
 
-def _stats_teacher(product: Product) -> None:
+def _stats_teacher(product: Product, entropy: bool = False) -> None:
     student, teacher = _side(product, WIDTH), _side(product, TEACHER_WIDTH)
-    launch.stats(student, teacher, _empty(2, SIZE), 0, rows=True, cols=True)
+    launch.stats(student, teacher, _empty(2, SIZE), 0, rows=True, cols=True, entropy=entropy)
 
 
 def _weights(product: Product) -> None:
@@ -121,6 +121,7 @@ def _variation() -> second_launch.Variation:
 LAUNCHES: dict[str, Callable[[Product], None]] = {
     "stats": _stats,
     "stats_teacher": _stats_teacher,
+    "stats_teacher entropy": partial(_stats_teacher, entropy=True),
     "weights": _weights,
     "weights_teacher": _weights_teacher,
     "matmul": _matmul,

@@ -22,7 +22,7 @@ from harness.train import train
 
 RUNS = "runs"
 LOGS = "logs"
-_PROJECTED = {"fd", "mfd", "gd", "icl", "cross_kd"}
+_PROJECTED = {"fd", "mfd", "gd", "icl", "cross_kd", "vrd", "xrd"}
 
 
 @dataclass(frozen=True)

@@ -68,5 +68,5 @@ def _kept_bytes(requests: Sequence[Request]) -> int:
     relations: list[Relation] = []
     for request in requests:
         for relation in relations_in(request):
-            add_once(relations, relation.source or relation)
+            add_once(relations, relation.computed)
     return sum(r.shape[0] * r.shape[1] * r.queries.dtype.itemsize for r in relations)

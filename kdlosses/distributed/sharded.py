@@ -53,13 +53,15 @@ def _directions(request: Request) -> list[Request]:
 class _Spread:
     """Gathers the keys that requests read, all at once, and puts them in the place of this process's.
 
-    Relations between the same rows become one: backends share work by identity.
+    Relations between the same rows become one: backends share work by identity. Of constant copies nothing is gathered,
+    they are made of what they are copies of.
     """
 
     def __init__(self, shard: Shard, requests: Sequence[Request]) -> None:
         self._shard = shard
         self._relations: dict[tuple[int, int, int], Relation] = {}
-        keys = list({id(r.keys): r.keys for request in requests for r in relations_in(request)}.values())
+        read = [relation.like or relation for request in requests for relation in relations_in(request)]
+        keys = list({id(relation.keys): relation.keys for relation in read}.values())
         whole = columns.gather(shard, [rows.values for rows in keys]) if keys else []
         self._whole = {id(rows): rows_of(values, rows.dtype) for rows, values in zip(keys, whole, strict=True)}
 
@@ -78,7 +80,9 @@ class _Spread:
 
     def _relation(self, relation: Relation) -> Relation:
         key = id(relation.queries), id(relation.keys), id(relation.scale)
-        if key not in self._relations:
+        if key not in self._relations and relation.like is not None:
+            self._relations[key] = self._relation(relation.like).constant()
+        elif key not in self._relations:
             first = self._shard.rank * relation.shape[0]
             self._relations[key] = Relation(relation.queries, self._whole[id(relation.keys)], relation.scale, first)
         return self._relations[key]

@@ -100,7 +100,7 @@ def _live(program: Program, needed: Sequence[bool]) -> list[Relation]:
         if isinstance(job, SigmoidJob):
             inputs.append(len(program.rows) + len(program.scales) + program.bias_index(job.bias))
         if any(needed[i] for i in inputs):
-            found += [one.source or one for one in (relation, job.teacher) if one is not None]
+            found += [one.computed for one in (relation, job.teacher) if one is not None]
     return found
 
 

@@ -60,6 +60,7 @@ class Walk:
             return self._product(name, relation, rows, cols, self.work.get(name, *_shape(rows, cols)))
         if relation.source is not None:
             return self.logits(name, relation.source, cols, rows).T
+        relation = relation.computed
         key, tiles = self.kept.key(relation, rows, cols), self.kept.tiles
         if key not in tiles:
             tiles[key] = self._product(name, relation, rows, cols, None)

@@ -134,6 +134,8 @@ def test_everything_is_gathered_at_once(results):
         "mfd": nothing,
         "siglip": plain,
         "sigmoid_kd": plain,
+        "vrd": plain,
+        "xrd": plain,
         "several teachers": None,
     }
     for found in results(2)["collectives"]:

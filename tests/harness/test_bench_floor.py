@@ -18,6 +18,8 @@ BY_HAND = {
     "affinity": (4, 6),
     "icl": (4, 6),
     "cross_kd": (5, 8),
+    "vrd": (4, 6),
+    "xrd": (4, 6),
     "afd": (3, 4),
     "gd": (12, 18),
     "siglip": (3, 4),
@@ -45,6 +47,7 @@ def test_terms_that_share_a_relation_count_it_once():
     assert floor("contrastive+crd") == floor("crd")
     assert floor("gd+crd") == floor("gd"), "the same student and teacher relations where the widths are equal"
     assert floor("icl+cross_kd") == floor("cross_kd")
+    assert floor("icl+xrd") == floor("icl")
     assert floor("gd+crd", teacher_dim=128) == Floor(2 * 12 + 3, 2 * 18 + 4), "the student's own relation beside P's"
 
 

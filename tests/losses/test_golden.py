@@ -21,6 +21,15 @@ TERMS = {
 }
 CASES = [(case, term) for case in ("same_dim", "other_dim", "small_batch", "sharp_teacher") for term in TERMS]
 CASES.remove(("other_dim", "afd"))  # a shape error there; a ValueError here, see tests/test_errors.py
+# CLIP-RD's code gives the parts of its VRD one by one.
+CLIP_RD = {
+    "contrastive": ["task"],
+    "crd": ["hrd"],
+    "icl": ["icl"],
+    "fd": ["fd"],
+    "vrd": ["vrd_kl", "vrd_ce_image", "vrd_ce_text"],
+    "xrd": ["xrd"],
+}
 EXACT = {"rtol": 1e-9, "atol": 1e-15}
 
 
@@ -75,6 +84,38 @@ def test_weighted_sum_of_all_terms(read_golden):
         parts = [w * golden.get(f"grad.{TERMS[t]}.{name}", torch.zeros(())) for t, w in weights.items()]
         if name not in TEACHER:
             torch.testing.assert_close(leaf.grad, sum(parts), rtol=1e-9, atol=1e-12)
+
+
+def summed(golden, term, name):
+    """A gradient of all parts of a CLIP-RD term; None where none of them reaches `name`."""
+    parts = [golden[key] for part in CLIP_RD[term] if (key := f"grad.{part}.{name}") in golden]
+    return sum(parts) if parts else None
+
+
+def assert_equals_clip_rd(weights, golden):
+    loss = kdlosses.CLIPKDLoss(weights, variant="released", **widths(golden)).double()
+    load_parameters(loss, golden)
+    inputs = leaves(keywords(golden))
+    value = loss(**inputs)
+    value.backward()
+    expected = sum(w * golden[f"value.{part}"] for term, w in weights.items() for part in CLIP_RD[term])
+    torch.testing.assert_close(value.detach(), expected, **EXACT)
+    for name, leaf in (inputs | {f"param.{name}": p for name, p in loss.named_parameters()}).items():
+        parts = [w * grad for term, w in weights.items() if (grad := summed(golden, term, name)) is not None]
+        assert (leaf.grad is None) == (not parts)
+        if parts:
+            torch.testing.assert_close(leaf.grad, sum(parts), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("term", CLIP_RD)
+def test_clip_rd(term, read_golden):
+    assert_equals_clip_rd({term: 1.0}, read_golden("clip_rd_released"))
+
+
+def test_clip_rds_recipe(read_golden):
+    """The weights of its script; relations, scales and constants are shared between the terms."""
+    weights = {"contrastive": 1.0, "crd": 1.0, "vrd": 1.0, "xrd": 1.0, "icl": 1.0, "fd": 2000.0}
+    assert_equals_clip_rd(weights, read_golden("clip_rd_released"))
 
 
 def test_weighted_sum_with_mixed_widths(read_golden):

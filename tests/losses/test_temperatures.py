@@ -13,6 +13,7 @@ from tests.running import run
 from tests.tolerance import assert_close
 
 TEMPERATURES = [("icl", "cross_logit_scale"), ("cross_kd", "cross_logit_scale"), ("afd", "fusion_logit_scale")]
+TEMPERATURES += [("vrd", "image_logit_scale"), ("vrd", "text_logit_scale"), ("xrd", "cross_logit_scale")]
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])

@@ -46,6 +46,8 @@ RELATIONS: dict[str, dict[str, Floor]] = {
     "affinity": {"student": PAIR, "teacher": TEACHER},
     "icl": {"cross_i2t": CROSS, "cross_t2i": CROSS},
     "cross_kd": {"teacher": TEACHER, "cross_i2t": CROSS, "cross_t2i": CROSS},
+    "vrd": {"vertical_image": CROSS, "vertical_text": CROSS},
+    "xrd": {"cross_i2t": CROSS, "cross_t2i": CROSS},
     "afd": {"fused": PAIR},
     "gd": {"aligned": PAIR, "teacher": TEACHER},
     "siglip": {"student": PAIR},
@@ -54,7 +56,7 @@ RELATIONS: dict[str, dict[str, Floor]] = {
     "mfd": {},
 }
 GD_PRODUCTS = {"paper": Floor(8, 12), "released": Floor(16, 22)}
-TEACHER_WIDE = {"teacher", "aligned", "cross_i2t", "cross_t2i"}
+TEACHER_WIDE = {"teacher", "aligned", "cross_i2t", "cross_t2i", "vertical_image", "vertical_text"}
 
 
 def unit_floor(terms: Iterable[str], variant: str, dim: int, teacher_dim: int) -> Floor | None:

@@ -90,6 +90,14 @@ class World:
         return scale * image @ self.teacher_text.T, scale * text @ self.teacher_image.T
 
     @cached_property
+    def vertical(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Images, then texts: the teacher's against the student's, and the student's against the teacher's."""
+        image, text = self.aligned
+        image_scale, text_scale = self.learned_scale("image_logit_scale"), self.learned_scale("text_logit_scale")
+        images = image_scale * self.teacher_image @ image.T, image_scale * image @ self.teacher_image.T
+        return images, (text_scale * self.teacher_text @ text.T, text_scale * text @ self.teacher_text.T)
+
+    @cached_property
     def aligned(self) -> tuple[Tensor, Tensor]:
         """P(v_S) and P(s_S); P exists where the widths differ."""
         if not hasattr(self.loss, "visual_proj"):
@@ -139,6 +147,22 @@ def icl(world: World) -> Tensor:
 
 def cross_kd(world: World) -> Tensor:
     return _divergence(world.cross, world.teacher)
+
+
+def vrd(world: World) -> Tensor:
+    images, texts = world.vertical
+    constant = (texts[0].detach(), texts[1].detach())
+    return _diagonal(images) + _diagonal(texts) + _divergence(images, constant)
+
+
+def xrd(world: World) -> Tensor:
+    """Student against teacher, then teacher against student, a product each."""
+    i2t, t2i = world.cross
+    image, text = world.aligned
+    scale = world.learned_scale("cross_logit_scale")
+    teacher_i2t, teacher_t2i = scale * world.teacher_image @ text.T, scale * world.teacher_text @ image.T
+    from_images = _divergence((t2i, teacher_i2t), (i2t.detach(), teacher_t2i.detach()))
+    return (from_images + _divergence((i2t, teacher_t2i), (t2i.detach(), teacher_i2t.detach()))) / 2
 
 
 def afd(world: World) -> Tensor:
@@ -198,4 +222,6 @@ TERMS: dict[str, Callable[[World], Tensor]] = {
     "cross_kd": cross_kd,
     "siglip": siglip,
     "sigmoid_kd": sigmoid_kd,
+    "vrd": vrd,
+    "xrd": xrd,
 }

@@ -1,0 +1,51 @@
+"""VRD, vertical relational distillation (CLIP-RD, arXiv 2603.25383)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from kdlosses.base import DistillLoss
+from kdlosses.registry import register
+from kdlosses.requests import KL, CrossEntropy, Request, Term
+from kdlosses.views import Views
+
+
+@register
+class VRDLoss(DistillLoss):
+    """Contrastive loss within each modality, across the models, and the texts' relations as targets of the images'.
+
+    With ``I = c_v P(v_S) v_T^T`` and ``T = c_s P(s_S) s_T^T``, student against teacher,
+
+    ``L = 1/2 [ CE(I, diag) + CE(I^T, diag) + CE(T, diag) + CE(T^T, diag) + KL(T || I) + KL(T^T || I^T) ]``,
+
+    softmax over rows, each CE and KL a mean over the B rows, in nats. ``T`` is a constant in the KLs. ``c_v`` and
+    ``c_s`` are exp of ``image_logit_scale`` and ``text_logit_scale``, learnable, start at 1/0.07 and are clamped to 100
+    when used. P is ``visual_proj`` / ``text_proj``, applied before normalising, only where the widths differ.
+
+    ``variant="released"`` multiplies by the parameters themselves: they start at 2.659 and are not clamped. Of the
+    paper we could read the abstract alone, so ``"paper"`` has everything else from the released code, which weighs all
+    six parts with one number, 1 in its scripts.
+
+    Constructor and call: `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``.
+
+    Gradient: student features, P, ``image_logit_scale`` and ``text_logit_scale``; neither the teacher nor
+    ``logit_scale``.
+    Source: CLIP-RD (arXiv 2603.25383), L_VRD, and its released code.
+    """
+
+    name = "vrd"
+    needs = frozenset({"teacher", "aligned", "vertical"})
+
+    @staticmethod
+    def term(views: Views) -> Term:
+        """Cross-entropies of both modalities and KL between them, each from both sides."""
+        image, text, target = views.vertical_image, views.vertical_text, views.vertical_text.constant()
+        requests: list[Request] = [CrossEntropy(side) for side in (image, image.transposed(), text, text.transposed())]
+        requests += [KL(image, target), KL(image.transposed(), target.transposed())]
+        return Term(requests, _half_of_all)
+
+
+def _half_of_all(rows: Sequence[Tensor]) -> Tensor:
+    return sum(answer.mean() for answer in rows) / 2

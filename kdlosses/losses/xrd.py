@@ -1,0 +1,42 @@
+"""XRD, cross relational distillation (CLIP-RD, arXiv 2603.25383)."""
+
+from __future__ import annotations
+
+from kdlosses.base import DistillLoss
+from kdlosses.registry import register
+from kdlosses.requests import KL, Term, mean_of_directions
+from kdlosses.views import Views
+
+
+@register
+class XRDLoss(DistillLoss):
+    """Makes the two cross-model relations alike: student images to teacher texts, student texts to teacher images.
+
+    With ``A = c' P(v_S) s_T^T`` and ``B = c' P(s_S) v_T^T``,
+
+    ``L = 1/4 [ KL(A || B) + KL(B || A) + KL(A^T || B^T) + KL(B^T || A^T) ]``,
+
+    softmax over rows, each KL a mean over the B rows, in nats; the first of each is a constant. Zero where both
+    relations agree, be they right or wrong: it is meant beside `ICLLoss`, whose relations, ``c'`` and P it shares in
+    `CLIPKDLoss`.
+
+    ``variant="released"`` multiplies by ``cross_logit_scale`` itself: it starts at 2.659 and is not clamped. Of the
+    paper we could read the abstract alone, so ``"paper"`` has everything else from the released code.
+
+    Constructor and call: `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``.
+
+    Gradient: student features, P and ``cross_logit_scale``; neither the teacher nor ``logit_scale``.
+    Source: CLIP-RD (arXiv 2603.25383), L_XRD, and its released code.
+    """
+
+    name = "xrd"
+    needs = frozenset({"teacher", "aligned", "cross_scale"})
+
+    @staticmethod
+    def term(views: Views) -> Term:
+        """KL of each cross relation to the other, from both sides."""
+        requests = []
+        i2t, t2i = views.cross_i2t, views.cross_t2i
+        for student, target in ((t2i, i2t.constant()), (i2t, t2i.constant())):
+            requests += [KL(student, target), KL(student.transposed(), target.transposed())]
+        return Term(requests, mean_of_directions)
