@@ -86,6 +86,8 @@ def main() -> None:
         warmup_steps=options.warmup,
         lr_scheduler_type="cosine",
         bf16=options.bf16,
+        use_cpu=options.cpu,
+        ddp_backend="gloo" if options.cpu else None,
         logging_steps=options.log_every,
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -125,6 +127,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=4, help="processes that load data")
     parser.add_argument("--log-every", type=int, default=50, help="steps")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--cpu", action="store_true", help="needed for torchrun on CPUs")
     parser.add_argument("--report-to", default="none", help="tensorboard, wandb, ...")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     return parser.parse_args()

@@ -16,19 +16,22 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 try:
     import accelerate  # noqa: F401 - the Trainer cannot be made without
     from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers.training_args import ParallelMode
 except ImportError as missing:
     raise ImportError(
         "kdlosses.integrations.hugging_face needs transformers and accelerate: pip install 'kdlosses[hugging-face]'"
     ) from missing
 
 from kdlosses.integrations.attach import attach_loss, detach_loss, without_loss
+from kdlosses.integrations.inside import LossInside
 from kdlosses.integrations.loss_file import load_loss, save_loss
-from kdlosses.integrations.outputs import arguments_for, embedding_width, named_features, names_taken
+from kdlosses.integrations.outputs import arguments_for, embedding_width, names_taken
 from kdlosses.integrations.running_means import RunningMeans
 from kdlosses.integrations.terms import PREFIX, distillation_loss, teacher_features
 from kdlosses.losses.clip_kd import CLIPKDLoss
@@ -54,7 +57,8 @@ class CLIPDistillationTrainer(Trainer):
 
     Raises:
         ValueError: for what cannot work: ``compute_loss_func`` or label smoothing (the loss is ``loss``),
-            DataParallel, FSDP, DeepSpeed, or an optimizer that does not hold the loss's parameters.
+            DataParallel, FSDP, DeepSpeed, processes that the Trainer does not keep equal, or an optimizer that does not
+            hold the loss's parameters.
 
     Logs, under the Trainer's names: ``loss`` and every ``<term>_loss``, means over the logging window;
     ``eval_<term>_loss`` beside ``eval_loss``.
@@ -72,7 +76,7 @@ class CLIPDistillationTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         self.teacher, self.loss, self._given_loss = teacher, loss, loss
-        self._inside, self._handle = _LossInside(), None
+        self._inside, self._handle = LossInside(), None
         self._window, self._evaluated = RunningMeans(), RunningMeans()
         super().__init__(model, args, **kwargs)
         self._refuse()
@@ -220,6 +224,12 @@ class CLIPDistillationTrainer(Trainer):
                 f"its part of a batch alone; start it with torchrun --nproc-per-node {self.args.n_gpu}, or choose one "
                 "GPU with CUDA_VISIBLE_DEVICES"
             )
+        together = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        if together > 1 and self.args.parallel_mode != ParallelMode.DISTRIBUTED:
+            raise ValueError(
+                f"there are {together} processes, but the Trainer takes each for a run of its own and would not keep "
+                "their students equal; on CPUs it needs TrainingArguments(use_cpu=True, ddp_backend='gloo')"
+            )
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError("CLIPDistillationTrainer runs in DDP alone, not with FSDP or DeepSpeed; leave them out")
 
@@ -257,23 +267,6 @@ class CLIPDistillationTrainer(Trainer):
         self._handle = None
         detach_loss(self.model)
         return True
-
-
-class _LossInside:
-    """Has a student's forward give the terms of its ``kd_loss`` instead, while a teacher's features are at hand.
-
-    With the terms come the student's features, without gradient: what DDP finds in an output and no loss reads, such
-    as the logits of a SigLIP student without a sigmoid term, would keep it waiting for gradients.
-    """
-
-    teacher: dict[str, Tensor] | None = None  # {} for a loss that reads none
-
-    def __call__(self, student: nn.Module, arguments: Any, output: Any) -> dict[str, dict[str, Tensor]] | None:
-        if self.teacher is None:
-            return None
-        features = named_features(student, output)
-        terms = student.kd_loss(**features, **self.teacher, output_dict=True)
-        return {"terms": terms, "features": {name: value.detach() for name, value in features.items()}}
 
 
 class _ClampScales(TrainerCallback):

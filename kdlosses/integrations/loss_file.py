@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
 from torch import nn
+
+try:
+    from safetensors.torch import load_file, save_file
+except ImportError as missing:
+    raise ImportError(
+        "kdlosses.integrations.loss_file needs safetensors: pip install 'kdlosses[hugging-face]'"
+    ) from missing
 
 FILE = "kd_loss.safetensors"
 

@@ -13,6 +13,14 @@ from tests.integrations.hf_models import clip
 from tests.integrations.hf_runs import arguments, trainer
 
 
+def test_processes_that_the_trainer_does_not_know_of(tmp_path, monkeypatch):
+    run = trainer(tmp_path, clip(), clip(24))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ValueError, match="there are 2 processes, but the Trainer takes each for a run of its own"):
+        run._refuse()
+
+
 def test_without_transformers_one_sentence(monkeypatch):
     module = sys.modules["kdlosses.integrations.hugging_face"]
     monkeypatch.delitem(sys.modules, module.__name__)
