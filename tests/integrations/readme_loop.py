@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from textwrap import indent
 from typing import Any
 
 import torch
@@ -11,25 +12,37 @@ from torch.nn.parallel import DistributedDataParallel
 
 import kdlosses
 from kdlosses.integrations.outputs import bare_model
-from tests.integrations.scripts import blocks
+from tests.integrations.scripts import ROOT, blocks
 
-STUDENT = "    s_image, s_text, s_scale = student(images, texts)\n"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+MODELS = """    with torch.no_grad():
+        t_image, t_text, t_scale = teacher(images, texts)
+    s_image, s_text, s_scale = student(images, texts)
+"""
 BACKWARD = "    sum(losses.values()).backward()\n"
 STEP = "    optimizer.step()\n"
 OPTIMIZER = "optimizer = "
 MOMENTS = ("exp_avg", "exp_avg_sq")
-# What is replaced, and by what.
-CHANGES = {
-    "autocast": {STUDENT: f'    with torch.autocast("cpu", torch.bfloat16):\n    {STUDENT}'},
-    "scaler": {
-        BACKWARD: "    scaler.scale(sum(losses.values())).backward()\n",
-        STEP: "    scaler.step(optimizer)\n    scaler.update()\n",
-    },
-    "compile": {
-        OPTIMIZER: f'student, loss = (torch.compile(m, backend="eager") for m in (student, loss))\n{OPTIMIZER}'
-    },
-    "ddp": {OPTIMIZER: f"student = DistributedDataParallel(student)\nkdlosses.share_parameters(loss)\n{OPTIMIZER}"},
-}
+
+
+def told(row: str) -> list[str]:
+    """The code in that row of the README's table."""
+    (cell,) = re.findall(rf"^\| `?{row}`? \| (.*) \|$", README, flags=re.M)
+    return re.findall(r"`(.*?)`", cell)
+
+
+def changes() -> dict[str, dict[str, str]]:
+    """By name: what of the loop is replaced, and by what the README tells."""
+    context = told("autocast")[0].replace('"cuda"', '"cpu"')
+    backward, step, update = told("GradScaler")
+    compiled = re.sub(r"compile\((\w+)\)", r'compile(\1, backend="eager")', told("torch.compile")[0])
+    return {
+        "autocast": {MODELS: f"    {context}\n" + indent(MODELS, "    ")},
+        "scaler": {BACKWARD: f"    {backward}\n", STEP: f"    {step}\n    {update}\n"},
+        "compile": {OPTIMIZER: f"{compiled}\n{OPTIMIZER}"},
+        "ddp": {OPTIMIZER: f"{told('DDP')[0]}\n{OPTIMIZER}"},
+    }
 
 
 class Clip(nn.Module):
@@ -44,11 +57,11 @@ class Clip(nn.Module):
         return self.image(images), self.text(texts), self.logit_scale.exp()
 
 
-def run(*changes: str, rank: int = 0, size: int = 1) -> dict[str, Tensor]:
+def run(*names: str, rank: int = 0, size: int = 1) -> dict[str, Tensor]:
     """Parameters and AdamW's moments after four steps with these changes, on this process's share of each batch."""
     student, teacher = Clip(512), Clip(768)
     mine = slice(rank * 8 // size, (rank + 1) * 8 // size)
-    names: dict[str, Any] = {
+    scope: dict[str, Any] = {
         "student": student,
         "teacher": teacher,
         "batches": [(torch.randn(8, 8)[mine], torch.randn(8, 8)[mine]) for _ in range(4)],
@@ -56,21 +69,21 @@ def run(*changes: str, rank: int = 0, size: int = 1) -> dict[str, Tensor]:
         "kdlosses": kdlosses,
         "DistributedDataParallel": DistributedDataParallel,
     }
-    exec(compile(changed(*changes), "README.md", "exec"), names)
-    modules = {"student": student, "loss": bare_model(names["loss"])}
+    exec(compile(changed(*names), "README.md", "exec"), scope)
+    modules = {"student": student, "loss": bare_model(scope["loss"])}
     found = {f"{key}.{name}": p for key, module in modules.items() for name, p in module.named_parameters()}
-    state = names["optimizer"].state
+    state = scope["optimizer"].state
     moments = {
         f"{name} {moment}": state[p][moment] for name, p in found.items() for moment in ("exp_avg", "exp_avg_sq")
     }
     return {name: value.detach().clone() for name, value in (found | moments).items()}
 
 
-def changed(*changes: str) -> str:
+def changed(*names: str) -> str:
     """The README's code with these changes, each of whose lines it has once."""
     (code,) = blocks("README.md")
-    for change in changes:
-        for old, new in CHANGES[change].items():
+    for name in names:
+        for old, new in changes()[name].items():
             assert len(re.findall(f"^{re.escape(old)}", code, flags=re.M)) == 1, f"no such line in the README: {old!r}"
             code = code.replace(old, new)
     return code

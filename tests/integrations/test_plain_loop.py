@@ -95,6 +95,12 @@ class TestTheExample:
         assert found["scaler"]["scale"] == 1024 and found["scaler"]["_growth_tracker"] == ranks.STEPS  # none left out
         assert_equal(values(found), values(run()), HALF)
 
+    def test_clipping_counts_the_losss_parameters(self, tmp_path):
+        script.main(["--steps", "1", "--clip", "0.01", "--checkpoint", str(tmp_path / "run.pt")])
+        found = values(torch.load(tmp_path / "run.pt", weights_only=True))
+        moments = torch.cat([value.flatten() for name, value in found.items() if name.startswith("exp_avg ")])
+        assert moments.norm().item() == pytest.approx(0.01 * (1 - 0.9), rel=1e-3)  # AdamW's after one step
+
     @pytest.mark.parametrize("flags", [(), ("--amp", "fp16")])
     def test_resuming_is_exact(self, run, tmp_path, flags):
         file = tmp_path / "run.pt"
