@@ -7,7 +7,7 @@ stream over the keys and never hold an N x M matrix.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -89,5 +89,5 @@ class Pairs:
             return self
         if scale not in self._at:
             constant = torch.full((), scale, dtype=self.image.dtype, device=self.image.values.device)
-            self._at[scale] = replace(self, scale=constant)
+            self._at[scale] = Pairs(self.image, self.text, constant, self.bias)
         return self._at[scale]

@@ -41,6 +41,7 @@ def test_one_graph_with_the_same_values_and_gradients(name, variant):
         ("gd", "icl", "crd", "afd"),
         ("icl", "cross_kd", "afd", "contrastive"),
         ("sigmoid_kd", "crd", "siglip"),
+        ("affinity", "vrd", "xrd", "crd", "icl"),
     ],
     ids="+".join,
 )
