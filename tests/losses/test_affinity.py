@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,8 @@ from kdlosses import backends
 from kdlosses.requests import Request
 from kdlosses.tiles.program import Program, program_of
 from tests import strategies
-from tests.problems import STUDENT, Inputs, Problem
-from tests.running import assert_equals_oracle, assert_gradcheck, run
+from tests.problems import STUDENT, TEACHER, Inputs, Problem
+from tests.running import UPSTREAM, assert_equals_oracle, assert_gradcheck, leaves, run
 from tests.tolerance import assert_close
 
 
@@ -64,6 +65,17 @@ def test_a_certain_teacher_makes_it_the_contrastive_loss():
     inputs["dist_image_features"] = inputs["dist_text_features"] = torch.eye(4, dtype=torch.float64)
     inputs["dist_logit_scale"] = torch.tensor(200.0, dtype=torch.float64)
     assert_close(kdlosses.AffinityLoss()(**inputs), kdlosses.CLIPLoss()(**inputs))
+
+
+def test_it_is_the_distillation_term_of_open_clip():
+    inputs = leaves(Problem().inputs(torch.float32))
+    unit = [F.normalize(inputs[key], dim=1) if inputs[key].ndim else inputs[key] for key in (*STUDENT, *TEACHER)]
+    _, theirs = open_clip.loss.DistillClipLoss()(*unit)
+    theirs.backward()
+    ours = run(kdlosses.AffinityLoss(), inputs)
+    assert_close(ours.value, theirs.detach())
+    for key in STUDENT:
+        assert_close(ours.grads[key], UPSTREAM * inputs[key].grad)
 
 
 def test_it_shares_one_pass_with_crd():
