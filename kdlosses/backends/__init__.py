@@ -33,6 +33,10 @@ def create(name: str, **given: object) -> Backend:
         ValueError: for an unknown name or option, or a backend that cannot run here: an explicit choice never falls
             back.
     """
+    if name == "auto":
+        raise ValueError(
+            f"backend='auto' chooses by itself and takes no options; name a backend: {', '.join(_BACKENDS)}"
+        )
     check_name(name)
     for option in given:
         check_known(f"option of backend {name!r}", option, options(name))

@@ -33,7 +33,7 @@ from kdlosses.integrations.inside import LossInside
 from kdlosses.integrations.loss_file import load_loss, save_loss
 from kdlosses.integrations.outputs import arguments_for, embedding_width, names_taken
 from kdlosses.integrations.running_means import RunningMeans
-from kdlosses.integrations.terms import PREFIX, distillation_loss, teacher_features
+from kdlosses.integrations.terms import PREFIX, distillation_loss, frozen, teacher_features
 from kdlosses.losses.clip_kd import CLIPKDLoss
 from kdlosses.parameters import parameter_report
 
@@ -56,9 +56,9 @@ class CLIPDistillationTrainer(Trainer):
         kwargs: all other arguments of ``transformers.Trainer``.
 
     Raises:
-        ValueError: for what cannot work: ``compute_loss_func`` or label smoothing (the loss is ``loss``),
-            DataParallel, FSDP, DeepSpeed, processes that the Trainer does not keep equal, or an optimizer that does not
-            hold the loss's parameters.
+        ValueError: for what cannot work: several teachers, or the student as its own; ``compute_loss_func`` or label
+            smoothing (the loss is ``loss``), DataParallel, FSDP, DeepSpeed, processes that the Trainer does not keep
+            equal, or an optimizer that does not hold the loss's parameters.
 
     Logs, under the Trainer's names: ``loss`` and every ``<term>_loss``, means over the logging window;
     ``eval_<term>_loss`` beside ``eval_loss``.
@@ -82,11 +82,11 @@ class CLIPDistillationTrainer(Trainer):
         self._refuse()
         # A forward may take **kwargs, but no student takes num_items_in_batch, which would rescale gradients.
         self.model_accepts_loss_kwargs = False
+        if teacher is not None:
+            frozen(teacher, self.model).to(self.args.device)
         if self.loss is None:
             self.loss = self._new_loss(self.model)
         self.loss.to(self.args.device)
-        if teacher is not None:
-            teacher.eval().requires_grad_(False).to(self.args.device)
         self.add_callback(_ClampScales(self))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

@@ -24,8 +24,11 @@ def save_loss(loss: nn.Module, folder: str | Path) -> None:
         folder: exists.
     """
     state = {name: value.detach().contiguous() for name, value in loss.state_dict().items()}
+    path = Path(folder) / FILE
     if state:
-        save_file(state, Path(folder) / FILE, metadata={"format": "pt", "loss": type(loss).__name__})
+        save_file(state, path, metadata={"format": "pt", "loss": type(loss).__name__})
+    else:
+        path.unlink(missing_ok=True)  # another loss's, of a run before
 
 
 def load_loss(loss: nn.Module, folder: str | Path) -> None:
@@ -39,10 +42,10 @@ def load_loss(loss: nn.Module, folder: str | Path) -> None:
         ValueError: where there is no such file, or where it holds another loss's parameters.
     """
     wanted = loss.state_dict()
-    if not wanted:
-        return
     path = Path(folder) / FILE
     if not path.is_file():
+        if not wanted:
+            return
         raise ValueError(
             f"{path} is missing, so the parameters of {type(loss).__name__} ({', '.join(wanted)}) cannot be restored; "
             "resume from a folder that this loss's training wrote"
@@ -51,8 +54,8 @@ def load_loss(loss: nn.Module, folder: str | Path) -> None:
     found, needed = _shapes(state), _shapes(wanted)
     if found != needed:
         raise ValueError(
-            f"{path} holds {found} where {type(loss).__name__} has {needed}; build the loss with the terms and widths "
-            "that it had when the file was written"
+            f"{path} holds {found} where {type(loss).__name__} has {needed or 'none'}; build the loss with the terms "
+            "and widths that it had when the file was written"
         )
     loss.load_state_dict(state)
 

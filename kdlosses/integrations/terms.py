@@ -53,6 +53,26 @@ def teacher_features(teacher: nn.Module | None, batch: Batch) -> dict[str, Tenso
     return {f"dist_{name}": value for name, value in features.items()}
 
 
+def frozen(teacher: nn.Module, student: nn.Module) -> nn.Module:
+    """``teacher`` in ``eval()``, its parameters without gradients.
+
+    Raises:
+        ValueError: where it is not one model, or where freezing it would freeze a part of the student.
+    """
+    if not isinstance(teacher, nn.Module):
+        raise ValueError(
+            f"teacher must be one model, got {type(teacher).__name__}; for several teachers call MultiTeacherLoss with "
+            "the outputs of each"
+        )
+    trained = {id(p) for p in student.parameters() if p.requires_grad}
+    if not trained.isdisjoint(map(id, teacher.parameters())):
+        raise ValueError(
+            "teacher and student have trainable parameters in common, which freezing the teacher would freeze for "
+            "both; give a copy of it: copy.deepcopy(teacher)"
+        )
+    return teacher.eval().requires_grad_(False)
+
+
 def teacher_batch(batch: Batch) -> Batch:
     """What of a batch the teacher gets: the entries ``teacher_...`` without that prefix, else the student's.
 

@@ -37,6 +37,13 @@ def test_a_backend_without_options_takes_none():
         backends.create("dense", chunk_size=3)
 
 
+def test_options_without_a_backend_ask_for_one():
+    with pytest.raises(
+        ValueError, match=r"'auto' chooses by itself and takes no options; name a backend: chunked, dense"
+    ):
+        backends.create("auto", chunk_size=3)
+
+
 @pytest.mark.parametrize("size", [0, -1, True, 1.5, 64.0, "8", [8], float("inf")], ids=repr)
 def test_a_chunk_size_is_a_positive_integer(size):
     with pytest.raises(ValueError, match="chunk_size must be a positive integer, got") as refusal:

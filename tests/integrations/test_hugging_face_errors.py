@@ -41,6 +41,10 @@ def test_what_is_refused_says_why(tmp_path):
         run.compute_loss(student, {"input_ids": torch.ones(4, 8, dtype=torch.long)})
     with pytest.raises(ValueError, match="needs a teacher, or a loss that reads none"):
         CLIPDistillationTrainer(student, arguments(tmp_path))
+    with pytest.raises(ValueError, match=r"teacher must be one model, got list; .*MultiTeacherLoss"):
+        trainer(tmp_path, student, [teacher, teacher])
+    with pytest.raises(ValueError, match=r"teacher and student have trainable parameters in common.*copy\.deepcopy"):
+        trainer(tmp_path, student, student)
     with pytest.raises(ValueError, match=r"loss is given as loss=.*leave out compute_loss_func"):
         CLIPDistillationTrainer(student, arguments(tmp_path), teacher=teacher, compute_loss_func=len)
     with pytest.raises(ValueError, match=r"CLIPKDLoss has parameters of its own .*visual_proj.weight"):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import CLIPModel
 
 import kdlosses
-from kdlosses.integrations.hugging_face import load_loss
+from kdlosses.integrations.hugging_face import load_loss, save_loss
 from tests.integrations.hf_models import Pairs, clip, seeded, siglip
 from tests.integrations.hf_runs import assert_same, everything, trainer
 
@@ -39,6 +39,15 @@ def test_checkpoints_hold_a_plain_student_and_resume_bit_for_bit(tmp_path):
         resumed.train(resume_from_checkpoint=str(folder))
     with pytest.raises(ValueError, match=r"holds .* where FDLoss has .*build the loss with the terms and widths"):
         load_loss(kdlosses.FDLoss(student_dim=16, teacher_dim=8), tmp_path / "whole" / "checkpoint-6")
+
+
+def test_a_loss_without_parameters_leaves_none_and_takes_none(tmp_path):
+    save_loss(kdlosses.ICLLoss(student_dim=16, teacher_dim=16), tmp_path)
+    with pytest.raises(ValueError, match=r"holds .*cross_logit_scale.* where CRDLoss has none; build the loss"):
+        load_loss(kdlosses.CRDLoss(), tmp_path)
+    save_loss(kdlosses.CRDLoss(), tmp_path)  # a folder that is written to again
+    assert not list(tmp_path.iterdir())
+    load_loss(kdlosses.CRDLoss(), tmp_path)
 
 
 def test_the_best_model_comes_with_its_loss(tmp_path):

@@ -425,6 +425,11 @@ class TestExport:
         assert "error: --export: " in capsys.readouterr().err
         assert not (tmp_path / "out.pt").exists()
 
+    def test_into_no_folder(self, watched, tmp_path, capsys):
+        path = watched.folder / "logs" / "watched" / "checkpoints" / "epoch_2.pt"
+        assert main(["--export", str(path), str(tmp_path / "none" / "out.pt")]) == 2
+        assert re.search(r"error: --export: there is no folder \S+none; make it first", capsys.readouterr().err)
+
     def test_takes_nothing_else(self, capsys):
         assert main(["--export", "a", "b", "--model", "c"]) == 2
         assert "nothing else; got --model c" in capsys.readouterr().err

@@ -95,8 +95,10 @@ def export(checkpoint: str, out: str) -> int:
     """Write the student of ``checkpoint`` alone, as a state dict that open_clip loads; returns its number of tensors.
 
     Raises:
-        Refused: the checkpoint cannot be read or holds no model.
+        Refused: the checkpoint cannot be read or holds no model, or there is no folder to write to.
     """
+    if not Path(out).parent.is_dir():
+        raise Refused(f"--export: there is no folder {Path(out).parent}; make it first")
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # for a file that is no checkpoint torch raises whatever its bytes lead to
