@@ -12,7 +12,7 @@ from kdlosses import backends
 from kdlosses.backends.contract import Backend
 from kdlosses.checks import check_variant, check_width
 from kdlosses.distributed.shard import alone, check_group
-from kdlosses.fit import check_call, check_dims, warn_unmasked
+from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
 from kdlosses.guard import Guard
 from kdlosses.inputs import Inputs, Scale, read_inputs
 from kdlosses.layers import MAX_LOGIT_SCALE, add_layers, make_views
@@ -184,6 +184,7 @@ class DistillLoss(nn.Module):
         """Validated inputs, one for each teacher."""
         inputs = read_inputs(*student, *teacher, masked, self.check)
         check_call(type(self).__name__, self._needs, inputs, self.student_dim, self.teacher_dim)
+        check_device(self, inputs)
         return [inputs]
 
     def _views(self, inputs: list[Inputs]) -> list[Views]:

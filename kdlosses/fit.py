@@ -64,6 +64,17 @@ def check_call(
         )
 
 
+def check_device(loss: DistillLoss, inputs: Inputs) -> None:
+    """Raise ValueError unless the loss's own parameters are where its inputs are."""
+    # A scale without dimensions would go through on a CPU, until a kernel is given its address.
+    for name, parameter in loss.named_parameters():
+        if parameter.device != inputs.image.device:
+            raise ValueError(
+                f"{type(loss).__name__}'s parameter {name} is on {parameter.device} but image_features is on "
+                f"{inputs.image.device}; move the loss with the student: loss.to({str(inputs.image.device)!r})"
+            )
+
+
 def _check_teacher(name: str, needs: frozenset[str], inputs: Inputs) -> None:
     given = {
         "dist_image_features": inputs.teacher_image,

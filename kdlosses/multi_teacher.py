@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
 from kdlosses.checks import check_weight, check_width
-from kdlosses.fit import check_call, check_dims, warn_unmasked
+from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
 from kdlosses.guard import Guard
 from kdlosses.inputs import Inputs, Scale, computation_dtype, read_inputs
 from kdlosses.layers import add_layers, make_views
@@ -138,6 +138,7 @@ class MultiTeacherLoss(DistillLoss):
             except ValueError as error:
                 raise ValueError(f"teacher {number}: {error}") from error
             found.append(inputs)
+        check_device(self, found[0])
         return found
 
     def _entries(self, name: str, given: Any) -> Sequence[Any]:

@@ -226,3 +226,17 @@ def test_a_loss_with_an_unknown_need_cannot_be_registered():
     with pytest.raises(ValueError, match=r"TypoLoss.needs has \['techer'\]"):
         register(loss)
     assert "typo" not in kdlosses.available_losses()
+
+
+@pytest.mark.parametrize("name", ["icl", "fd", "afd", "clip_kd"])
+def test_a_loss_that_was_not_moved_says_so(name):
+    with pytest.raises(ValueError, match=r"parameter \S+ is on meta but .* is on cpu; .*loss\.to\('cpu'\)"):
+        build(name, MIXED).to("meta")(**MIXED.inputs())
+
+
+def test_a_loss_for_several_teachers_that_was_not_moved_says_so():
+    inputs = MIXED.inputs()
+    teacher = {key: [value] for key, value in inputs.items() if key.startswith("dist_")}
+    loss = kdlosses.MultiTeacherLoss(student_dim=13, teacher_dims=[29]).to("meta")
+    with pytest.raises(ValueError, match=r"MultiTeacherLoss's parameter teachers\.0\.\S+ is on meta"):
+        loss(**(inputs | teacher))
