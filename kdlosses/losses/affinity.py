@@ -27,7 +27,8 @@ class AffinityLoss(DistillLoss):
 
     Args:
         student_scale: a constant in place of ``logit_scale``, which then gets no gradient from this term.
-        teacher_scale: a constant in place of ``dist_logit_scale``, of every teacher (MobileCLIP takes 100).
+        teacher_scale: a constant in place of ``dist_logit_scale``, of every teacher (MobileCLIP takes 100). A call
+            takes both scales all the same.
         variant, student_dim, teacher_dim, backend, check, group: see `DistillLoss`.
 
     Call: `DistillLoss`.

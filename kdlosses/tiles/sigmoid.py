@@ -28,11 +28,6 @@ class ByTarget(NamedTuple):
     labels: Tensor | None
     taught: Tensor | None
 
-    @property
-    def any(self) -> bool:
-        """Whether there is one."""
-        return self.labels is not None or self.taught is not None
-
 
 def sigmoid_sums(job: SigmoidJob, walk: Walk) -> ByTarget:
     """The sums of the rows against each target that ``job`` has."""
