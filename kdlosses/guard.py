@@ -86,6 +86,7 @@ def look(loss: DistillLoss) -> None:
         return
     fsdp2 = _imported("torch.distributed.fsdp", "FSDPModule")
     optimizers, wrappers, shards = _live((Optimizer, DistributedDataParallel, fsdp2))
+    wrappers = [one for one in wrappers if "module" in one._modules]  # one that could not be made may live on half made
     inside = {id(part) for module in shards for part in module.modules()}
     sharded = any(id(part) in inside for part in loss.modules())
     own = trainable(loss)
@@ -93,13 +94,19 @@ def look(loss: DistillLoss) -> None:
     # Where FSDP2 still keeps parameters whole, those that the optimizer holds are nowhere in the module.
     missing = [name for name, p in own.items() if id(p) not in held and (not sharded or _is_dtensor(p))]
     if missing:
-        _warn(untrained(_title(loss), missing))
-    if sharded or alone(loss.group) or place(loss.group).size == 1:
+        _warn(untrained(_title(loss), missing, len(missing) == len(own)))
+    if sharded or not _with_others(loss, wrappers):
         return
     wrapped = {id(p) for wrapper in wrappers for p in _synchronized(wrapper)}
     apart = [name for name, p in own.items() if not (id(p) in wrapped or _is_dtensor(p) or is_shared(p))]
     if apart:
         _warn(drifting(_title(loss), apart))
+
+
+def _with_others(loss: DistillLoss, wrappers: Sequence[DistributedDataParallel]) -> bool:
+    """Whether other processes train with this one: on the loss's batch, or a student, each with a batch of its own."""
+    shared_batch = not alone(loss.group) and place(loss.group).size > 1
+    return shared_batch or any(wrapper.process_group.size() > 1 for wrapper in wrappers)
 
 
 def _live(kinds: Sequence[type]) -> list[list[Any]]:

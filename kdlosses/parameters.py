@@ -56,9 +56,16 @@ def trainable(loss: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in loss.named_parameters() if p.requires_grad}
 
 
-def untrained(loss: str, names: Sequence[str], holder: str = "no optimizer holds") -> str:
-    """One sentence: ``loss`` has these parameters, which are in no optimizer, and what to do."""
-    return _sentence(loss, f"that {holder}, so they will never learn", names, _ADD)
+def untrained(loss: str, names: Sequence[str], whole: bool, holder: str = "no optimizer holds") -> str:
+    """One sentence: ``loss`` has these parameters, which are in no optimizer, and what to do.
+
+    Args:
+        loss: what to call it.
+        names: of the parameters.
+        whole: whether these are all that the loss has; an optimizer refuses a parameter that it holds already.
+        holder: which optimizer.
+    """
+    return _sentence(loss, f"that {holder}, so they will never learn", names, _add(names, whole))
 
 
 def drifting(loss: str, names: Sequence[str]) -> str:
@@ -69,8 +76,12 @@ def drifting(loss: str, names: Sequence[str]) -> str:
     return _sentence(loss, what, names, _SHARE)
 
 
-_ADD = "add them with optimizer.add_param_group({'params': loss.parameters(), 'weight_decay': 0.0})"
 _SHARE = "call kdlosses.share_parameters(loss) before training, or wrap the loss in DistributedDataParallel"
+
+
+def _add(names: Sequence[str], whole: bool) -> str:
+    given = "loss.parameters()" if whole else f"[loss.get_parameter(name) for name in {list(names)}]"
+    return f"add them with optimizer.add_param_group({{'params': {given}, 'weight_decay': 0.0}})"
 
 
 def _sentence(loss: str, what: str, names: Sequence[str], fix: str) -> str:
@@ -83,5 +94,5 @@ def _message(loss: str, names: list[str], missing: tuple[str, ...], asked: bool)
     if not missing:
         return f"{loss} has {len(names)} parameters of its own and the optimizer holds them all."
     if asked:
-        return untrained(loss, missing, "the optimizer does not hold")
-    return _sentence(loss, "to train, synchronize and save", missing, _ADD)
+        return untrained(loss, missing, len(missing) == len(names), "the optimizer does not hold")
+    return _sentence(loss, "to train, synchronize and save", missing, _add(missing, whole=True))

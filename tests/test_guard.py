@@ -26,7 +26,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "parameters.md"
 MIXED = Problem(student_dim=4, teacher_dim=6)
 CROSS = ("cross_logit_scale",)
 PROJECTIONS = ("visual_proj.weight", "visual_proj.bias", "text_proj.weight", "text_proj.bias")
-OWNING = ["afd", "clip_kd", "cross_kd", "fd", "gd", "icl", "mfd"]
+OWNING = ["afd", "clip_kd", "cross_kd", "fd", "gd", "icl", "mfd", "vrd", "xrd"]
 
 Call = Callable[..., Tensor]
 
@@ -181,6 +181,12 @@ class TestItIsSilent:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UntrainedParametersWarning)
             yield
+
+    def test_where_wrapping_in_ddp_has_failed(self):
+        with pytest.raises(ValueError, match="process group") as failed:
+            nn.parallel.DistributedDataParallel(icl())  # lives on in the traceback, half made
+        self.test_where_an_optimizer_holds_them("icl")
+        assert failed.tb
 
     @pytest.mark.parametrize("name", OWNING)
     def test_where_an_optimizer_holds_them(self, name):

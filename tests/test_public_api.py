@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -141,6 +142,13 @@ class TestParameterReport:
         assert len(report.missing) == 4
         assert all(name in report.message for name in report.missing)
         assert "add_param_group" in report.message
+
+    def test_what_it_says_to_add_can_be_added(self):
+        loss = build("icl", Problem(student_dim=4, teacher_dim=6))
+        optimizer = torch.optim.AdamW([loss.cross_logit_scale])
+        found = re.search(r"optimizer\.(add_param_group\(.*\))", kdlosses.parameter_report(loss, optimizer).message)
+        eval(found[0], {"optimizer": optimizer, "loss": loss})
+        assert kdlosses.parameter_report(loss, optimizer).ok
 
     def test_an_optimizer_that_holds_everything_in_several_groups(self):
         loss, model = build("icl", Problem(student_dim=4, teacher_dim=6)), torch.nn.Linear(2, 2)

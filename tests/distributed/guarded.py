@@ -79,8 +79,17 @@ def _fsdp2(model: nn.Module, **keywords: object) -> nn.Module:
 
 def _alone(rank: int, size: int) -> list[list[str]]:
     """Within its process, and in a group of this process alone."""
-    groups = [dist.new_group([one]) for one in range(size)]
-    return [_told(_nothing, rank, size, group=group) for group in (None, groups[rank])]
+    return [_told(_nothing, rank, size, group=group) for group in _of_one(rank, size)]
+
+
+def _alone_in_ddp(rank: int, size: int) -> list[list[str]]:
+    """Likewise, with the student in DDP: without the loss, with it, and with the loss shared."""
+    wraps = (_student_in_ddp, DistributedDataParallel, _shared)
+    return [_told(wrap, rank, size, group=group) for wrap in wraps for group in _of_one(rank, size)]
+
+
+def _of_one(rank: int, size: int) -> list[dist.ProcessGroup | None]:
+    return [None, [dist.new_group([one]) for one in range(size)][rank]]
 
 
 JOBS: Jobs = {
@@ -92,6 +101,7 @@ JOBS: Jobs = {
     "in-ddp": partial(_told, DistributedDataParallel),
     "loss-in-ddp": partial(_told, _loss_in_ddp),
     "alone": _alone,
+    "alone-in-ddp": _alone_in_ddp,
     "fsdp1-flat": partial(_told, partial(_fsdp1, use_orig_params=False)),
     "fsdp1": partial(_told, partial(_fsdp1, use_orig_params=True)),
 }

@@ -20,6 +20,14 @@ def test_it_is_silent_about_a_loss_within_its_process(results):
     assert results(2)["guard-alone"] == [[[], []]] * 2
 
 
+def test_it_speaks_of_a_loss_within_its_process_whose_student_is_trained_by_all(results):
+    for outside, outside_too, *within in results(2)["guard-alone-in-ddp"]:
+        assert ["are neither in DistributedDataParallel" in sentence for (sentence,) in (outside, outside_too)] == [
+            True
+        ] * 2
+        assert within == [[]] * 4
+
+
 @pytest.mark.parametrize("name", ["nothing", "student-in-ddp"])
 def test_it_names_parameters_and_cure(name, results):
     for (sentence,) in results(2)[f"guard-{name}"]:
