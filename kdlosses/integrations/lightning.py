@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kdlosses.base import DistillLoss
 from kdlosses.integrations.outputs import Batch, bare_model, features_of
-from kdlosses.integrations.terms import teacher_features
+from kdlosses.integrations.terms import frozen, teacher_features
 from kdlosses.parameters import parameter_report
 
 try:
@@ -47,6 +47,9 @@ class CLIPDistillation(pl.LightningModule):
         loss: a `DistillLoss`; its parameters are trained and saved with the student's.
         optimizer: called with two parameter groups, the second (scales, biases, norms and all that the loss has)
             without weight decay; returns what ``configure_optimizers`` may, so also a dict with a scheduler.
+
+    Raises:
+        ValueError: where the teacher is no model or shares trainable parameters with the student.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class CLIPDistillation(pl.LightningModule):
         super().__init__()
         self.student, self.loss = student, loss
         # In a tuple torch does not see it, and so Lightning does not.
-        self._hidden = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        self._hidden = () if teacher is None else (frozen(teacher, student),)
         self._make_optimizer = optimizer
 
     @property

@@ -179,6 +179,11 @@ class TestTheTeacher:
         module = toy.make_module(1e-3).double().to("meta")
         assert {(p.dtype, p.device.type) for p in module.teacher.parameters()} == {(torch.float64, "meta")}
 
+    def test_is_not_the_student(self):
+        student = toy.ToyCLIP(16)
+        with pytest.raises(ValueError, match="teacher and student have trainable parameters in common"):
+            CLIPDistillation(student, student, kdlosses.CRDLoss())
+
     def test_may_be_missing(self):
         module = CLIPDistillation(toy.ToyCLIP(16), None, kdlosses.CLIPLoss())
         trainer = fit(module, batches())
