@@ -119,7 +119,7 @@ class CLIPDistillationTrainer(Trainer):
     ) -> Tensor | tuple[Tensor, dict[str, dict[str, Tensor]]]:
         """The sum of the terms for one micro batch of all processes; ``num_items_in_batch`` is of no use here."""
         with self.accelerator.autocast():
-            self._inside.teacher = teacher_features(self.teacher, inputs)
+            self._inside.teacher = teacher_features(self.teacher, inputs, model)
         try:
             arguments, keywords = arguments_for(model, inputs)
             with self._attached():

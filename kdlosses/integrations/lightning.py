@@ -72,7 +72,7 @@ class CLIPDistillation(pl.LightningModule):
 
     def teach(self, batch: Batch) -> dict[str, Any]:
         """The loss's ``dist_`` arguments; override it for cached embeddings or for several teachers."""
-        return teacher_features(self.teacher, batch)
+        return teacher_features(self.teacher, batch, self.student)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The total of this batch, of all processes."""

@@ -98,6 +98,17 @@ def embedding_width(model: nn.Module) -> int:
     )
 
 
+def vocabulary_size(model: nn.Module) -> int | None:
+    """How many tokens ``model`` knows; None where it does not tell."""
+    core = bare_model(model)
+    told = (
+        getattr(getattr(getattr(core, "config", None), "text_config", None), "vocab_size", None),
+        getattr(core, "vocab_size", None),
+        getattr(getattr(core, "text", None), "vocab_size", None),
+    )
+    return next((size for size in told if isinstance(size, int)), None)
+
+
 def bare_model(model: nn.Module) -> nn.Module:
     """The model within DDP and ``torch.compile``, in any order."""
     while True:

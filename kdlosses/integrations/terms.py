@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdlosses.integrations.outputs import Batch, bare_model, features_of
+from kdlosses.integrations.outputs import Batch, bare_model, features_of, vocabulary_size
 
 PREFIX = "teacher_"
 # What belongs to a text, in either framework's words; all else in a batch belongs to the image.
@@ -35,14 +36,18 @@ def distillation_loss(
     Raises:
         ValueError: where the teacher is in training mode, and what `features_of` and the loss raise.
     """
-    outputs = teacher_features(teacher, batch)
+    outputs = teacher_features(teacher, batch, student)
     return loss(**features_of(student, batch), **outputs, output_dict=True)
 
 
-def teacher_features(teacher: nn.Module | None, batch: Batch) -> dict[str, Tensor]:
-    """The teacher's outputs under the loss's keywords (``dist_image_features``, ...), without gradients."""
+def teacher_features(teacher: nn.Module | None, batch: Batch, student: nn.Module) -> dict[str, Tensor]:
+    """The teacher's outputs under the loss's keywords (``dist_image_features``, ...), without gradients.
+
+    Warns where it reads the student's tokens but knows another number of them.
+    """
     if teacher is None:
         return {}
+    _warn_of_tokens(teacher, batch, student)
     if teacher.training:
         raise ValueError(
             f"the teacher, a {type(bare_model(teacher)).__name__}, is in training mode, in which dropout and batch "
@@ -51,6 +56,20 @@ def teacher_features(teacher: nn.Module | None, batch: Batch) -> dict[str, Tenso
     with torch.no_grad():
         features = features_of(teacher, teacher_batch(batch))
     return {f"dist_{name}": value for name, value in features.items()}
+
+
+def _warn_of_tokens(teacher: nn.Module, batch: Batch, student: nn.Module) -> None:
+    if isinstance(batch, Mapping) and any(
+        name.removeprefix(PREFIX) in _TEXT for name in batch if name.startswith(PREFIX)
+    ):
+        return
+    theirs, ours = vocabulary_size(teacher), vocabulary_size(student)
+    if None not in (theirs, ours) and theirs != ours:
+        warnings.warn(
+            f"the teacher, with a vocabulary of {theirs} tokens, reads those made for the student's {ours}, which mean "
+            "other words to it unless one tokenizer made both; have the batch hold the teacher's: teacher_input_ids",
+            stacklevel=4,
+        )
 
 
 def frozen(teacher: nn.Module, student: nn.Module) -> nn.Module:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import transformers
 from torch import nn
 
+from kdlosses import CRDLoss
 from kdlosses.integrations.outputs import embedding_width, features_of
 from kdlosses.integrations.terms import distillation_loss, teacher_batch
 from tests.integrations.hf_models import MODELS, Pairs, clip, open_clip_model, stacked
@@ -97,3 +100,19 @@ def test_what_of_a_batch_is_the_teachers():
 def test_a_teacher_in_training_mode_is_refused():
     with pytest.raises(ValueError, match="the teacher, a CLIPModel, is in training mode"):
         distillation_loss(clip(), clip().train(), nn.Identity(), BATCH)
+
+
+def test_a_teacher_that_reads_another_tokenizers_tokens_is_told_of():
+    student, batch = clip(), stacked(Pairs(4))
+    teacher = open_clip_model(16)
+    loss = CRDLoss()
+    teacher.vocab_size += 1
+    with pytest.warns(UserWarning, match=r"vocabulary of 65 tokens, .* 64, .*teacher_input_ids"):
+        distillation_loss(student, teacher.eval(), loss, batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        distillation_loss(student, teacher, loss, batch | {"teacher_input_ids": batch["input_ids"]})
+        teacher.vocab_size -= 1
+        distillation_loss(student, teacher, loss, batch)
+        del teacher.vocab_size  # unknown
+        distillation_loss(student, teacher, loss, batch)
