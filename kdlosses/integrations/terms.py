@@ -40,14 +40,15 @@ def distillation_loss(
     return loss(**features_of(student, batch), **outputs, output_dict=True)
 
 
-def teacher_features(teacher: nn.Module | None, batch: Batch, student: nn.Module) -> dict[str, Tensor]:
+def teacher_features(teacher: nn.Module | None, batch: Batch, student: nn.Module | None = None) -> dict[str, Tensor]:
     """The teacher's outputs under the loss's keywords (``dist_image_features``, ...), without gradients.
 
-    Warns where it reads the student's tokens but knows another number of them.
+    Warns where it reads the tokens of a ``student`` that knows another number of them.
     """
     if teacher is None:
         return {}
-    _warn_of_tokens(teacher, batch, student)
+    if student is not None:
+        _warn_of_tokens(teacher, batch, student)
     if teacher.training:
         raise ValueError(
             f"the teacher, a {type(bare_model(teacher)).__name__}, is in training mode, in which dropout and batch "
