@@ -78,6 +78,8 @@ def test_terms_share_their_layers_and_scales():
         "visual_proj",
         "text_proj",
         "cross_logit_scale",
+        "image_logit_scale",
+        "text_logit_scale",
         "visual_fusion_proj",
         "text_fusion_proj",
         "fusion_logit_scale",
@@ -89,7 +91,10 @@ def test_terms_share_their_layers_and_scales():
 
 @pytest.mark.filterwarnings("ignore:mfd is combined")
 def test_terms_share_their_relations():
-    """One B x B product each for student, projected student, teacher, both cross relations and the fusion."""
+    """One B x B product each, whatever terms read it.
+
+    For the student, the projected student, the teacher, both cross relations, both vertical ones and the fusion.
+    """
     products = []
 
     class Count(torch.overrides.TorchFunctionMode):
@@ -102,7 +107,7 @@ def test_terms_share_their_relations():
     loss = build("clip_kd", MIXED, weights=EVERY, backend="dense")
     with Count():
         loss(**MIXED.inputs())
-    assert len(products) == 6
+    assert len(products) == 8
 
 
 def test_mfd_without_masks_warns():

@@ -105,9 +105,11 @@ def test_import_pulls_in_torch_and_nothing_else():
 
 
 def test_import_adds_few_modules():
-    code = "import torch, sys; n = len(sys.modules); import kdlosses; print(len(sys.modules) - n)"
+    """Beside its own: a part of torch that torch itself leaves out, its compiler say, would bring hundreds."""
+    code = "import torch, sys; n = set(sys.modules); import kdlosses; print(*set(sys.modules) - n)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 60
+    others = {name for name in run.stdout.split() if name.partition(".")[0] != "kdlosses"}
+    assert len(others) < 5, others
 
 
 def test_backends_are_listed_with_the_reason_why_not():
