@@ -50,13 +50,18 @@ def test_either_frameworks_names_for_either_frameworks_models():
             assert all(torch.equal(value, wanted[name]) for name, value in features_of(model, batch).items())
 
 
-def test_through_wrappers():
-    model = clip().eval()
+@pytest.mark.parametrize("make", [clip, open_clip_model])
+def test_through_wrappers(make):
+    model = make().eval()
     compiled = torch.compile(model, backend="eager")
     wrapped = nn.Module()
     wrapped.module = compiled  # as DDP has it, without processes
     wrapped.forward = compiled.forward
-    assert torch.equal(features_of(wrapped, BATCH)["image_features"], features_of(model, BATCH)["image_features"])
+    # torch 2.6 cannot trace transformers' CLIPModel; wrapped it is all the same.
+    stance = "force_eager" if make is clip and torch.__version__ < "2.7" else "default"
+    with torch.compiler.set_stance(stance):
+        found = features_of(wrapped, BATCH)["image_features"]
+    assert torch.equal(found, features_of(model, BATCH)["image_features"])
     assert embedding_width(wrapped) == 16
 
 
