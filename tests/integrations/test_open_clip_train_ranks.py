@@ -31,6 +31,16 @@ def end(folder: Path, name: str, epoch: int = 1) -> dict[str, torch.Tensor]:
     return checkpoint(folder, name, epoch)["state_dict"]
 
 
+def felt(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without the keys' biases, which no softmax feels: their gradient is rounding, and Adam makes steps of that."""
+    found = dict(state)
+    for name in state:
+        if name.endswith("attn.in_proj_bias"):
+            query, _, value = state[name].chunk(3)
+            found[name] = torch.cat([query, value])
+    return found
+
+
 def test_equals_open_clips_own_distillation_with_its_exact_gradients(world):
     folder, ranks = world
     for rank in ranks:
@@ -41,7 +51,7 @@ def test_equals_open_clips_own_distillation_with_its_exact_gradients(world):
         torch.testing.assert_close(torch.tensor(rank["totals"]["same"]), stock, rtol=1e-6, atol=0)
     mine, theirs = end(folder, "same"), end(folder, "stock")
     assert list(mine) == list(theirs)
-    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(felt(mine), felt(theirs), rtol=1e-5, atol=1e-6)
 
 
 def test_the_losses_parameters_learn_and_stay_equal(world):
@@ -69,7 +79,7 @@ def test_an_interrupted_run_ends_where_the_other_did(world):
 def test_accumulated_steps_are_those_of_the_whole_batch(world):
     folder, ranks = world
     assert [len(ranks[0]["totals"][name]) for name in ("big", "accumulated")] == [1, 2]
-    torch.testing.assert_close(end(folder, "accumulated"), end(folder, "big"), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(felt(end(folder, "accumulated")), felt(end(folder, "big")), rtol=1e-5, atol=1e-6)
 
 
 def test_shards(world):
