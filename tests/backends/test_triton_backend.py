@@ -14,13 +14,14 @@ import kdlosses
 from harness.bench import __file__ as bench
 from kdlosses import backends
 from kdlosses.backends.triton import Backend, tuning
-from kdlosses.relation import Relation
-from kdlosses.requests import CrossEntropy
+from kdlosses.relation import Pairs, Relation
+from kdlosses.requests import CrossEntropy, SigmoidCrossEntropy, SoftCrossEntropy
 from kdlosses.rows import rows_of
-from tests.backends.agreement import distance
+from tests.backends.agreement import assert_agrees, distance
 from tests.backends.cases import Case
+from tests.backends.subjects import Subject
 from tests.backends.triton_problems import DEVICE
-from tests.problems import Problem
+from tests.problems import Problem, seeded
 from tests.running import Outcome, run
 from tests.tolerance import assert_close
 
@@ -49,6 +50,24 @@ def test_the_size_of_a_stored_tile_does_not_matter(name, size):
     wanted = outcome(name, backends.create("dense"), torch.float32)
     assert_close(found.value, wanted.value)
     assert largest_distance(found, wanted) < 1e-5
+
+
+@usable
+def test_each_stored_tile_has_the_weights_of_its_own_rows():
+    """Losses are means, to which all rows are alike."""
+    generator = seeded(3)
+    rows = [torch.randn(20, width, generator=generator).to(DEVICE) for width in (12, 12, 9, 9)]
+    scale, bias = (torch.tensor(number, device=DEVICE) for number in (5.0, -2.0))
+    leaves = [one.requires_grad_() for one in (*rows[:2], scale, bias)]
+    sides = [rows_of(one, torch.float32) for one in rows]
+    student, teacher = Pairs(*sides[:2], scale), Pairs(*sides[2:], scale.detach())
+    requests = [
+        SoftCrossEntropy(student.i2t, teacher.i2t),
+        CrossEntropy(student.t2i),
+        SigmoidCrossEntropy(student.i2t, bias),
+        SigmoidCrossEntropy(student.i2t, bias, teacher.i2t, bias.detach()),
+    ]
+    assert_agrees(Subject(backends.create("triton", tile_size=8), DEVICE, torch.float32), requests, leaves)
 
 
 @usable
