@@ -355,7 +355,7 @@ REFUSED = {
     "bad backend": ("backend: tritn", (), "'tritn' is unknown; known backends: auto"),
     "bad option": ("{backend: chunked, backend_options: {chunk: 1}}", (), "chunk"),
     "mfd": ("weights: {mfd: 1}", (), "mfd reads .*embeddings of masked images"),
-    "no teacher": ("weights: {crd: 1}", ("--distill-model",), "--distill-model is missing: crd of the loss read"),
+    "no teacher": ("weights: {crd: 1}", ("--distill-model",), r"--distill-model is missing: the loss reads a teacher \(crd\);"),
     "coca": ("weights: {crd: 1}", ("--model", "coca_ViT-B-32"), "coca_ViT-B-32 is a CoCa model"),
     "unknown model": ("weights: {crd: 1}", ("--model", "ViT-X"), "open_clip knows no model ViT-X"),
     "trace": ("weights: {crd: 1}", ("--trace",), "--trace cannot be used here"),
@@ -365,9 +365,9 @@ REFUSED = {
     "no bias": (
         "weights: {siglip: 1}",
         (),
-        "siglip of the loss read the student's bias, and it has none; add --siglip",
+        r"the loss reads the student's bias \(siglip\), and it has none; add --siglip",
     ),
-    "teacher's bias": ("weights: {sigmoid_kd: 1}", ("--siglip",), "read the teacher's bias, and it has none"),
+    "teacher's bias": ("weights: {sigmoid_kd: 1}", ("--siglip",), r"reads the teacher's bias \(sigmoid_kd\), and it has none"),
     "image size": (
         "weights: {crd: 1}",
         ("--distill-model", "kd-test-large"),

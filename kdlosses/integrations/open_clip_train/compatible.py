@@ -42,7 +42,7 @@ def check_arguments(args: Namespace, loss: CLIPKDLoss) -> None:
 def _check_teacher(args: Namespace, loss: CLIPKDLoss) -> None:
     terms = terms_that_need(loss, "teacher")
     if args.distill_model is None and (terms or args.distill_pretrained is not None):
-        why = f"{', '.join(terms)} of the loss read a teacher" if terms else "--distill-pretrained alone says nothing"
+        why = f"the loss reads a teacher ({', '.join(terms)})" if terms else "--distill-pretrained alone says nothing"
         raise Refused(f"--distill-model is missing: {why}; name an open_clip model")
     named = args.distill_model is not None and not args.distill_model.startswith(SCHEMAS)
     if named and args.distill_pretrained is None:
@@ -98,11 +98,11 @@ def check_biases(loss: CLIPKDLoss, student: nn.Module, teacher: nn.Module | None
     """
     terms = terms_that_need(loss, "bias")
     if terms and student.logit_bias is None:
-        raise Refused(f"{', '.join(terms)} of the loss read the student's bias, and it has none; add --siglip")
+        raise Refused(f"the loss reads the student's bias ({', '.join(terms)}), and it has none; add --siglip")
     terms = terms_that_need(loss, "teacher_bias")
     if terms and teacher is not None and teacher.logit_bias is None:
         raise Refused(
-            f"{', '.join(terms)} of the loss read the teacher's bias, and it has none, as it was not trained with a "
+            f"the loss reads the teacher's bias ({', '.join(terms)}), and it has none, as it was not trained with a "
             "sigmoid; use crd or affinity, or a SigLIP teacher"
         )
 
