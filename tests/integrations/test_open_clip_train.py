@@ -355,7 +355,11 @@ REFUSED = {
     "bad backend": ("backend: tritn", (), "'tritn' is unknown; known backends: auto"),
     "bad option": ("{backend: chunked, backend_options: {chunk: 1}}", (), "chunk"),
     "mfd": ("weights: {mfd: 1}", (), "mfd reads .*embeddings of masked images"),
-    "no teacher": ("weights: {crd: 1}", ("--distill-model",), r"--distill-model is missing: the loss reads a teacher \(crd\);"),
+    "no teacher": (
+        "weights: {crd: 1}",
+        ("--distill-model",),
+        r"-model is missing: the loss reads a teacher \(crd\);",
+    ),
     "coca": ("weights: {crd: 1}", ("--model", "coca_ViT-B-32"), "coca_ViT-B-32 is a CoCa model"),
     "unknown model": ("weights: {crd: 1}", ("--model", "ViT-X"), "open_clip knows no model ViT-X"),
     "trace": ("weights: {crd: 1}", ("--trace",), "--trace cannot be used here"),
@@ -367,7 +371,11 @@ REFUSED = {
         (),
         r"the loss reads the student's bias \(siglip\), and it has none; add --siglip",
     ),
-    "teacher's bias": ("weights: {sigmoid_kd: 1}", ("--siglip",), r"reads the teacher's bias \(sigmoid_kd\), and it has none"),
+    "teacher's bias": (
+        "weights: {sigmoid_kd: 1}",
+        ("--siglip",),
+        r"teacher's bias \(sigmoid_kd\), and it has none",
+    ),
     "image size": (
         "weights: {crd: 1}",
         ("--distill-model", "kd-test-large"),
