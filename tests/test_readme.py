@@ -18,7 +18,7 @@ from harness.config.keys import all_keys
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TRAINING = (ROOT / "docs/training.md").read_text(encoding="utf-8")
-TABLES = 5
+TABLES = 6
 
 
 class Clip(nn.Module):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import kdlosses
 from harness.bench import targets
 from harness.bench.losses.resultfile import newest, read_rows
 from harness.bench.losses.table import markdown
@@ -33,8 +34,13 @@ def worst(path: Path, dtype: str) -> str:
     return " / ".join(f"{max(float(row[key]) for row in rows):.1e}" for key in ("value", "gradient"))
 
 
-def test_the_table_of_losses_is_made_from_the_rows():
-    assert (LOSSES / "cpu.md").read_text(encoding="utf-8") == markdown(ROWS)
+@pytest.mark.parametrize("name", ["cpu", "cpu_more"])
+def test_the_tables_of_losses_are_made_from_the_rows(name):
+    assert (LOSSES / f"{name}.md").read_text(encoding="utf-8") == markdown(read_rows(LOSSES / f"{name}.csv"))
+
+
+def test_every_loss_has_been_measured():
+    assert {row.loss for row in [*ROWS, *read_rows(LOSSES / "cpu_more.csv")]} >= {*kdlosses.available_losses()}
 
 
 def test_the_table_of_targets_is_made_from_the_rows():
