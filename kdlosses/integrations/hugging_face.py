@@ -33,7 +33,7 @@ from kdlosses.integrations.inside import LossInside
 from kdlosses.integrations.loss_file import load_loss, save_loss
 from kdlosses.integrations.outputs import arguments_for, embedding_width, names_taken
 from kdlosses.integrations.running_means import RunningMeans
-from kdlosses.integrations.terms import PREFIX, distillation_loss, frozen, teacher_features
+from kdlosses.integrations.terms import PREFIX, check_unmasked, distillation_loss, frozen, teacher_features
 from kdlosses.losses.clip_kd import CLIPKDLoss
 from kdlosses.parameters import parameter_report
 
@@ -57,8 +57,8 @@ class CLIPDistillationTrainer(Trainer):
 
     Raises:
         ValueError: for what cannot work: several teachers, or the student as its own; ``compute_loss_func`` or label
-            smoothing (the loss is ``loss``), DataParallel, FSDP, DeepSpeed, processes that the Trainer does not keep
-            equal, or an optimizer that does not hold the loss's parameters.
+            smoothing (the loss is ``loss``), MFD, DataParallel, FSDP, DeepSpeed, processes that the Trainer does not
+            keep equal, or an optimizer that does not hold the loss's parameters.
 
     Logs, under the Trainer's names: ``loss`` and every ``<term>_loss``, means over the logging window;
     ``eval_<term>_loss`` beside ``eval_loss``.
@@ -86,6 +86,7 @@ class CLIPDistillationTrainer(Trainer):
             frozen(teacher, self.model).to(self.args.device)
         if self.loss is None:
             self.loss = self._new_loss(self.model)
+        check_unmasked(self.loss)
         self.loss.to(self.args.device)
         self.add_callback(_ClampScales(self))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kdlosses.base import DistillLoss
 from kdlosses.integrations.outputs import Batch, bare_model, features_of
-from kdlosses.integrations.terms import frozen, teacher_features
+from kdlosses.integrations.terms import check_unmasked, frozen, teacher_features
 from kdlosses.parameters import parameter_report
 
 try:
@@ -49,13 +49,16 @@ class CLIPDistillation(pl.LightningModule):
             without weight decay; returns what ``configure_optimizers`` may, so also a dict with a scheduler.
 
     Raises:
-        ValueError: where the teacher is no model or shares trainable parameters with the student.
+        ValueError: where the teacher is no model or shares trainable parameters with the student, and for MFD, unless
+            a subclass's ``forward`` gives ``masked_image_features``.
     """
 
     def __init__(
         self, student: nn.Module, teacher: nn.Module | None, loss: DistillLoss, optimizer: MakeOptimizer = ADAMW
     ) -> None:
         super().__init__()
+        if type(self).forward is CLIPDistillation.forward:  # another may give masked_image_features
+            check_unmasked(loss)
         self.student, self.loss = student, loss
         # In a tuple torch does not see it, and so Lightning does not.
         self._hidden = () if teacher is None else (frozen(teacher, student),)

@@ -93,6 +93,16 @@ def frozen(teacher: nn.Module, student: nn.Module) -> nn.Module:
     return teacher.eval().requires_grad_(False)
 
 
+def check_unmasked(loss: nn.Module) -> None:
+    """Raise ValueError where ``loss`` reads embeddings of masked images, for trainers that make none."""
+    # The released variant's MFD is FD, and wants none.
+    if "mfd" in getattr(loss, "weights", {}) and loss.variant == "paper":
+        raise ValueError(
+            "mfd reads the student's embeddings of masked images, which nobody makes here, so it would be fd; use fd, "
+            "or a loop of your own with kdlosses.masking"
+        )
+
+
 def teacher_batch(batch: Batch) -> Batch:
     """What of a batch the teacher gets: the entries ``teacher_...`` without that prefix, else the student's.
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+import kdlosses
 from kdlosses.integrations.hugging_face import CLIPDistillationTrainer
 from tests.integrations.hf_models import clip
 from tests.integrations.hf_runs import arguments, trainer
@@ -45,6 +46,9 @@ def test_what_is_refused_says_why(tmp_path):
         trainer(tmp_path, student, [teacher, teacher])
     with pytest.raises(ValueError, match=r"teacher and student have trainable parameters in common.*copy\.deepcopy"):
         trainer(tmp_path, student, student)
+    with pytest.raises(ValueError, match=r"mfd reads .*embeddings of masked images, which nobody makes here.*use fd"):
+        masked = kdlosses.CLIPKDLoss({"mfd": 1}, student_dim=16, teacher_dim=24)
+        CLIPDistillationTrainer(student, arguments(tmp_path), teacher=teacher, loss=masked)
     with pytest.raises(ValueError, match=r"loss is given as loss=.*leave out compute_loss_func"):
         CLIPDistillationTrainer(student, arguments(tmp_path), teacher=teacher, compute_loss_func=len)
     with pytest.raises(ValueError, match=r"CLIPKDLoss has parameters of its own .*visual_proj.weight"):

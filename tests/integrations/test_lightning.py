@@ -160,6 +160,30 @@ def test_mixed_precision():
     assert values["bf16-mixed"] == pytest.approx(values["32-true"], rel=5e-3)
 
 
+class Masking(CLIPDistillation):
+    """What somebody writes who masks images."""
+
+    def forward(self, batch):
+        images, texts = batch
+        masked = super().forward((images * (torch.arange(images.shape[1]) % 4 == 0), texts))
+        return super().forward(batch) | {"masked_image_features": masked["image_features"]}
+
+
+class TestMaskedImages:
+    def test_mfd_without_them_is_refused(self):
+        made, loss = toy.make_module(1e-3), kdlosses.MFDLoss(student_dim=16, teacher_dim=24)
+        with pytest.raises(ValueError, match=r"mfd reads .*embeddings of masked images, which nobody makes here"):
+            CLIPDistillation(made.student, made.teacher, loss)
+
+    def test_a_forward_of_ones_own_may_give_them(self):
+        made, loss = toy.make_module(1e-3), kdlosses.MFDLoss(student_dim=16, teacher_dim=24)
+        module = Masking(made.student, made.teacher, loss)
+        module.log_dict = lambda *_, **__: None  # there is no trainer
+        batch = next(iter(batches()))
+        whole = loss(**made(batch), **made.teach(batch))
+        assert not torch.allclose(module.training_step(batch, 0), whole)
+
+
 class TestTheTeacher:
     def test_is_frozen_and_stays_what_it_was(self):
         module = toy.make_module(1e-3)
