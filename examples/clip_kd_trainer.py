@@ -11,6 +11,7 @@ docs/integrations/clip_kd.md.
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -122,16 +123,24 @@ def save(args: argparse.Namespace, model: nn.Module, loss: KDClipLoss, optimizer
     torch.save(checkpoint, args.checkpoint)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """One epoch, alone or among the processes that torchrun has started."""
-    args = parse(argv)
-    if args.world_size > 1:
-        dist.init_process_group("gloo")
+def work(args: argparse.Namespace) -> None:
+    """One epoch, and its checkpoint."""
     model, teacher, loss, optimizer = build(args)
     train_kd_one_epoch(args, model, teacher, loss, optimizer)
     if args.checkpoint and args.rank == 0:
         save(args, model, loss, optimizer)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Alone, or among the processes that torchrun has started."""
+    args = parse(argv)
     if args.world_size > 1:
+        dist.init_process_group("gloo")
+    work(args)
+    if args.world_size > 1:
+        # What still holds the group (DDP, hooks) goes first, and all leave together: else gloo may abort at the exit.
+        gc.collect()
+        dist.barrier()
         dist.destroy_process_group()
 
 

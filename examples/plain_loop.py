@@ -142,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     if not dist.is_initialized() or dist.get_rank() == 0:
         print(f"after {args.steps} steps:", ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
     if dist.is_initialized():
+        dist.barrier()  # all leave together: else gloo may abort at the exit
         dist.destroy_process_group()
     return losses
 

@@ -140,4 +140,5 @@ def carry_out(folder: Path) -> dict[str, Result]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.save(carry_out(Path(sys.argv[1]) / "runs"), Path(sys.argv[1]) / f"{RANK}.pt")
+    torch.distributed.barrier()  # all leave together: else gloo may abort at the exit
     torch.distributed.destroy_process_group()
