@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,39 +12,20 @@ from kdlosses.integrations.hugging_face import distillation_loss
 from tests.integrations import hf_jobs
 from tests.integrations.hf_jobs import BATCH, EVALUATED, JOBS, Result
 from tests.integrations.hf_models import Pairs, stacked
+from tests.integrations.scripts import ROOT, start
 
 pytestmark = [
     pytest.mark.distributed,
     pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning"),
 ]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> list[dict[str, Result]]:
     """The results of both processes."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["--local-addr", "localhost", "-m", hf_jobs.__name__, str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    if Path("/sys/class/net/lo").exists():  # the name of this machine may lead nowhere
-        environment["GLOO_SOCKET_IFNAME"] = "lo"
-    # In a session of its own, so that nothing outlives the time limit.
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stderr=subprocess.STDOUT,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    ) as run:
-        try:
-            told, _ = run.communicate(timeout=240)
-        except BaseException:
-            os.killpg(run.pid, 9)
-            raise
-    assert run.returncode == 0, told[-4000:]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost", "--nproc-per-node", "2"]
+    start([*torchrun, "-m", hf_jobs.__name__, folder], ROOT)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
