@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from kdlosses.checks import check_known
@@ -44,6 +45,11 @@ def term_class(name: str) -> type[DistillLoss]:
     """
     check_known("loss term", name, available_terms())
     return _LOSSES[name]
+
+
+def terms_reading(terms: Iterable[str], need: str) -> tuple[str, ...]:
+    """Those of ``terms`` that read ``need``, a word of ``kdlosses.views.NEEDS``."""
+    return tuple(term for term in terms if need in term_class(term).needs)
 
 
 def build(name: str, **kwargs: object) -> DistillLoss:

@@ -74,9 +74,9 @@ class LossConfig(Section):
 
     def reading(self, need: str) -> tuple[str, ...]:
         """The active terms that read ``need``, a word of ``kdlosses.views.NEEDS``."""
-        from kdlosses.registry import term_class
+        from kdlosses.registry import terms_reading
 
-        return tuple(term for term in self.active if need in term_class(term).needs)
+        return terms_reading(self.active, need)
 
     @model_validator(mode="before")
     @classmethod

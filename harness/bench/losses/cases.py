@@ -10,7 +10,7 @@ import torch
 
 import kdlosses
 from kdlosses import CLIPKDLoss, DistillLoss
-from kdlosses.registry import term_class
+from kdlosses.registry import terms_reading
 
 # Between the names of terms that are summed at their default weights.
 PLUS = "+"
@@ -94,7 +94,7 @@ def weights_of(loss: str, variant: str) -> dict[str, float]:
 
 def reads_bias(case: Case) -> bool:
     """Whether a term of the case's loss takes sigmoids."""
-    return any("bias" in term_class(term).needs for term in weights_of(case.loss, case.variant))
+    return bool(terms_reading(weights_of(case.loss, case.variant), "bias"))
 
 
 def grid(

@@ -11,7 +11,7 @@ from torch import nn
 
 from kdlosses import CLIPKDLoss
 from kdlosses.integrations.open_clip_train.refusal import Refused
-from kdlosses.integrations.open_clip_train.settings import terms_that_need
+from kdlosses.registry import terms_reading
 
 SCHEMAS = ("local-dir:", "hf-hub:")
 PROBES = ["a photo of a cat", "Two DOGS, 3 birds & naïve café-goers!"]
@@ -40,7 +40,7 @@ def check_arguments(args: Namespace, loss: CLIPKDLoss) -> None:
 
 
 def _check_teacher(args: Namespace, loss: CLIPKDLoss) -> None:
-    terms = terms_that_need(loss, "teacher")
+    terms = terms_reading(loss.weights, "teacher")
     if args.distill_model is None and (terms or args.distill_pretrained is not None):
         why = f"the loss reads a teacher ({', '.join(terms)})" if terms else "--distill-pretrained alone says nothing"
         raise Refused(f"--distill-model is missing: {why}; name an open_clip model")
@@ -96,10 +96,10 @@ def check_biases(loss: CLIPKDLoss, student: nn.Module, teacher: nn.Module | None
     Raises:
         Refused: naming the model.
     """
-    terms = terms_that_need(loss, "bias")
+    terms = terms_reading(loss.weights, "bias")
     if terms and student.logit_bias is None:
         raise Refused(f"the loss reads the student's bias ({', '.join(terms)}), and it has none; add --siglip")
-    terms = terms_that_need(loss, "teacher_bias")
+    terms = terms_reading(loss.weights, "teacher_bias")
     if terms and teacher is not None and teacher.logit_bias is None:
         raise Refused(
             f"the loss reads the teacher's bias ({', '.join(terms)}), and it has none, as it was not trained with a "

@@ -11,7 +11,6 @@ import yaml
 from kdlosses import CLIPKDLoss, backends
 from kdlosses.checks import check_known
 from kdlosses.integrations.open_clip_train.refusal import Refused
-from kdlosses.registry import term_class
 
 KEYS = ("weights", "variant", "backend", "backend_options", "options", "check")
 
@@ -85,8 +84,3 @@ def _number(value: object) -> object:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
-
-
-def terms_that_need(loss: CLIPKDLoss, what: str) -> list[str]:
-    """The terms of ``loss`` that read ``what``: a word of ``kdlosses.views.NEEDS``."""
-    return [term for term in loss.weights if what in term_class(term).needs]
