@@ -23,7 +23,7 @@ from kdlosses.parameters import ParameterReport, parameter_report
 from kdlosses.registry import available_losses, available_terms, build
 from kdlosses.weights import default_weights
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "AFDLoss",
