@@ -34,7 +34,7 @@ bench: $(VENV)/.test
 	@$(BIN)/python -m pytest tests/bench/bench_losses.py --benchmark-group-by=group --benchmark-columns=min,median,iqr,rounds $(ARGS)
 
 check-recipes: $(VENV)/.harness
-	@$(BIN)/clipkd recipes check --all $(ARGS)
+	@$(BIN)/clipkd recipes dry-run --all $(ARGS)
 
 check-wheel:
 	@PYTHON=$(PYTHON) .ci/check_wheel.sh

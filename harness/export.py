@@ -21,13 +21,13 @@ from harness.models import LoadedModel
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"  # the names open_clip looks for first
 
 
-def export_model(loaded: LoadedModel, out: Path, *, half: bool = False, metadata: dict[str, Any] | None = None) -> None:
+def export_model(loaded: LoadedModel, out: Path, *, fp16: bool = False, metadata: dict[str, Any] | None = None) -> None:
     """Write an open_clip `local-dir:` folder; it may be moved or renamed afterwards.
 
     Args:
         loaded: the model; parameters of a loss are no part of it and are not written.
         out: the folder; an earlier export there is replaced in one go, so a kill leaves no half-written one.
-        half: write matrices in float16, half the size. Vectors, scales and batch statistics stay float32: they weigh
+        fp16: write matrices in float16, half the size. Vectors, scales and batch statistics stay float32: they weigh
             little, and a variance can overflow.
         metadata: anything JSON worth keeping in the config file beside what open_clip reads.
 
@@ -35,7 +35,7 @@ def export_model(loaded: LoadedModel, out: Path, *, half: bool = False, metadata
         UserError: when `out` holds something else or cannot be written, or the model cannot be exported.
     """
     config = copy.deepcopy(loaded.config)
-    weights = _weights(loaded, half)
+    weights = _weights(loaded, fp16)
     with _replacing(out) as folder:
         _write_tokenizer(loaded, config["text_cfg"], folder)
         content = {"model_cfg": config, "preprocess_cfg": _preprocess(loaded), "metadata": metadata or {}}
@@ -44,10 +44,10 @@ def export_model(loaded: LoadedModel, out: Path, *, half: bool = False, metadata
         shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors makes a file that only its owner can read
 
 
-def _weights(loaded: LoadedModel, half: bool) -> dict[str, Tensor]:
+def _weights(loaded: LoadedModel, fp16: bool) -> dict[str, Tensor]:
     """The state dict as separate, contiguous CPU tensors."""
     state = {name: tensor.detach().cpu() for name, tensor in loaded.model.state_dict().items()}
-    if half:
+    if fp16:
         matrices = {name for name, tensor in state.items() if tensor.is_floating_point() and tensor.ndim > 1}
         state = {name: tensor.half() if name in matrices else tensor for name, tensor in state.items()}
         bad = next((name for name, tensor in state.items() if not tensor.isfinite().all()), None)

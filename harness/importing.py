@@ -32,7 +32,7 @@ class Imported:
 
 
 def import_checkpoint(
-    path: Path, out: Path, *, model: str | None = None, config: Path | None = None, half: bool = False
+    path: Path, out: Path, *, model: str | None = None, config: Path | None = None, fp16: bool = False
 ) -> Imported:
     """Write a checkpoint as an open_clip ``local-dir:`` folder.
 
@@ -41,7 +41,7 @@ def import_checkpoint(
         out: the folder.
         model: the checkpoint's model by name. A checkpoint of clipkd tells its own.
         config: an open_clip config file instead, of a model that has no name.
-        half: see `export_model`.
+        fp16: see `export_model`.
 
     Raises:
         UserError: the checkpoint cannot be read, does not fit the model, or the folder cannot be written.
@@ -53,7 +53,7 @@ def import_checkpoint(
     made = _described(config) if config is not None else load_model(model) if model is not None else _told(path)
     loaded = load_into(made.model, path, made.name)
     made = replace(made, is_random=False)
-    export_model(made, out, half=half, metadata=_metadata(path, made, loaded))
+    export_model(made, out, fp16=fp16, metadata=_metadata(path, made, loaded))
     return Imported(made, loaded)
 
 

@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The -- keeps torchrun from taking --logs for its own --logs-specs.
 exec torchrun --nproc-per-node "${GPUS:-8}" -m -- kdlosses.integrations.open_clip_train \
-    --kd "$(dirname "$0")/clip-kd.yaml" \
+    --kd-config "$(dirname "$0")/clip-kd.yaml" \
     --model ViT-S-16 \
     --distill-model ViT-B-16 \
     --distill-pretrained laion400m_e32 \

@@ -25,7 +25,7 @@ class Memory:
         trained: student and the loss's parameters: weights, gradients, AdamW's two states, float32.
         teachers: their weights, float32.
         activations: what the student's forward keeps for backward, for the pairs of one process (of one slice with
-            train.accumulate), in the recipe's precision.
+            train.accum_freq), in the recipe's precision.
         images: the batch as it is fed, and for each teacher of another size or normalisation.
         processes: how many share a batch.
         pairs: of one process and slice.
@@ -54,7 +54,7 @@ def estimate(recipe: Recipe, student: LoadedModel, teachers: list[int], loss_par
         loss_parameters: of the loss.
         processes: how many share the batch.
     """
-    pairs = max(1, recipe.train.batch_size // (processes * recipe.train.accumulate))
+    pairs = max(1, recipe.train.batch_size // (processes * recipe.train.accum_freq))
     half = recipe.train.precision != "fp32"
     fixed, slope = _kept_for_backward(student, half)
     shards = processes if recipe.train.parallel == "fsdp2" else 1

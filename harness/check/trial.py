@@ -54,14 +54,14 @@ def small(recipe: Recipe, batch_size: int) -> Recipe:
         "batch_size": batch_size,
         "steps": STEPS,
         "epochs": None,
-        "accumulate": 1,
+        "accum_freq": 1,
         "parallel": "ddp",
         "precision": "fp32",
         "device": "cpu",
         "compile": False,
         "log_every": 1,
         "save_every": None,
-        "nonfinite": "stop",
+        "on_nonfinite": "stop",
     }
     values["eval"] = {}
     for section in (values["student"], values["teacher"], *values["teachers"]):

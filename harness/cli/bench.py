@@ -26,12 +26,14 @@ def losses(
     teacher_dim: Annotated[int | None, typer.Option(min=1, help="The teacher's width (default: --dim).")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, float64.")] = "float32",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    against: Annotated[str, typer.Option(help="Contenders: open_clip, memeff, formula, all or none.")] = "all",
+    baselines: Annotated[str, typer.Option(help="Contenders: open_clip, memeff, formula, all or none.")] = "all",
     variant: Annotated[Literal["paper", "released"], typer.Option(help="Which formulas.")] = "paper",
     out: Annotated[
         Path, typer.Option(help="CSV, a row a case as it is measured; what it holds already is not measured again.")
     ] = Path("runs/bench/losses.csv"),
-    rss: Annotated[bool, typer.Option("--rss", help="Also the growth of a process of its own (Linux, CPU).")] = False,
+    process_memory: Annotated[
+        bool, typer.Option("--process-memory", help="Also the growth of a process of its own (Linux, CPU).")
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="Folder of the PNGs (default: beside the CSV).")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: torch's choice).")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed passes of a case, at most.")] = 10,
@@ -43,8 +45,8 @@ def losses(
     """
     from harness.bench.losses.command import Choice, bench
 
-    choice = Choice(loss, backend, against, batch, dim, teacher_dim or dim, dtype, device, variant, threads)
-    if not bench(choice, out, plot or out.parent, repeats=repeats, seconds=time_limit, rss=rss):
+    choice = Choice(loss, backend, baselines, batch, dim, teacher_dim or dim, dtype, device, variant, threads)
+    if not bench(choice, out, plot or out.parent, repeats=repeats, seconds=time_limit, rss=process_memory):
         raise typer.Exit(1)
 
 
@@ -60,7 +62,7 @@ def train(
             "for the purpose, 480 x 360."
         ),
     ] = "live",
-    against: Annotated[
+    baselines: Annotated[
         str, typer.Option(help="open_clip, open_clip-compile: its own trainer on the same models and data; or none.")
     ] = "none",
     steps: Annotated[int, typer.Option(min=1, help="Timed steps.")] = 30,
@@ -81,7 +83,7 @@ def train(
     from harness.bench.train.command import bench
     from harness.bench.train.turns import Effort
 
-    others = [name for name in words(against) if name != NONE]
+    others = [name for name in words(baselines) if name != NONE]
     bench(loaded, data, others, Effort(steps, warmup, rounds), threads, out)
 
 

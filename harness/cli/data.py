@@ -39,7 +39,7 @@ def check(
     workers: pairs.Workers = None,
     fast: pairs.Fast = False,
     max_image_pixels: pairs.MaxPixels = None,
-    max_bad_rate: pairs.MaxBadRate = 0.05,
+    max_skip_rate: pairs.MaxSkipRate = 0.05,
     out: Annotated[
         Path | None, typer.Option(help="JSONL file for the unusable samples. (default: print the first of each kind)")
     ] = None,
@@ -64,7 +64,7 @@ def check(
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
     tally = report.tally
-    _fail_if(problem(tally.bad, tally.num_good, len(tally.shards), max_bad_rate))
+    _fail_if(problem(tally.bad, tally.num_good, len(tally.shards), max_skip_rate))
 
 
 @app.command()
@@ -81,7 +81,7 @@ def convert(
     workers: pairs.Workers = None,
     fast: pairs.Fast = False,
     max_image_pixels: pairs.MaxPixels = None,
-    max_bad_rate: pairs.MaxBadRate = 0.05,
+    max_skip_rate: pairs.MaxSkipRate = 0.05,
 ) -> None:
     """Turn CSV files and their images into webdataset shards, or shards into a CSV file and a folder of images.
 
@@ -99,7 +99,7 @@ def convert(
         count = pairs.num_workers(workers)
         summary = run(cfg, out, workers=count, fast=fast, samples_per_shard=samples_per_shard)
     show_conversion(summary, out, Console())
-    sentence = problem(summary.bad, summary.samples, summary.shards, max_bad_rate)
+    sentence = problem(summary.bad, summary.samples, summary.shards, max_skip_rate)
     _fail_if(sentence and f"{sentence} {out} is complete without them.")
 
 

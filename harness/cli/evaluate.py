@@ -24,7 +24,7 @@ def evaluate(
     dataset: Annotated[
         list[str] | None, typer.Option(help="A data set by clip_benchmark's name, such as cifar10; repeatable.")
     ] = None,
-    set_path: Annotated[
+    dataset_path: Annotated[
         list[Path] | None,
         typer.Option(
             help="Folder in clip_benchmark's webdataset layout; repeatable (default: the sets of the run's recipe)."
@@ -60,7 +60,7 @@ def evaluate(
     from harness.models import pick_device
 
     chosen = candidates(models, pretrained, teacher or [], with_teacher=with_teacher)
-    found = _sets(models, suite, dataset or [], set_path or [], data, protocol)
+    found = _sets(models, suite, dataset or [], dataset_path or [], data, protocol)
     options = {"batch_size": batch_size, "device": pick_device(device), "workers": workers, "overwrite": overwrite}
     results, costs = {}, {}
     for candidate in chosen:
@@ -103,14 +103,14 @@ def _sets_of_run(models: list[str]) -> "Found":
     from harness.evaluate.find import find_for_recipe
 
     run = next((folder for folder in map(run_folder, models) if folder is not None), None)
-    named = "--suite, --dataset or --set-path DIR"
+    named = "--suite, --dataset or --dataset-path DIR"
     if run is None:
         raise UserError(f"{models[0]} is no run folder with sets of its own; say what to measure it on with {named}")
     config = recipe_of(run).eval
     if not config.sets and config.suite is None:
         raise UserError(f"{run / 'recipe.yaml'} lists no eval.sets; say what to measure the model on with {named}")
     # What is missing is told, whatever the recipe says about training without it.
-    return find_for_recipe(config.model_copy(update={"missing": "skip", "best": None, "during": ()}))
+    return find_for_recipe(config.model_copy(update={"missing": "skip", "best": None, "online": ()}))
 
 
 def _measure(loaded: Any, found: "Found", store: Any, **options: Any) -> dict[str, dict[str, float]]:

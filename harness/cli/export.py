@@ -11,7 +11,7 @@ def export(
         str, typer.Argument(help="A run folder, an open_clip folder, shipped:NAME, or an open_clip name.")
     ],
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier export there is replaced.")],
-    half: Annotated[bool, typer.Option(help="Store matrices in float16: half the size.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Store matrices in float16: half the size.")] = False,
     pretrained: Annotated[str | None, typer.Option(help="Weights of an open_clip model: a tag or a file.")] = None,
     best: Annotated[
         bool, typer.Option("--best", help="Of a run, finished or not: the step that eval.best keeps.")
@@ -30,5 +30,5 @@ def export(
         loaded = load_best(Path(model.removeprefix("run:")))
     else:
         loaded = load_trained(model, pretrained)
-    export_model(loaded, out, half=half)
+    export_model(loaded, out, fp16=fp16)
     typer.echo(f"open_clip.create_model_and_transforms('local-dir:{out}') loads it")

@@ -21,12 +21,12 @@ def import_(
     config: Annotated[
         Path | None, typer.Option(help="open_clip config file (JSON), for a model that has no name.")
     ] = None,
-    half: Annotated[bool, typer.Option(help="Store matrices in float16: half the size.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Store matrices in float16: half the size.")] = False,
 ) -> None:
     """Make a checkpoint into a folder that stock open_clip loads with local-dir:FOLDER."""
     from harness.importing import import_checkpoint
 
-    typer.echo(_summary(import_checkpoint(checkpoint, out, model=model, config=config, half=half), out))
+    typer.echo(_summary(import_checkpoint(checkpoint, out, model=model, config=config, fp16=fp16), out))
 
 
 def _summary(done: "Imported", out: Path) -> str:
@@ -43,7 +43,7 @@ def _summary(done: "Imported", out: Path) -> str:
     lines += [f"changed: {words}" for words in done.loaded.renamed]
     folder = json.dumps(f"local-dir:{out}", ensure_ascii=False)  # quoted as YAML and Python have it
     lines += [
-        f"evaluate it: clipkd eval {shlex.quote(str(out))} --set-path DIR",
+        f"evaluate it: clipkd eval {shlex.quote(str(out))} --dataset-path DIR",
         f"teach with it, in a recipe: teacher: {{model: {folder}}}",
         f"elsewhere: open_clip.create_model_and_transforms({folder})",
     ]

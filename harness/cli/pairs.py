@@ -32,8 +32,8 @@ MaxPixels = Annotated[
         min=1, help="As data.max_image_pixels: larger images are unusable (default: the recipes').", show_default=False
     ),
 ]
-MaxBadRate = Annotated[
-    float, typer.Option(min=0, max=1, help="As data.max_bad_rate: unusable share above which the command fails.")
+MaxSkipRate = Annotated[
+    float, typer.Option(min=0, max=1, help="As data.max_skip_rate: unusable share above which the command fails.")
 ]
 
 

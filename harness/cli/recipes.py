@@ -57,8 +57,8 @@ def show(
         typer.echo(dump_recipe(loaded) if plain else annotated(loaded, places), nl=False)
 
 
-@app.command()
-def check(
+@app.command("dry-run")
+def dry_run(
     recipe: Annotated[list[str] | None, typer.Argument(help="Recipe files, or names of shipped ones.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All shipped recipes.")] = False,
     overrides: options.Overrides = None,
@@ -87,7 +87,7 @@ def check(
 
     names = recipe_names() if every else recipe or []
     if not names or (every and recipe):
-        raise UserError("give the recipes to check, or --all for the shipped ones")
+        raise UserError("give the recipes to try, or --all for the shipped ones")
     from rich.console import Console
 
     from harness.check import check as run
@@ -113,7 +113,7 @@ def check(
 
 
 @app.command()
-def keys() -> None:
+def schema() -> None:
     """Explain every key a recipe can have."""
     from rich.console import Console
     from rich.markup import escape

@@ -13,9 +13,14 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write (default: RUN/report for one run, else runs/report).")
     ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Do not load the models: no retrieval examples, similarity, classes, speed.")
-    ] = False,
+    models: Annotated[
+        bool,
+        typer.Option(
+            " /--no-models",
+            show_default=False,
+            help="Do not load the models: no retrieval examples, similarity, classes, speed.",
+        ),
+    ] = True,
     max_images: Annotated[
         int, typer.Option(min=1, help="Images of an evaluation set that models look at, at most.")
     ] = 1000,
@@ -23,8 +28,8 @@ def report(
 ) -> None:
     """Write one self-contained HTML page, and the same as Markdown, about one run or several side by side.
 
-    Unless --quick, students and teachers are loaded to look at up to --max-images images of a set: seconds for small
-    models, minutes for full-size ones on a CPU.
+    Unless --no-models is given, students and teachers are loaded to look at up to --max-images images of a set: seconds
+    for small models, minutes for full-size ones on a CPU.
     """
     import time
 
@@ -33,7 +38,9 @@ def report(
 
     start = time.perf_counter()
     out = out or (run[0] / "report" if len(run) == 1 else Path("runs") / "report")
-    written = run_report(run, out, device=pick_device(device), quick=quick, max_images=max_images, say=typer.echo)
+    written = run_report(
+        run, out, device=pick_device(device), load_models=models, max_images=max_images, say=typer.echo
+    )
     size = written["html"].stat().st_size / 2**20
     typer.echo(
         f"{written['html']} ({size:.1f} MiB, needs no other file) and {written['markdown']}, made in "

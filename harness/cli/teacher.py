@@ -15,12 +15,12 @@ def root() -> None:
 
 
 @app.command()
-def cache(
+def precompute(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one such as openmoji/clipkd.")],
     overrides: options.Overrides = None,
     data_root: options.DataRoot = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that the teacher embeds at a time.")] = 256,
-    share: Annotated[
+    shard: Annotated[
         str, typer.Option(metavar="I/N", help="Make every N-th file, from the I-th on: for N of these at once.")
     ] = "1/1",
 ) -> None:
@@ -34,5 +34,5 @@ def cache(
     # The recipe is checked before torch, open_clip and the data are touched.
     from harness.teachers.build import build_cache
 
-    for line in build_cache(loaded, batch_size=batch_size, share=share).lines():
+    for line in build_cache(loaded, batch_size=batch_size, shard=shard).lines():
         typer.echo(line)

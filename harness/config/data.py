@@ -104,7 +104,7 @@ class DataConfig(Section):
         le=2 * PILLOW_PIXELS,
         description="Width x height above which an image is skipped as a decompression bomb, before it is decoded.",
     )
-    max_bad_rate: Fraction = Field(
+    max_skip_rate: Fraction = Field(
         0.05,
         description="Share of unusable samples (0 to 1) above which the run stops; those below it are skipped and "
         "listed. The same share of the shards may break off before their end, at least one unless it is 0; what was "

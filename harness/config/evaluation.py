@@ -76,7 +76,7 @@ class EvalConfig(Section):
     every: int | None = Field(
         None, ge=1, description="Evaluate the student every so many steps too; null = only when training ends."
     )
-    during: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
+    online: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
         (), description="Names of the sets that every measures; [] = all."
     )
     best: Text | None = Field(
@@ -112,12 +112,12 @@ class EvalConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _during_is_known(self) -> "EvalConfig":
+    def _online_is_known(self) -> "EvalConfig":
         known = [item.name for item in self.sets]
-        unknown = next((name for name in self.during if name not in known), None)
+        unknown = next((name for name in self.online if name not in known), None)
         # What a suite holds is known when its file is read, before training starts.
         if unknown is not None and self.suite is None:
-            raise problem(f"names {unknown}, which is none of eval.sets: {', '.join(known)}", at=("eval", "during"))
+            raise problem(f"names {unknown}, which is none of eval.sets: {', '.join(known)}", at=("eval", "online"))
         return self
 
     @model_validator(mode="after")
@@ -129,8 +129,8 @@ class EvalConfig(Section):
         every_metric = [known for names in METRICS.values() for known in names]
         if not name or metric not in every_metric:
             raise problem(f"must be SET/METRIC with a metric of {', '.join(every_metric)}, got {self.best!r}", at=where)
-        if self.during and name not in self.during:
-            raise problem(f"names {name}, which eval.during leaves out", at=where)
+        if self.online and name not in self.online:
+            raise problem(f"names {name}, which eval.online leaves out", at=where)
         kinds = {item.name: item.kind for item in self.sets}
         if self.suite is None and name not in kinds:
             raise problem(f"names {name}, which is none of eval.sets: {', '.join(kinds)}", at=where)

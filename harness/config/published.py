@@ -29,7 +29,7 @@ class PublishedConfig(Section):
     pairs: int | None = Field(
         None, ge=1, description="Training pairs of the published run, for counts of steps where the data is not there."
     )
-    corrects: Notes = Field(
+    deviations: Notes = Field(
         (), description="What this recipe does otherwise than the released script: a list, or a mapping for its texts."
     )
     unknowns: Notes = Field((), description="What nobody wrote down, the value chosen here, and why; likewise.")

@@ -6,12 +6,12 @@ from harness.config.section import Section, Text
 
 
 class TeacherCacheConfig(Section):
-    """What `clipkd teacher cache` writes, and whether training reads it."""
+    """What `clipkd teacher precompute` writes, and whether training reads it."""
 
     use: bool = Field(
         False,
-        description="true = train from the cache that `clipkd teacher cache` made of this recipe; the teacher itself "
-        "is neither run nor loaded, and the student sees the cached views.",
+        description="true = train from the cache that `clipkd teacher precompute` made of this recipe; the teacher "
+        "itself is neither run nor loaded, and the student sees the cached views.",
     )
     views: int | None = Field(
         None,

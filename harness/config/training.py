@@ -45,7 +45,7 @@ class TrainConfig(Section):
     """Length, batch, precision, device and bookkeeping of a run."""
 
     batch_size: int = Field(ge=1, description="Pairs in a step, over all processes: each takes an equal share.")
-    accumulate: int = Field(
+    accum_freq: int = Field(
         1,
         ge=1,
         description="Slices that each process cuts its share into, to save memory; the result is that of one slice.",
@@ -63,21 +63,21 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda if there is one, else cpu.")
     channels_last: bool = Field(False, description="Memory layout that is faster for convolutional models.")
     compile: bool = Field(False, description="Compile student and teachers (torch.compile); needs a C++ compiler.")
-    nonfinite: Literal["stop", "skip"] = Field(
+    on_nonfinite: Literal["stop", "skip"] = Field(
         "stop",
         description="What a loss or gradient that is not finite does: stop = end the run; skip = leave the step out, "
         "the learning rate moving on. Its samples are listed in nonfinite.jsonl, and the weights stay, either way.",
     )
-    max_nonfinite: int = Field(10, ge=1, description="With nonfinite: skip, how many such steps a run may have.")
-    stall_after: float = Field(
+    max_nonfinite: int = Field(10, ge=1, description="With on_nonfinite: skip, how many such steps a run may have.")
+    stall_timeout: float = Field(
         300.0, gt=0, description="Seconds without progress after which a stalled loader or process is named."
     )
-    stall_abort: float | None = Field(
+    stall_abort_timeout: float | None = Field(
         None, gt=0, description="Seconds without progress after which the process ends itself; null = never."
     )
     log_every: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl.")
     save_every: int | None = Field(None, ge=1, description="Steps between two checkpoints; null = one at the end only.")
-    keep: int = Field(2, ge=1, description="How many checkpoints to keep; older ones are deleted.")
+    keep_last: int = Field(2, ge=1, description="How many checkpoints to keep; older ones are deleted.")
     threads: int | None = Field(None, ge=1, description="Torch's CPU threads; null = torch's own choice.")
     flush_denormal: bool = Field(
         False, description="Treat denormal floats as 0: faster on CPUs, which slow down on them. No effect on CUDA."

@@ -97,18 +97,18 @@ class BadSampleLog:
     def _too_many_broken(self, last: BadSample) -> str:
         allowed = f"{self._max_broken} of {self._num_shards} shards" if self._num_shards else "none"
         return (
-            f"data.train: {self.counts['broken_shard']} shards are broken, more than data.max_bad_rate = "
+            f"data.train: {self.counts['broken_shard']} shards are broken, more than data.max_skip_rate = "
             f"{self.max_rate:g} allows ({allowed}); the last is {last.shard} ({last.reason}){self._where()}; mend or "
-            "remove the files, list only the good shards in data.train, or raise data.max_bad_rate."
+            "remove the files, list only the good shards in data.train, or raise data.max_skip_rate."
         )
 
     def _too_many(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.counts.most_common() if kind != "broken_shard")
         assert self._first is not None
         return (
-            f"{self._num_bad} of the first {self._num_seen} samples cannot be used, more than data.max_bad_rate = "
+            f"{self._num_bad} of the first {self._num_seen} samples cannot be used, more than data.max_skip_rate = "
             f"{self.max_rate:g} allows: {kinds}; the first is {self._first.key} in {self._first.shard}: "
-            f"{self._first.reason}{self._where()}; mend the data or raise data.max_bad_rate."
+            f"{self._first.reason}{self._where()}; mend the data or raise data.max_skip_rate."
         )
 
     def _where(self) -> str:

@@ -98,7 +98,7 @@ def stack_cached(views: list[CachedView]) -> CachedTeacher | None:
 
 def not_cached(raw: RawSample) -> BadSample:
     """Return what is wrong with a sample that a teacher cache does not hold."""
-    reason = "the teacher cache does not hold it; run `clipkd teacher cache` again if the data has grown"
+    reason = "the teacher cache does not hold it; run `clipkd teacher precompute` again if the data has grown"
     return BadSample(raw.key, raw.shard, "not_cached", reason)
 
 

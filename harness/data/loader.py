@@ -92,7 +92,7 @@ def build_loader(
         pin_memory: whether batches are put into page-locked memory, for a GPU.
 
     Raises:
-        UserError: data is missing, broken beyond `cfg.max_bad_rate`, or less than a batch, or the state belongs to
+        UserError: data is missing, broken beyond `cfg.max_skip_rate`, or less than a batch, or the state belongs to
             batches in another order.
     """
     opened = open_train(cfg, image_size=image_size, seed=seed)
@@ -102,7 +102,7 @@ def build_loader(
         setting.check(state["setting"])
     _check_size(opened, share.global_batch)
     num_shards = len(opened.source.shards) if isinstance(opened.source, ShardSource) else 0
-    log = BadSampleLog(_beside(bad_samples, rank), cfg.max_bad_rate, num_shards)
+    log = BadSampleLog(_beside(bad_samples, rank), cfg.max_skip_rate, num_shards)
     if state is not None and state["rank"] == rank:
         log.load_state_dict(state["bad"])
     names = leaders(tokenizers)

@@ -106,7 +106,7 @@ def describe_folder(path: Path) -> EvalSet:
         UserError: when the folder is missing or holds no such set.
     """
     if not path.is_dir():
-        raise UserError(f"--set-path {path}: no such folder")
+        raise UserError(f"--dataset-path {path}: no such folder")
     marker = path / "dataset_type.txt"
     found = marker.read_text(encoding="utf-8").strip().lower() if marker.is_file() else "classification"
     kind = next((kind for kind, names in TYPES.items() if found in names), None)
@@ -114,7 +114,7 @@ def describe_folder(path: Path) -> EvalSet:
         raise UserError(f"{marker} says {found!r}; supported are classification, multilabel and retrieval")
     if kind == "zeroshot" and not (path / "classnames.txt").is_file():
         raise UserError(
-            f"--set-path {path}: not in clip_benchmark's webdataset layout; expected dataset_type.txt with "
+            f"--dataset-path {path}: not in clip_benchmark's webdataset layout; expected dataset_type.txt with "
             "`retrieval`, or classnames.txt for a zero-shot set"
         )
     # Names of sets are names of files.
@@ -165,9 +165,9 @@ def _check_names(config: EvalConfig, suite: Sequence[SuiteSet]) -> None:
     if twice is not None:
         raise UserError(f"eval.sets and the suite {config.suite} both have a set named {twice}; rename the one in sets")
     best = config.best_set_and_metric
-    unknown = next((name for name in (*config.during, *(best or ())[:1]) if name not in names), None)
+    unknown = next((name for name in (*config.online, *(best or ())[:1]) if name not in names), None)
     if unknown is not None:
-        raise UserError(f"eval.during or eval.best names {unknown}, which is no set here; there are {', '.join(names)}")
+        raise UserError(f"eval.online or eval.best names {unknown}, which is no set here; there are {', '.join(names)}")
     if best is not None and best[1] not in METRICS[dict(kinds)[best[0]]]:
         known = ", ".join(METRICS[dict(kinds)[best[0]]])
         raise UserError(f"eval.best is {config.best}, but that set has the metrics {known}")

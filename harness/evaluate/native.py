@@ -56,7 +56,7 @@ def check_known(dataset: str) -> None:
             if "Unsupported dataset" in str(error):
                 raise UserError(
                     f"clip_benchmark knows no data set {dataset!r}; write its own name, such as cifar10, or name a "
-                    "folder in its webdataset layout with --set-path"
+                    "folder in its webdataset layout with --dataset-path"
                 ) from error
         except Exception:
             return  # it is known: something is missing, which is not asked here

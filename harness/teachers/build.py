@@ -1,4 +1,4 @@
-"""`clipkd teacher cache`: every sample's embeddings computed once and written beside the data."""
+"""`clipkd teacher precompute`: every sample's embeddings computed once and written beside the data."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from harness.teachers.storage import META, Meta, folder_in
 from harness.teachers.writing import Job, write_parts
 
 
-def build_cache(recipe: Recipe, *, batch_size: int = 256, share: str = "1/1", part_size: int = PART_SIZE) -> Report:
+def build_cache(recipe: Recipe, *, batch_size: int = 256, shard: str = "1/1", part_size: int = PART_SIZE) -> Report:
     """Write the caches of the recipe's teachers over its training pairs; what is there and fits is kept.
 
     Args:
         recipe: what will be trained; its device and precision are used.
         batch_size: images that a teacher embeds at a time.
-        share: "I/N" makes every N-th file from the I-th on.
+        shard: "I/N" makes every N-th file from the I-th on.
         part_size: samples in a part of CSV files and synthetic pairs.
 
     Raises:
@@ -38,7 +38,7 @@ def build_cache(recipe: Recipe, *, batch_size: int = 256, share: str = "1/1", pa
     device = pick_device(recipe.train.device)
     teachers = fingerprints(recipe)
     parts = [part for file in data_files(recipe, shared_size(recipe)) for part in cut(file, recipe.data, part_size)]
-    mine = _share(parts, share)
+    mine = _of_shard(parts, shard)
     report = Report(views=teachers[0][1]["teacher_cache.views"])
     for number, (identity, wanted) in enumerate(teachers):
         folders = {part: folder_in(part.file.home, identity.name, wanted) for part in parts}
@@ -55,10 +55,10 @@ def build_cache(recipe: Recipe, *, batch_size: int = 256, share: str = "1/1", pa
     return report
 
 
-def _share(parts: list[Part], share: str) -> list[Part]:
-    number, _, count = share.partition("/")
+def _of_shard(parts: list[Part], shard: str) -> list[Part]:
+    number, _, count = shard.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UserError(f"--share {share} must be I/N with whole numbers and 1 <= I <= N, such as 1/8")
+        raise UserError(f"--shard {shard} must be I/N with whole numbers and 1 <= I <= N, such as 1/8")
     return parts[int(number) - 1 :: int(count)]
 
 

@@ -92,7 +92,7 @@ def find(file: DataFile, folder: Path) -> tuple[Path, ...]:
     if missing:
         raise UserError(
             f"the teacher cache in {folder} is not complete: {missing[0].name} is missing, which belongs to "
-            f"{file.shard}; run `clipkd teacher cache` with this recipe, it makes what is missing"
+            f"{file.shard}; run `clipkd teacher precompute` with this recipe, it makes what is missing"
         )
     return paths
 

@@ -1,4 +1,4 @@
-"""What `clipkd teacher cache` has done."""
+"""What `clipkd teacher precompute` has done."""
 
 from __future__ import annotations
 

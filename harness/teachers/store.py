@@ -19,7 +19,7 @@ from harness.teachers.samples import image_check, key_id, sample_id
 from harness.teachers.storage import Meta, map_part
 
 # What a user does about a cache that does not fit.
-AGAIN = "run `clipkd teacher cache` with this recipe"
+AGAIN = "run `clipkd teacher precompute` with this recipe"
 # A mapped file costs no descriptor and no memory of its own, but the system limits their number.
 _OPEN = 256
 

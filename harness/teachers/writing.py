@@ -68,7 +68,7 @@ def write_parts(job: Job, report: Report) -> None:
         UserError: too many samples are bad or shards broken, or an embedding is not finite.
     """
     paths = list(job.todo)
-    log = BadSampleLog(paths[0].parent / "bad_samples.jsonl", job.data.max_bad_rate, job.num_shards())
+    log = BadSampleLog(paths[0].parent / "bad_samples.jsonl", job.data.max_skip_rate, job.num_shards())
     start = time.perf_counter()
     with WorkDisplay("caching", "files", len(paths), job.num_samples()) as display:
         for number, pieces in _complete_parts(job, log, display):

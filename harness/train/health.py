@@ -74,7 +74,7 @@ class Health:
         if self._policy == "stop":
             raise UserError(
                 f"{where}; the weights were not touched; go on without such steps by --resume --set "
-                f"train.nonfinite=skip, or begin anew with --overwrite: {_WAYS_OUT}"
+                f"train.on_nonfinite=skip, or begin anew with --overwrite: {_WAYS_OUT}"
             )
         if self.count > self._limit:
             raise UserError(

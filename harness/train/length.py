@@ -13,10 +13,10 @@ def share_of_batch(recipe: Recipe, world_size: int) -> int:
         UserError: the processes cannot share equally.
     """
     train = recipe.train
-    if train.batch_size % (world_size * train.accumulate):
+    if train.batch_size % (world_size * train.accum_freq):
         raise UserError(
-            f"train.batch_size is {train.batch_size}, which {world_size} processes with train.accumulate "
-            f"{train.accumulate} cannot share equally; make it a multiple of {world_size * train.accumulate}"
+            f"train.batch_size is {train.batch_size}, which {world_size} processes with train.accum_freq "
+            f"{train.accum_freq} cannot share equally; make it a multiple of {world_size * train.accum_freq}"
         )
     return train.batch_size // world_size
 

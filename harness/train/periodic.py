@@ -50,8 +50,8 @@ class Periodic:
     @cached_property
     def _sets(self) -> list[EvalSet]:
         # Found when they are needed: whoever takes steps without measuring, as the benchmark does, needs none.
-        during = self._config.during
-        return [item for item in find_for_recipe(self._config).sets if not during or item.name in during]
+        online = self._config.online
+        return [item for item in find_for_recipe(self._config).sets if not online or item.name in online]
 
     @cached_property
     def _best(self) -> Best | None:

@@ -75,7 +75,7 @@ class Trainer:
         self._build_optimizer()
         self._seed_own_draws()
         self.interval = Interval(recipe.train.batch_size)
-        self.health = Health(self._own_file("nonfinite"), recipe.train.nonfinite, recipe.train.max_nonfinite)
+        self.health = Health(self._own_file("nonfinite"), recipe.train.on_nonfinite, recipe.train.max_nonfinite)
         self.periodic = Periodic(self)
         self.first = 1
         if start is not None:
@@ -190,7 +190,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         inputs = self.task.inputs(view, batch)
         losses, scale = forward_backward(
-            self.task, inputs, self.generator, self.recipe.train.accumulate, self.scaler.scale
+            self.task, inputs, self.generator, self.recipe.train.accum_freq, self.scaler.scale
         )
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.parameters, self.recipe.optim.grad_clip or math.inf)
@@ -225,7 +225,7 @@ class Trainer:
             # First the lines before it: a resumed run writes only those after it again.
             for lines in self.out.glob("*.jsonl"):
                 flush_to_disk(lines)
-            save_checkpoint(self.out / "checkpoints", state, step, self.recipe.train.keep)
+            save_checkpoint(self.out / "checkpoints", state, step, self.recipe.train.keep_last)
 
     def _build_loader(self, start: dict[str, Any] | None) -> Loader:
         recipe, rank = self.recipe, self.processes.rank
@@ -281,7 +281,9 @@ class Trainer:
         def say(sentence: str) -> None:
             print(f"WARNING: {sentence}", file=sys.stderr, flush=True)
 
-        return Watchdog(self.out, own.rank, own.world_size, train.stall_after, say, abort_after=train.stall_abort)
+        return Watchdog(
+            self.out, own.rank, own.world_size, train.stall_timeout, say, abort_after=train.stall_abort_timeout
+        )
 
     def _due(self, step: int, every: int | None) -> bool:
         return step == self.steps or (every is not None and step % every == 0)

@@ -11,7 +11,7 @@ DEFAULTS = {
     "dim": "128",
     "dtype": "float32",
     "device": "auto",
-    "against": "all",
+    "baselines": "all",
 }
 
 

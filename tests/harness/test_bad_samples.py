@@ -44,7 +44,7 @@ BAD = {
 def test_a_bad_sample_is_skipped_and_written_down(tmp_path, members, kind, cache):
     shard = write_tar(tmp_path / "0.tar", [*map(pair, range(4)), ("broken", members), *map(pair, range(4, 8))])
     log = tmp_path / "bad_samples.jsonl"
-    loader = load(shard, log=log, cache=cache, max_bad_rate=0.2, max_image_pixels=10_000)
+    loader = load(shard, log=log, cache=cache, max_skip_rate=0.2, max_image_pixels=10_000)
     assert sorted(take(loader, 2)) == list(range(8))
     take(loader, 4)
     assert loader.bad.counts == {kind: 1}, "counted once though read every pass"
@@ -57,7 +57,7 @@ def test_bad_samples_of_workers_are_written_down(tmp_path):
     for number in range(2):
         samples = [*map(pair, range(4 * number, 4 * number + 4)), (f"broken{number}", {"png": b"", "txt": b"x"})]
         write_tar(tmp_path / f"{number}.tar", samples)
-    loader = load(tmp_path, log=tmp_path / "bad.jsonl", workers=2, max_bad_rate=0.3)
+    loader = load(tmp_path, log=tmp_path / "bad.jsonl", workers=2, max_skip_rate=0.3)
     take(loader, 6)
     lines = (tmp_path / "bad.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["key"] for line in lines) == ["broken0", "broken1"]
@@ -93,10 +93,10 @@ def test_too_many_broken_shards_end_the_run(tmp_path, cache, workers, rate, allo
     for number in range(count):
         cut(tmp_path / "data" / f"0000{number}.tar", 0)
     with pytest.raises(UserError) as caught:
-        take(load(tmp_path / "data", log=tmp_path / "bad.jsonl", cache=cache, workers=workers, max_bad_rate=rate), 20)
+        take(load(tmp_path / "data", log=tmp_path / "bad.jsonl", cache=cache, workers=workers, max_skip_rate=rate), 20)
     message = str(caught.value)
     assert (
-        f"data.train: {count} shards are broken, more than data.max_bad_rate = {rate:g} allows ({allowed})" in message
+        f"data.train: {count} shards are broken, more than data.max_skip_rate = {rate:g} allows ({allowed})" in message
     )
     assert "is broken" not in message and "\n" not in message
     assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == count
@@ -108,7 +108,7 @@ def test_the_cache_decodes_nothing_more_after_too_many_broken_shards(tmp_path, m
     write_tar(tmp_path / "00002.tar", map(pair, range(4, 8)))
     monkeypatch.setattr("harness.data.memory.decode", lambda raw, limit: pytest.fail("decoded"))
     with pytest.raises(UserError, match="1 shards are broken"):
-        load(tmp_path, cache="memory", max_bad_rate=0.0)
+        load(tmp_path, cache="memory", max_skip_rate=0.0)
 
 
 def test_shards_that_vanish_during_a_run_end_it(tmp_path):
@@ -125,7 +125,7 @@ def test_shards_that_vanish_during_a_run_end_it(tmp_path):
 def test_a_vanished_image_of_a_csv(tmp_path):
     path = write_csv(tmp_path, 9)
     (tmp_path / "images" / "8.png").unlink()
-    loader = load(path, max_bad_rate=0.3)
+    loader = load(path, max_skip_rate=0.3)
     for _ in range(9):
         batch = take(loader, 1)
         assert len(set(batch)) == 4 and 8 not in batch, "another took its place"
@@ -149,9 +149,9 @@ def test_too_many_bad_samples_end_the_run(tmp_path, source, cache):
         bad = [(f"broken{number}", {"png": b"", "txt": b"x"}) for number in range(3)]
         train = write_tar(tmp_path / "0.tar", [*map(pair, range(9)), *bad])
     with pytest.raises(UserError) as caught:
-        take(load(train, cache=cache, max_bad_rate=0.2), 2 * MIN_SEEN)
+        take(load(train, cache=cache, max_skip_rate=0.2), 2 * MIN_SEEN)
     message = str(caught.value)
-    assert "cannot be used, more than data.max_bad_rate = 0.2 allows: 3 empty_image; the first is " in message
+    assert "cannot be used, more than data.max_skip_rate = 0.2 allows: 3 empty_image; the first is " in message
     assert "the image file has zero bytes" in message and "\n" not in message
 
 
@@ -179,4 +179,4 @@ def test_a_full_disk_while_writing_bad_samples_down():
 
 def test_what_is_bad_in_a_stream_counts_once_a_pass(tmp_path):
     write_tar(tmp_path / "0.tar", [("broken", {"png": b"", "txt": b"x"}), *map(pair, range(100))])
-    take(load(tmp_path, max_bad_rate=0.015), 100)
+    take(load(tmp_path, max_skip_rate=0.015), 100)

@@ -56,7 +56,7 @@ def test_an_explicit_subject_never_falls_back(known):
     assert sentence(choose.choose_subjects, "dense,triton", "none", "cpu") == (
         "--backend triton cannot be used here: there is no GPU"
     )
-    assert "--against memeff cannot be used here: it has CUDA" in sentence(
+    assert "--baselines memeff cannot be used here: it has CUDA" in sentence(
         choose.choose_subjects, "dense", "memeff", "cpu"
     )
     assert "known: all, none, dense, chunked, triton; did you mean dense?" in sentence(

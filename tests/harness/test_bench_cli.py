@@ -16,7 +16,7 @@ from harness.cli import main
 from tests.harness.bench_rows import row
 
 ROOT = Path(__file__).parents[2]
-TINY = ("--batch", "8,16", "--dim", "8", "--repeats", "2", "--backend", "dense", "--against", "formula")
+TINY = ("--batch", "8,16", "--dim", "8", "--repeats", "2", "--backend", "dense", "--baselines", "formula")
 
 
 @pytest.fixture
@@ -96,14 +96,17 @@ def test_a_failed_case_is_told_at_the_end(clipkd, monkeypatch):
     [
         (("--loss", "crdd"), "error: --loss crdd is unknown; known: all, clip_kd, afd,"),
         (("--backend", "dens"), "error: --backend dens is unknown; known: all, none, dense,"),
-        (("--against", "infclip"), "error: --against infclip is unknown; known: all, none, open_clip, memeff, formula"),
         (
-            ("--device", "cpu", "--against", "memeff"),
-            "error: --against memeff cannot be used here: it has CUDA kernels",
+            ("--baselines", "infclip"),
+            "error: --baselines infclip is unknown; known: all, none, open_clip, memeff, formula",
+        ),
+        (
+            ("--device", "cpu", "--baselines", "memeff"),
+            "error: --baselines memeff cannot be used here: it has CUDA kernels",
         ),
         (("--batch", "many"), "error: --batch many: expected positive integers such as 256,1024"),
         (("--dtype", "bf16"), "error: --dtype bf16 is unknown; known: float32, bfloat16,"),
-        (("--backend", "none", "--against", "open_clip", "--loss", "gd"), "error: none of open_clip computes gd;"),
+        (("--backend", "none", "--baselines", "open_clip", "--loss", "gd"), "error: none of open_clip computes gd;"),
     ],
 )
 def test_wrong_words_are_one_sentence_and_nothing_is_measured(clipkd, tmp_path, arguments, says):
@@ -152,7 +155,7 @@ def test_a_missing_file_is_one_sentence(clipkd, command):
 
 def test_the_same_cases_run_under_pytest_benchmark():
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/bench/bench_losses.py", "-q"]
-    options = ["--bench-loss", "fd", "--bench-batch", "8", "--bench-dim", "8", "--bench-against", "none"]
+    options = ["--bench-loss", "fd", "--bench-batch", "8", "--bench-dim", "8", "--bench-baselines", "none"]
     # A worker of this very test run would take itself for one there too, and not measure.
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     done = subprocess.run([*command, *options], cwd=ROOT, env=alone, capture_output=True, text=True, check=False)

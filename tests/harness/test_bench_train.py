@@ -95,7 +95,7 @@ def test_watching_leaves_task_optimizer_and_autograd_as_they_were():
 
 @pytest.mark.parametrize("slices", [1, 2])
 def test_the_split_of_real_steps_sums_to_the_step(tmp_path, slices):
-    pair = {**tiny.DISTILL, "train": {"accumulate": slices}}
+    pair = {**tiny.DISTILL, "train": {"accum_freq": slices}}
     ours = Ours(tiny.recipe(**pair), "synthetic", torch.device("cpu"), tmp_path)
     try:
         before = [p.clone() for _, p in ours.trainer.task.trainable()]

@@ -93,8 +93,8 @@ def test_rows_are_added_and_foreign_files_left_alone(clipkd, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--against", "openclip"), "error: --against openclip is unknown; known: open_clip, open_clip-compile"),
-        (("--against", "open_clip"), "error: --against compares on the same data, which is --data synthetic"),
+        (("--baselines", "openclip"), "error: --baselines openclip is unknown; known: open_clip, open_clip-compile"),
+        (("--baselines", "open_clip"), "error: --baselines compares on the same data, which is --data synthetic"),
     ],
 )
 def test_wrong_words_are_one_sentence(clipkd, tmp_path, arguments, says):
@@ -115,14 +115,14 @@ def test_what_open_clip_cannot_do_is_said(monkeypatch):
     assert "its trainer needs no_such_package, not installed here" in unavailable(1, None)
     monkeypatch.setattr("harness.bench.train.openclip._NEEDED", ())
     assert unavailable(1, None) == "it distills from one teacher, and the recipe has none"
-    assert unavailable(2, None, None) == "it cannot distill in slices; set train.accumulate=1"
+    assert unavailable(2, None, None) == "it cannot distill in slices; set train.accum_freq=1"
 
 
 @needs_open_clip_train
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["synthetic", "decode"])
 def test_open_clips_own_trainer_takes_its_turns(clipkd, tmp_path, data):
-    size = ("--steps", "4", "--warmup", "1", "--rounds", "2", "--data", data, "--against", "open_clip")
+    size = ("--steps", "4", "--warmup", "1", "--rounds", "2", "--data", data, "--baselines", "open_clip")
     code, out, err = clipkd(recipe_file(tmp_path, train={"batch_size": 8, "precision": "bf16"}), *size)
     assert (code, err) == (0, "")
     assert re.search(r"  open_clip  .*\d\.\d\d x  \n", out)

@@ -204,7 +204,7 @@ def test_recipes_list_and_show_and_keys(clipkd, monkeypatch):
     code, out, _ = clipkd("recipes", "show", "openmoji/clipkd", "--data-root", "there")
     assert code == 0
     assert "- there/openmoji/train-student" in out
-    assert "data.crop_scale" in clipkd("recipes", "keys")[1]
+    assert "data.crop_scale" in clipkd("recipes", "schema")[1]
 
 
 def test_shown_recipe_can_be_saved_and_shown_again(clipkd, tmp_path):
@@ -234,7 +234,7 @@ def test_quickstart_passes_seeds_on(clipkd, stand_in, tmp_path):
 def test_export_passes_everything_on(clipkd, stand_in, tmp_path):
     calls = []
     stand_in("harness.models", load_trained=lambda *spec: spec)
-    stand_in("harness.export", export_model=lambda *model, half: calls.append((*model, half)))
-    assert clipkd("export", "runs/x", "--out", str(tmp_path / "e"), "--half")[0] == 0
+    stand_in("harness.export", export_model=lambda *model, fp16: calls.append((*model, fp16)))
+    assert clipkd("export", "runs/x", "--out", str(tmp_path / "e"), "--fp16")[0] == 0
     assert clipkd("export", "ViT-B-16", "--pretrained", "openai", "--out", str(tmp_path / "e"))[0] == 0
     assert calls == [(("runs/x", None), tmp_path / "e", True), (("ViT-B-16", "openai"), tmp_path / "e", False)]

@@ -163,7 +163,7 @@ def test_an_unknown_key_is_answered_with_the_nearest(recipe, override, meant):
 
 
 def test_an_unknown_key_unlike_any_is_answered_with_the_known_ones(recipe):
-    assert "unknown key train.zzz; train has the keys batch_size, accumulate, p" in refused(recipe(), "train.zzz=1")
+    assert "unknown key train.zzz; train has the keys batch_size, accum_freq, p" in refused(recipe(), "train.zzz=1")
 
 
 def test_an_unknown_key_is_reported_before_the_key_it_leaves_missing(recipe):
@@ -239,7 +239,7 @@ eval:
         ("missing=ignore", "eval.missing must be one of 'stop' or 'skip'"),
         ("every=0", "eval.every must be greater than or equal to 1"),
         ("sets=[]", "eval.every has nothing to measure: give eval.sets or eval.suite"),
-        ("during=[shapes, pears]", "eval.during names pears, which is none of eval.sets: shapes, pairs"),
+        ("online=[shapes, pears]", "eval.online names pears, which is none of eval.sets: shapes, pairs"),
         ("best=top1", "eval.best must be SET/METRIC with a metric of top1, top5, mean_recall, map, i2t_r1"),
         ("best=shapes/accuracy", "eval.best must be SET/METRIC with a metric of top1"),
         ("best=shape/top1", "eval.best names shape, which is none of eval.sets: shapes, pairs"),
@@ -252,16 +252,16 @@ def test_evaluation_on_the_way_has_its_rules(recipe, change, says):
 
 def test_best_has_to_be_measured(recipe):
     best = "eval.best=shapes/top1"
-    assert "eval.best names shapes, which eval.during leaves out" in refused(
-        recipe(BASE + EVAL), best, "eval.during=[pairs]"
+    assert "eval.best names shapes, which eval.online leaves out" in refused(
+        recipe(BASE + EVAL), best, "eval.online=[pairs]"
     )
     assert "eval.best needs eval.every" in refused(recipe(BASE + EVAL), best, "eval.every=null")
-    made = load_recipe(recipe(BASE + EVAL), [best, "eval.during=[shapes]"]).eval
-    assert made.best_set_and_metric == ("shapes", "top1") and made.during == ("shapes",)
+    made = load_recipe(recipe(BASE + EVAL), [best, "eval.online=[shapes]"]).eval
+    assert made.best_set_and_metric == ("shapes", "top1") and made.online == ("shapes",)
 
 
 def test_names_of_a_suite_are_not_known_to_the_recipe(recipe):
-    suite = ["eval.suite=paper", "eval.root=data", "eval.best=imagenet1k/top1", "eval.during=[imagenet1k]"]
+    suite = ["eval.suite=paper", "eval.root=data", "eval.best=imagenet1k/top1", "eval.online=[imagenet1k]"]
     assert load_recipe(recipe(BASE + EVAL), suite).eval.suite == "paper"
 
 

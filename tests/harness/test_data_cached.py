@@ -66,7 +66,7 @@ def test_views_are_repeated_and_features_stay_with_their_pairs(tmp_path, source,
 @pytest.mark.parametrize(("source", "cache"), [("csv", "none"), ("csv", "memory"), ("shards", "none")])
 def test_what_the_cache_does_not_hold_is_skipped(tmp_path, source, cache):
     train = write_csv(tmp_path, 8) if source == "csv" else write_tar(tmp_path / "0.tar", map(pair, range(8)))
-    loader = load(train, cache=cache, teacher_cache=Cache(missing=3), max_bad_rate=0.3)
+    loader = load(train, cache=cache, teacher_cache=Cache(missing=3), max_skip_rate=0.3)
     seen = {number(key) for _ in range(8) for key in next(loader).keys}
     assert seen == set(range(8)) - {3}
     assert loader.bad.counts == {"not_cached": 1}

@@ -98,7 +98,7 @@ def test_every_fault_is_counted_and_listed(tmp_path):
     for number, kind in enumerate(BAD):
         assert f"{kind} │ 1 │ bad{number} in {tmp_path}/00001.tar: " in printed
     assert f"{tmp_path}/00001.tar │ 2 │ 1 missing_image, 1 empty_image" in printed
-    assert "8 of 13 samples cannot be used, more than --max-bad-rate 0.05 allows: 1 missing_image" in printed
+    assert "8 of 13 samples cannot be used, more than --max-skip-rate 0.05 allows: 1 missing_image" in printed
     lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert [(line["key"], line["kind"]) for line in lines] == [(f"bad{n}", kind) for n, kind in enumerate(BAD)]
 
@@ -113,7 +113,7 @@ def test_the_list_reads_like_that_of_a_run(tmp_path):
 
 def test_the_rate_decides_on_the_exit_code(tmp_path):
     write_tar(tmp_path / "0.tar", [pair(0), pair(1), pair(2), ("bad", {"txt": b"x"})])
-    assert [run(tmp_path, "--max-bad-rate", rate)[0] for rate in (0.24, 0.25, 0.26)] == [1, 0, 0]
+    assert [run(tmp_path, "--max-skip-rate", rate)[0] for rate in (0.24, 0.25, 0.26)] == [1, 0, 0]
 
 
 def test_headers_alone_tell_all_but_the_pixels(tmp_path):
@@ -133,7 +133,7 @@ def test_processes_find_what_one_finds(tmp_path):
 def test_csv_files(tmp_path):
     first, second = write_csv(tmp_path / "a", 5), write_csv(tmp_path / "b", 3, ",")
     (tmp_path / "b" / "images" / "1.png").unlink()
-    code, printed = run(first, second, "--max-bad-rate", 0.2)
+    code, printed = run(first, second, "--max-skip-rate", 0.2)
     assert code == 0
     assert "7 of 8 samples can be used, in 2 files" in printed
     assert f"missing_image │ 1 │ images/1.png in {second}: " in printed
@@ -156,7 +156,7 @@ def test_a_broken_shard(tmp_path):
     code, printed = run(tmp_path)
     assert f"broken_shard │ 1 │ {tmp_path}/00000.tar: " in printed
     assert code == 0, "training goes through: one shard may break off"
-    code, printed = run(tmp_path, "--max-bad-rate", 0)
+    code, printed = run(tmp_path, "--max-skip-rate", 0)
     assert code == 1 and "error: 1 of 2 shards cannot be read to their end" in printed
 
 
@@ -171,7 +171,7 @@ def test_how_many_shards_may_be_broken(broken, rate, fails):
 
 def test_nothing_usable(tmp_path):
     write_tar(tmp_path / "0.tar", [])
-    code, printed = run(tmp_path, "--max-bad-rate", 1)
+    code, printed = run(tmp_path, "--max-skip-rate", 1)
     assert code == 1
     assert f"without a single sample: {tmp_path}/0.tar" in printed and "error: there is no usable sample;" in printed
 

@@ -134,7 +134,7 @@ def test_bad_rows_are_left_out_and_listed(tmp_path):
     (images / "2.png").write_bytes(b"no image")
     (images / "3.png").unlink()
     Image.new("RGB", (8, 8)).save(images / "4.png", "gif")
-    code, printed = run(path, "--out", tmp_path / "out", "--samples-per-shard", 2, "--max-bad-rate", 0.7)
+    code, printed = run(path, "--out", tmp_path / "out", "--samples-per-shard", 2, "--max-skip-rate", 0.7)
     lines = [json.loads(line) for line in (tmp_path / "out" / "bad_samples.jsonl").read_text().splitlines()]
     kinds = ["empty_image", "corrupt_image", "missing_image", "unstorable_image"]
     assert [(line["key"], line["shard"], line["kind"]) for line in lines] == [
@@ -148,7 +148,7 @@ def test_bad_rows_are_left_out_and_listed(tmp_path):
     assert "left out: 1 empty_image, 1 corrupt_image, 1 missing_image, 1 unstorable_image" in printed
     assert f"the first: images/1.png in {path}: the image file has zero bytes" in printed
     code, printed = run(path, "--out", tmp_path / "out", "--samples-per-shard", 2)
-    assert code == 1 and "4 of 6 samples cannot be used, more than --max-bad-rate 0.05 allows" in printed
+    assert code == 1 and "4 of 6 samples cannot be used, more than --max-skip-rate 0.05 allows" in printed
 
 
 def test_bad_samples_of_shards_are_left_out_and_listed(tmp_path):
@@ -156,7 +156,7 @@ def test_bad_samples_of_shards_are_left_out_and_listed(tmp_path):
     write_tar(tmp_path / "in" / "0.tar", [pair(0), ("a", {"txt": b"x"}), ("b", long), pair(3)])
     whole = write_tar(tmp_path / "in" / "1.tar", [pair(4), pair(5)]).read_bytes()
     (tmp_path / "in" / "1.tar").write_bytes(whole[:2570])
-    code, printed = run(tmp_path / "in", "--out", tmp_path / "out", "--max-bad-rate", 0.9)
+    code, printed = run(tmp_path / "in", "--out", tmp_path / "out", "--max-skip-rate", 0.9)
     assert [caption for _, caption in from_csv(tmp_path / "out" / "pairs.csv")] == ["number 0", "number 3", "number 4"]
     lines = [json.loads(line) for line in (tmp_path / "out" / "bad_samples.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["missing_image", "unstorable_caption", "broken_shard"]

@@ -51,7 +51,7 @@ def read(request, data, monkeypatch):
     name, options = request.param
 
     def build(**more) -> Loader:
-        fixed = {"crop": "random_resized", "crop_scale": (0.5, 1.0), "max_bad_rate": 0.3}
+        fixed = {"crop": "random_resized", "crop_scale": (0.5, 1.0), "max_skip_rate": 0.3}
         return load(data[name], **{**fixed, **options, **more})
 
     return build
@@ -103,7 +103,7 @@ def test_what_waits_for_another_batch_is_part_of_the_state(data):
     """A shard read three times a pass: pairs come again while a batch has them already, and are held for the next."""
 
     def build(**more) -> Loader:
-        return load([{"path": str(data["few"]), "weight": 3}], max_bad_rate=0.3, **more)
+        return load([{"path": str(data["few"]), "weight": 3}], max_skip_rate=0.3, **more)
 
     whole = build()
     states = [stored(whole.state_dict())]
@@ -144,7 +144,7 @@ def test_ranks_share_out_the_batch_of_one_process(data):
     for name, options in READ.values():
         if name not in ("csv", "weighted") and "cache" not in options:
             continue
-        fixed = {"max_bad_rate": 0.3, "crop": "random_resized", **options}
+        fixed = {"max_skip_rate": 0.3, "crop": "random_resized", **options}
         alone = load(data[name], batch_size=6, **fixed)
         for world_size in (2, 3):
             size = 6 // world_size
@@ -195,10 +195,10 @@ def test_a_state_of_another_order_is_refused_with_the_difference(data):
 
 
 def test_pairs_read_in_any_order_may_change_processes_and_workers(data, tmp_path):
-    alone = load(data["csv"], batch_size=6, log=tmp_path / "bad.jsonl", max_bad_rate=0.3)
+    alone = load(data["csv"], batch_size=6, log=tmp_path / "bad.jsonl", max_skip_rate=0.3)
     for _ in range(3):
         next(alone)
-    state, fixed = alone.state_dict(), {"batch_size": 2, "world_size": 3, "max_bad_rate": 0.3}
+    state, fixed = alone.state_dict(), {"batch_size": 2, "world_size": 3, "max_skip_rate": 0.3}
     ranks = [load(data["csv"], rank=rank, workers=rank % 2, state=state, **fixed) for rank in range(3)]
     assert next(alone).keys == [key for rank in ranks for key in next(rank).keys]
     assert [rank.bad.counts.total() for rank in ranks[1:]] == [0, 0], "what rank 0 counted stays with rank 0"
@@ -216,7 +216,7 @@ def test_memory_that_has_lost_a_sample_is_refused(tmp_path):
     train = write_csv(tmp_path, 8)
     state = load(train, cache="memory").state_dict()
     (tmp_path / "images" / "3.png").write_bytes(b"")
-    message = refusal(state, train, cache="memory", max_bad_rate=0.5)
+    message = refusal(state, train, cache="memory", max_skip_rate=0.5)
     assert "held 8 usable samples at its checkpoint and holds 7 now" in message
 
 

@@ -134,7 +134,7 @@ def test_a_failure_in_a_worker_is_one_sentence(tmp_path):
     train = write_csv(tmp_path, 8)
     (tmp_path / "images" / "3.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"^data\.train holds 7 usable samples, fewer than one batch of 8; lower"):
-        take(load(train, batch_size=8, workers=2, max_bad_rate=0.5), 1)
+        take(load(train, batch_size=8, workers=2, max_skip_rate=0.5), 1)
 
 
 def test_texts_come_back_as_they_were():

@@ -129,7 +129,7 @@ def test_a_run_brings_its_sets_and_its_teacher(clipkd, data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("ViT-B-32",), "say what to measure it on with --suite, --dataset or --set-path DIR"),
+        (("ViT-B-32",), "say what to measure it on with --suite, --dataset or --dataset-path DIR"),
         (("x", "--suite", "paper"), "none of the 8 sets is there"),
         (("x", "--suite", "papper"), "suite papper is neither a shipped one (paper, quick) nor a file"),
         (("x", "--dataset", "cifra10"), "clip_benchmark knows no data set 'cifra10'"),
@@ -189,12 +189,12 @@ def test_set_path_refuses_what_is_no_set(clipkd, tmp_path, files, says):
         folder.mkdir()
         for name, text in files.items():
             (folder / name).write_text(text)
-    code, _, err = clipkd("eval", "ViT-B-32", "--set-path", folder)
+    code, _, err = clipkd("eval", "ViT-B-32", "--dataset-path", folder)
     assert code == 2 and says in err
 
 
 def test_set_path_takes_any_folder_in_the_layout(clipkd, data, tmp_path):
-    paths = ("--set-path", data / "wds_flickr30k", "--set-path", data / "wds_imagenetv2")
+    paths = ("--dataset-path", data / "wds_flickr30k", "--dataset-path", data / "wds_imagenetv2")
     code, out, _ = clipkd("eval", model(tmp_path / "small"), *paths, "--json")
     assert code == 0 and list(json.loads(out)["metrics"]["small"]) == ["wds_flickr30k", "wds_imagenetv2"]
 
@@ -218,7 +218,7 @@ def test_teachers_of_one_name_are_all_measured(clipkd, data, tmp_path):
         distil = {"teacher": {"model": f"local-dir:{teacher}"}, "loss": {"weights": {"contrastive": 1, "crd": 1}}}
         run_folder(tmp_path / f"group-{number}" / "mine", **distil)
     runs = [tmp_path / f"group-{number}" / "mine" for number in (1, 2)]
-    sets = ("--set-path", data / "wds_flickr30k", "--json")
+    sets = ("--dataset-path", data / "wds_flickr30k", "--json")
     found = json.loads(clipkd("eval", *runs, "--with-teacher", *sets)[1])["metrics"]
     teachers = [f"local-dir:{tmp_path}/family-{number}/big (teacher)" for number in (1, 2)]
     assert list(found) == [*teachers, *map(str, runs)]
@@ -252,7 +252,7 @@ def test_a_change_behind_a_link_is_a_change(tmp_path):
 
 def test_a_folder_of_any_name_can_be_measured(clipkd, data, tmp_path):
     (data / "wds_flickr30k").rename(data / "my pictures (new)")
-    code, out, _ = clipkd("eval", model(tmp_path / "small"), "--set-path", data / "my pictures (new)", "--json")
+    code, out, _ = clipkd("eval", model(tmp_path / "small"), "--dataset-path", data / "my pictures (new)", "--json")
     assert code == 0 and list(json.loads(out)["metrics"]["small"]) == ["my_pictures_new_"]
 
 

@@ -78,10 +78,10 @@ def stock(tmp_path_factory: pytest.TempPathFactory, image: Path):
     root = tmp_path_factory.mktemp("export")
     loaded = {name: make() for name, make in MODELS.items()}
     for name, model in loaded.items():
-        for half in (False, True):
-            export_model(model, root / "first" / f"{name}-{half}", half=half)
+        for fp16 in (False, True):
+            export_model(model, root / "first" / f"{name}-{fp16}", fp16=fp16)
     (root / "first").rename(root / "moved")
-    folders = {(name, half): root / "moved" / f"{name}-{half}" for name in MODELS for half in (False, True)}
+    folders = {(name, fp16): root / "moved" / f"{name}-{fp16}" for name in MODELS for fp16 in (False, True)}
     script = root / "stock.py"
     script.write_text(STOCK)
     names = ",".join(str(folder) for folder in folders.values())
@@ -203,7 +203,7 @@ def test_half_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
     with torch.no_grad():
         loaded.model.text_projection[0, 0] = 1e6
     with pytest.raises(UserError, match=r"text_projection of test-export-vit .* float16"):
-        export_model(loaded, tmp_path / "export", half=True)
+        export_model(loaded, tmp_path / "export", fp16=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -154,7 +154,7 @@ def test_fewer_usable_pairs_than_a_batch(tmp_path, cache):
     path = write_csv(tmp_path, 8)
     (tmp_path / "images" / "3.png").write_bytes(b"")
     with pytest.raises(UserError, match="holds 7 usable samples, fewer than one batch of 8"):
-        take(load(path, cache=cache, batch_size=8, max_bad_rate=0.5), 1)
+        take(load(path, cache=cache, batch_size=8, max_skip_rate=0.5), 1)
 
 
 def test_an_empty_csv(tmp_path):

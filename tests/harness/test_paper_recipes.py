@@ -145,9 +145,9 @@ def test_the_settings_are_those_of_every_released_script(name):
 def test_what_is_corrected_and_what_is_unknown_is_said_where_it_matters():
     said = {name: load_recipe(name).published for name in PAPER}
     for name, published in said.items():
-        assert any("gather" in text for text in published.corrects)
+        assert any("gather" in text for text in published.deviations)
         has_parameters = name.startswith("paper/clipkd") or name in ("paper/method/icl", "paper/method/afd")
-        assert any("temperature" in text for text in published.corrects) == has_parameters
+        assert any("temperature" in text for text in published.deviations) == has_parameters
     for name, corrected, unknown in (
         ("paper/method/afd", "it trains CRD", "recorded nowhere; 1 here"),
         ("paper/method/gd", '"1e8."', "1e5 is ours"),
@@ -155,7 +155,7 @@ def test_what_is_corrected_and_what_is_unknown_is_said_where_it_matters():
         ("paper/clipkd/rn101/resnet-18", "MobileNetV3", ""),
         ("paper/clipkd/vit-b-16-laion/vit-t-16", "", "41.3"),
     ):
-        assert corrected in " ".join(said[name].corrects)
+        assert corrected in " ".join(said[name].deviations)
         assert unknown in " ".join(said[name].unknowns)
 
 

@@ -1,4 +1,4 @@
-"""`clipkd recipes check`: what it builds and tries, what it estimates, what it says is missing, and how it fails."""
+"""`clipkd recipes dry-run`: what it builds and tries, what it estimates, what it says is missing, and how it fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METHODS = [name for name in recipe_names() if name.startswith("paper/method/")]
 
 
 def clipkd(*arguments: str):
-    return CliRunner().invoke(app, ["recipes", "check", *arguments], env={"COLUMNS": "80"})
+    return CliRunner().invoke(app, ["recipes", "dry-run", *arguments], env={"COLUMNS": "80"})
 
 
 def distilled(**sections):
@@ -124,8 +124,8 @@ def test_memory_grows_with_the_pairs_of_a_process_alone():
 
     one, two = of(batch_size=64), of(batch_size=128)
     assert two.activations == pytest.approx(2 * one.activations, rel=0.01)
-    assert of(2, batch_size=128) == of(1, batch_size=64, accumulate=1).__class__(**{**vars(one), "processes": 2})
-    assert of(batch_size=128, accumulate=2).activations == one.activations
+    assert of(2, batch_size=128) == of(1, batch_size=64, accum_freq=1).__class__(**{**vars(one), "processes": 2})
+    assert of(batch_size=128, accum_freq=2).activations == one.activations
     assert one.trained == 16 * (student.parameters["total"] + 10)
     assert one.teachers == 4000
     assert one.images == 64 * 3 * 32 * 32 * 4 * 3

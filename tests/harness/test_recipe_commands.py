@@ -51,12 +51,12 @@ def test_every_value_has_the_place_it_was_written_at():
     told = places("paper/clipkd/rn101/resnet-18", "optim.lr=2e-3", "data.augment={rotate: 0.1}")
     assert told["optim.lr"] == "--set optim.lr=2e-3"
     assert told["data.augment.rotate"] == "--set data.augment={rotate: 0.1}"
-    assert told["data.augment.shift"] == told["train.accumulate"] == "default"
+    assert told["data.augment.shift"] == told["train.accum_freq"] == "default"
     for key, file, text in (
         ("student.model", "paper/clipkd/rn101/resnet-18.yaml", "  model: timm_resnet18"),
         ("teacher.pretrained", "paper/parts/rn101.yaml", "  pretrained: ${weights_root}/RN101_cc3m_12m_ep32.pt"),
         ("loss.weights.fd", "paper/clipkd/base.yaml", "  weights: {contrastive: 1, crd: 1, fd: 2000, icl: 1}"),
-        ("published.corrects[3]", "paper/clipkd/rn101/resnet-18.yaml", "    script: RN101_KD/RN18_kd.sh names Mobi"),
+        ("published.deviations[3]", "paper/clipkd/rn101/resnet-18.yaml", "    script: RN101_KD/RN18_kd.sh names Mobi"),
         ("data.train[1]", "paper/base.yaml", '  train: ["${data_root}/cc3m", "${data_root}/cc12m"]'),
     ):
         found = re.fullmatch(r"(.*), line (\d+)", told[key])

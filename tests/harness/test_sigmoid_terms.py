@@ -100,7 +100,7 @@ def test_a_run_trains_the_bias_live_and_from_a_cache(tmp_path):
     """Where views are not random, both runs see the same ones; the cache knows the teacher's bias."""
     wanted = recipe(data("csv", tmp_path, 9), tmp_path, student=STUDENT, teacher=TEACHER, loss={"weights": SIGMOIDS},
                     data={"crop": "resize", "augment": None},
-                    train={"batch_size": 4, "steps": 3, "accumulate": 2, "log_every": 1})  # fmt: skip
+                    train={"batch_size": 4, "steps": 3, "accum_freq": 2, "log_every": 1})  # fmt: skip
     build_cache(wanted)
     used = wanted.model_copy(update={"teacher_cache": wanted.teacher_cache.model_copy(update={"use": True})})
     for out, one in (("live", wanted), ("cached", used)):

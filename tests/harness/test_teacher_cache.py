@@ -1,4 +1,4 @@
-"""`clipkd teacher cache`: what it writes, for every kind of data, and what happens when it is interrupted."""
+"""`clipkd teacher precompute`: what it writes, for every kind of data, and what happens when it is interrupted."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def test_workers_batch_size_and_shares_change_nothing(tmp_path):
     one = recipe(train, tmp_path, teacher_cache={"path": str(tmp_path / "one")})
     two = recipe(train, tmp_path, teacher_cache={"path": str(tmp_path / "two")}, data={"workers": 2})
     build_cache(one)
-    first, second = (build_cache(two, share=share) for share in ("1/2", "2/2"))
+    first, second = (build_cache(two, shard=shard) for shard in ("1/2", "2/2"))
     assert (first.written, second.written, build_cache(two).kept) == (2, 1, 3)
     assert parts(tmp_path / "one") == parts(tmp_path / "two")
     assert {path.name for path in (tmp_path / "one").rglob("*.tar.safetensors")} == {
         f"shards.{number:05d}.tar.safetensors" for number in range(3)
     }
-    with pytest.raises(UserError, match="--share 3/2 must be I/N"):
-        build_cache(two, share="3/2")
+    with pytest.raises(UserError, match="--shard 3/2 must be I/N"):
+        build_cache(two, shard="3/2")
 
 
 def test_a_second_run_makes_only_what_is_missing_damaged_or_changed(tmp_path):
@@ -121,7 +121,7 @@ def test_killed_and_run_again_it_ends_with_the_same_files(tmp_path):
         shard(tmp_path / "data" / "shards" / f"{number:05d}.tar", range(number, number + 1))
     wanted = recipe(str(tmp_path / "data" / "shards"), tmp_path, teacher_cache={"views": 8})
     (tmp_path / "recipe.yaml").write_text(dump_recipe(wanted))
-    command = [sys.executable, "-m", "harness", "teacher", "cache", str(tmp_path / "recipe.yaml")]
+    command = [sys.executable, "-m", "harness", "teacher", "precompute", str(tmp_path / "recipe.yaml")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while len(parts(tmp_path)) < 5 and process.poll() is None:
         time.sleep(0.002)
@@ -146,14 +146,14 @@ def test_bad_samples_are_skipped_counted_and_listed(tmp_path):
     members[3] = ("broken", {"png": noise(3)[:-400], "txt": b"a caption"})
     members[7] = ("silent", {"png": noise(7), "txt": b" "})
     write_tar(tmp_path / "shards" / "0.tar", members)
-    wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_bad_rate": 0.1})
+    wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_skip_rate": 0.1})
     report = build_cache(wanted)
     assert (report.samples, report.bad["empty_caption"], sum(report.bad.values())) == (28, 1, 2)
     (listed,) = tmp_path.rglob("bad_samples.jsonl")
     assert [json.loads(line)["key"] for line in listed.read_text().splitlines()] == ["broken", "silent"]
     assert report.lines()[1].startswith("skipped 1 ")
-    with pytest.raises(UserError, match=r"data.max_bad_rate = 0.05"):
-        build_cache(recipe(str(tmp_path / "shards"), tmp_path, data={"max_bad_rate": 0.05}, seed=1))
+    with pytest.raises(UserError, match=r"data.max_skip_rate = 0.05"):
+        build_cache(recipe(str(tmp_path / "shards"), tmp_path, data={"max_skip_rate": 0.05}, seed=1))
 
 
 @pytest.mark.parametrize(("rate", "allowed"), [(0.3, None), (0.2, "1 of 8 shards"), (0, "0 of 8 shards")])
@@ -162,7 +162,7 @@ def test_as_many_shards_may_break_off_as_in_training(tmp_path, rate, allowed):
         path = shard(tmp_path / "shards" / f"{number}.tar", range(3 * number, 3 * number + 3))
         if number in (2, 5):
             path.write_bytes(path.read_bytes()[:-9000])
-    wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_bad_rate": rate})
+    wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_skip_rate": rate})
     if allowed is None:
         report = build_cache(wanted)
         assert (report.written, report.bad) == (8, {"broken_shard": 2})
@@ -174,7 +174,7 @@ def test_as_many_shards_may_break_off_as_in_training(tmp_path, rate, allowed):
 def test_a_part_without_a_usable_sample_is_still_a_part(tmp_path):
     shard(tmp_path / "shards" / "0.tar", range(3))
     write_tar(tmp_path / "shards" / "1.tar", [("k", {"png": noise(1), "txt": b""})])
-    wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_bad_rate": 0.9})
+    wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_skip_rate": 0.9})
     assert (build_cache(wanted).written, build_cache(wanted).kept) == (2, 2)
 
 
@@ -217,7 +217,9 @@ def test_the_command_says_what_it_made(tmp_path, monkeypatch, capsys):
     from harness.cli import main
 
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe(data("csv", tmp_path), tmp_path)))
-    monkeypatch.setattr(sys, "argv", ["clipkd", "teacher", "cache", str(tmp_path / "recipe.yaml"), "--batch-size", "3"])
+    monkeypatch.setattr(
+        sys, "argv", ["clipkd", "teacher", "precompute", str(tmp_path / "recipe.yaml"), "--batch-size", "3"]
+    )
     with pytest.raises(SystemExit) as done:
         main()
     assert not done.value.code

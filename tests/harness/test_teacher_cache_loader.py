@@ -68,7 +68,7 @@ def test_a_sample_that_was_bad_when_it_was_cached_is_a_bad_sample(tmp_path):
     broken = {"png": noise(3)[:-200], "txt": b"a caption"}
     members = [(f"k{n}", {"png": noise(n), "txt": b"a caption"}) for n in range(12)]
     write_tar(tmp_path / "shards" / "0.tar", [*members, ("k12", broken)])
-    wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_bad_rate": 0.5})
+    wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_skip_rate": 0.5})
     build_cache(wanted)
     batches = loader(wanted)
     for _ in range(8):

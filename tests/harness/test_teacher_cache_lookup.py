@@ -133,12 +133,12 @@ def test_batches_are_stacked_and_cut(made):
 def test_a_sample_that_was_bad_is_none_and_one_that_was_not_there_an_error(tmp_path):
     members = [(f"k{n}", {"png": noise(n), "txt": b"a caption"}) for n in range(9)]
     write_tar(tmp_path / "shards" / "0.tar", [*members, ("broken", {"png": noise(3)[:-400], "txt": b"a caption"})])
-    wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_bad_rate": 0.2})
+    wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_skip_rate": 0.2})
     build_cache(wanted)
     cache, samples = open_cache(wanted), list(raws(wanted))
     assert [cache.lookup(raw, 0) is None for raw in samples] == [False] * 9 + [True]
     with pytest.raises(
-        UserError, match=r"sample new of .*0.tar is not in the teacher cache .* run `clipkd teacher cache`"
+        UserError, match=r"sample new of .*0.tar is not in the teacher cache .* run `clipkd teacher precompute`"
     ):
         cache.lookup(replace(samples[0], key="new"), 0)
     with pytest.raises(UserError, match=r"other.tar has no teacher cache"):
@@ -224,7 +224,7 @@ def test_changed_data_are_refused_by_name(tmp_path):
 def test_a_cache_that_is_not_there_not_complete_or_damaged_is_refused(tmp_path):
     wanted = recipe(data("shards", tmp_path), tmp_path)
     with pytest.raises(
-        UserError, match=r"there is no teacher cache of test-tiny-teacher in .*; run `clipkd teacher cache`"
+        UserError, match=r"there is no teacher cache of test-tiny-teacher in .*; run `clipkd teacher precompute`"
     ):
         open_cache(wanted)
     build_cache(wanted)

@@ -46,7 +46,7 @@ def test_the_first_losses_are_those_of_the_live_teacher(kind, cache, tmp_path):
 
 def test_random_views_and_several_teachers_train_and_no_teacher_is_loaded(tmp_path, monkeypatch):
     teachers = [{"model": "test-a", "config": tiny.TEACHER}, {"model": "test-b", "config": SAME_WIDTH["config"]}]
-    steps = {"batch_size": 4, "steps": 5, "accumulate": 2, "log_every": 1}
+    steps = {"batch_size": 4, "steps": 5, "accum_freq": 2, "log_every": 1}
     wanted = recipe(data("csv", tmp_path, 9), tmp_path, teacher=None, teachers=teachers, teacher_cache={"views": 2},
                     data={"workers": 1}, train=steps)  # fmt: skip
     build_cache(wanted)

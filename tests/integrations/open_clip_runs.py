@@ -115,7 +115,7 @@ def ours(folder: Path, argv: list[str], settings: dict[str, Any] | None = None) 
     kd = folder / f"kd-{os.environ.get('RANK', 0)}.yaml"  # one each: the other process may be reading
     kd.write_text(json.dumps({"weights": WEIGHTS} if settings is None else settings))  # JSON is YAML
     with unlogged():
-        return main(["--kd", str(kd), *argv])
+        return main(["--kd-config", str(kd), *argv])
 
 
 def stock(argv: list[str]) -> None:

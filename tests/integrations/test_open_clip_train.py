@@ -346,7 +346,7 @@ def test_without_a_teacher(folder):
 
 
 REFUSED = {
-    "no --kd": (None, (), "--kd is missing: name a YAML file"),
+    "no --kd-config-config": (None, (), "--kd-config is missing: name a YAML file"),
     "broken YAML": ("weights: {crd: 1", (), "is no YAML: while parsing"),
     "empty": ("", (), "expected 'weights:"),
     "unknown key": ("weigths: {crd: 1}", (), "key 'weigths' is unknown; known: .* did you mean 'weights'?"),
@@ -400,7 +400,7 @@ def test_refused_in_one_sentence(folder, case, capsys):
         argv += ["--distill-pretrained", str(folder / f"{more[1]}.pt")]
     (folder / "refused.yaml").write_text(kd or "")
     with runs.unlogged():
-        assert main([*(() if kd is None else ("--kd", str(folder / "refused.yaml"))), *argv]) == 2
+        assert main([*(() if kd is None else ("--kd-config", str(folder / "refused.yaml"))), *argv]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert re.search(message, line)
 

@@ -34,17 +34,17 @@ def choose_losses(text: str) -> list[str]:
     return known if ALL in chosen else chosen
 
 
-def choose_subjects(backend: str, against: str, device: str) -> tuple[list[str], Reasons]:
-    """The backends of `--backend` and the contenders of `--against` that can be used, and why others cannot.
+def choose_subjects(backend: str, baselines: str, device: str) -> tuple[list[str], Reasons]:
+    """The backends of `--backend` and the contenders of `--baselines` that can be used, and why others cannot.
 
     Raises:
         UserError: for an unknown name, for one that was named and cannot be used, or when nothing is left.
     """
     contenders = {name: contender.unavailable(device) for name, contender in CONTENDERS.items()}
     ours, why_not = _usable("--backend", backend, backends())
-    theirs, why_not_theirs = _usable("--against", against, contenders)
+    theirs, why_not_theirs = _usable("--baselines", baselines, contenders)
     if not ours and not theirs:
-        raise UserError("--backend and --against leave nothing to measure; name a backend or a contender")
+        raise UserError("--backend and --baselines leave nothing to measure; name a backend or a contender")
     return [*ours, *theirs], {**why_not, **why_not_theirs}
 
 

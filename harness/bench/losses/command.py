@@ -28,7 +28,7 @@ class Choice:
 
     loss: str
     backend: str
-    against: str
+    baselines: str
     batch: str
     dim: int
     teacher_dim: int
@@ -48,7 +48,7 @@ def bench(choice: Choice, out: Path, plots: Path, *, repeats: int, seconds: floa
     device = choose.choose_device(choice.device)
     cases, left_out = make_cases(choice, device)
     if rss and (reason := rss_unavailable(device)):
-        raise UserError(f"--rss: {reason}")
+        raise UserError(f"--process-memory: {reason}")
     file, source = ResultFile(out), origin(device)
     for line in [*left_out, *_about(cases, file, source, rss)]:
         console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
@@ -69,7 +69,7 @@ def make_cases(choice: Choice, device: str) -> tuple[list[Case], list[str]]:
         UserError: for an unknown or unusable name, or when no named subject has a named loss.
     """
     losses = choose.choose_losses(choice.loss)
-    subjects, why_not = choose.choose_subjects(choice.backend, choice.against, device)
+    subjects, why_not = choose.choose_subjects(choice.backend, choice.baselines, device)
     batches, dtypes = choose.choose_batches(choice.batch), choose.choose_dtypes(choice.dtype)
     pairs = computed(losses, subjects)
     if not pairs:

@@ -19,7 +19,7 @@ Call = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Contender:
-    """One of `--against`.
+    """One of `--baselines`.
 
     Args:
         make: the loss for a case, called like those of kdlosses; the second argument is our loss with its layers.

@@ -1,6 +1,6 @@
 """Bytes of live tensors, counted as operators are dispatched: the same number on every run and every machine.
 
-What one operator takes and gives back inside itself is not seen; `--rss` sees that too.
+What one operator takes and gives back inside itself is not seen; `--process-memory` sees that too.
 """
 
 from __future__ import annotations

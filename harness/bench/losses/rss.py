@@ -22,8 +22,11 @@ _WARM_UP_BATCH = 8
 def rss_unavailable(device: str) -> str | None:
     """None when the growth can be measured, else the reason in one sentence."""
     if device != "cpu":
-        return "the resident set does not hold a GPU's memory; leave --rss out, the allocator's peak is in the results"
-    return None if _RESET.exists() else "only Linux tells a process's peak resident set; leave --rss out"
+        return (
+            "the resident set does not hold a GPU's memory; leave --process-memory out, the allocator's peak is in the "
+            "results"
+        )
+    return None if _RESET.exists() else "only Linux tells a process's peak resident set; leave --process-memory out"
 
 
 def measure_rss(case: Case) -> int | None:

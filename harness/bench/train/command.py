@@ -25,7 +25,7 @@ AHEAD = 2
 
 
 def bench(
-    recipe: Recipe, kind: str, against: Sequence[str], effort: Effort, thread_count: int | None, out: Path
+    recipe: Recipe, kind: str, baselines: Sequence[str], effort: Effort, thread_count: int | None, out: Path
 ) -> None:
     """Measure, write and show.
 
@@ -34,7 +34,7 @@ def bench(
             before anything is measured.
     """
     check_file(out)
-    _check(recipe, against, kind)
+    _check(recipe, baselines, kind)
     count = thread_count or recipe.train.threads
     if count:
         torch.set_num_threads(count)
@@ -49,27 +49,27 @@ def bench(
         ahead = 0 if kind == SYNTHETIC else AHEAD * recipe.data.workers + 1
         # Workers load ahead while others have their turn: those batches must be used up before a step counts.
         effort = replace(effort, warm_up=max(effort.warm_up, ahead))
-        adapted = adapt(_prepared(recipe, effort, compared=bool(against)), kind, folder, effort.all_steps + ahead)
-        rows = measure(adapted, kind, against, effort, device, folder)
+        adapted = adapt(_prepared(recipe, effort, compared=bool(baselines)), kind, folder, effort.all_steps + ahead)
+        rows = measure(adapted, kind, baselines, effort, device, folder)
     append_rows(out, rows)
     console = Console()
     show(rows, console)
     console.print(f"{out}: {len(rows)} rows written", markup=False, highlight=False, soft_wrap=True)
 
 
-def _check(recipe: Recipe, against: Sequence[str], kind: str) -> None:
-    unknown = [name for name in against if name not in CONTENDERS]
+def _check(recipe: Recipe, baselines: Sequence[str], kind: str) -> None:
+    unknown = [name for name in baselines if name not in CONTENDERS]
     if unknown:
-        raise UserError(f"--against {unknown[0]} is unknown; known: {', '.join(CONTENDERS)}")
-    if against and kind == LIVE:
+        raise UserError(f"--baselines {unknown[0]} is unknown; known: {', '.join(CONTENDERS)}")
+    if baselines and kind == LIVE:
         raise UserError(
-            "--against compares on the same data, which is --data synthetic (batches that stay on the device) or "
+            "--baselines compares on the same data, which is --data synthetic (batches that stay on the device) or "
             "--data decode (JPEG files); the recipe's own data is not read by others"
         )
-    if against:
+    if baselines:
         models = [create_model(config) for config in (recipe.student, *recipe.all_teachers)]
-        if reason := unavailable(recipe.train.accumulate, *models):
-            raise UserError(f"--against {against[0]} cannot be used here: {reason}")
+        if reason := unavailable(recipe.train.accum_freq, *models):
+            raise UserError(f"--baselines {baselines[0]} cannot be used here: {reason}")
 
 
 def _prepared(recipe: Recipe, effort: Effort, compared: bool) -> Recipe:

@@ -49,7 +49,7 @@ def unavailable(slices: int, student: LoadedModel, *teachers: LoadedModel) -> st
     if len(teachers) != 1:
         return f"it distills from one teacher, and the recipe has {len(teachers) or 'none'}"
     if slices > 1:
-        return "it cannot distill in slices; set train.accumulate=1"
+        return "it cannot distill in slices; set train.accum_freq=1"
     (teacher,) = teachers
     views = [(model.image_size, model.config["text_cfg"].get("context_length", 77)) for model in (student, teacher)]
     if views[0] != views[1]:

@@ -31,7 +31,7 @@ class Setting:
     teacher_cache: bool
     image_size: int
     batch: int
-    accumulate: int
+    accum_freq: int
     precision: str
     compile: bool
     channels_last: bool

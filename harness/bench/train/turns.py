@@ -52,14 +52,14 @@ class Measured:
 
 
 def measure(
-    recipe: Recipe, kind: str, against: Sequence[str], effort: Effort, device: torch.device, folder: Path
+    recipe: Recipe, kind: str, baselines: Sequence[str], effort: Effort, device: torch.device, folder: Path
 ) -> list[Row]:
     """Let every trainer take its turns on the adapted recipe; a row each, ours first."""
     ours = Ours(recipe, kind, device, folder)
     others: dict[str, OpenClip] = {}
     try:
         csv = Path(recipe.data.train[0]) if kind == DECODE else None
-        for name in against:
+        for name in baselines:
             others[name] = OpenClip(recipe, device.type, effort.warm_up + effort.in_round, csv, CONTENDERS[name])
         measured, peaks = _take_turns(ours, others, effort, device.type, _DTYPES[recipe.train.precision])
         idle = ours.idle()
@@ -136,7 +136,7 @@ def _setting(ours: Ours, kind: str) -> Setting:
         teacher_cache=recipe.teacher_cache.use,
         image_size=models.student.image_size,
         batch=recipe.train.batch_size,
-        accumulate=recipe.train.accumulate,
+        accum_freq=recipe.train.accum_freq,
         precision=recipe.train.precision,
         compile=recipe.train.compile,
         channels_last=recipe.train.channels_last,

@@ -10,14 +10,14 @@ def counted(bad: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(bad.items(), key=lambda item: -item[1]))
 
 
-def problem(bad: Mapping[str, int], num_good: int, num_shards: int, max_bad_rate: float) -> str | None:
+def problem(bad: Mapping[str, int], num_good: int, num_shards: int, max_skip_rate: float) -> str | None:
     """Return the sentence that tells why training would stop, None if it would not.
 
     Args:
         bad: how often each fault occurs; "broken_shard" is a fault of a shard, all others are of samples.
         num_good: usable samples.
         num_shards: shards that were read.
-        max_bad_rate: as the recipe's data.max_bad_rate.
+        max_skip_rate: as the recipe's data.max_skip_rate.
     """
     if num_good == 0:
         faults = f" ({counted(bad)})" if bad else ""
@@ -26,15 +26,15 @@ def problem(bad: Mapping[str, int], num_good: int, num_shards: int, max_bad_rate
         return f"there is no usable sample{faults}; mend the data or give other files{root}."
     samples = {kind: count for kind, count in bad.items() if kind != "broken_shard"}
     num_bad, num_broken = sum(samples.values()), bad.get("broken_shard", 0)
-    if num_broken > (max(1, max_bad_rate * num_shards) if max_bad_rate else 0):
+    if num_broken > (max(1, max_skip_rate * num_shards) if max_skip_rate else 0):
         return (
-            f"{num_broken:,} of {num_shards:,} shards cannot be read to their end, more than --max-bad-rate "
-            f"{max_bad_rate:g} allows; mend or remove them, or list only the good ones."
+            f"{num_broken:,} of {num_shards:,} shards cannot be read to their end, more than --max-skip-rate "
+            f"{max_skip_rate:g} allows; mend or remove them, or list only the good ones."
         )
-    if num_bad > max_bad_rate * (num_bad + num_good):
+    if num_bad > max_skip_rate * (num_bad + num_good):
         return (
-            f"{num_bad:,} of {num_bad + num_good:,} samples cannot be used, more than --max-bad-rate {max_bad_rate:g} "
-            f"allows: {counted(samples)}; mend the data, or raise --max-bad-rate here and data.max_bad_rate in the "
-            "recipe."
+            f"{num_bad:,} of {num_bad + num_good:,} samples cannot be used, more than --max-skip-rate "
+            f"{max_skip_rate:g} allows: {counted(samples)}; mend the data, or raise --max-skip-rate here and "
+            "data.max_skip_rate in the recipe."
         )
     return None

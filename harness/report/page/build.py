@@ -35,7 +35,7 @@ def build(runs: Sequence[RunRecord], found: Evidence | None, subtitle: str) -> P
     teachers = teacher_scores(runs, found)
     models = all_models(runs, scores, teachers, found)
     compared = likenesses(runs, found) if found else []
-    why = [] if found else ["FLOPs and speed were not measured (--quick); parameters are those of summary.json."]
+    why = [] if found else ["FLOPs and speed were not measured (--no-models); parameters are those of summary.json."]
     sections = [
         glance(runs, scores),
         accuracy(runs, scores, teachers, found),

@@ -26,7 +26,7 @@ def report(
     out: Path,
     *,
     device: torch.device,
-    quick: bool = False,
+    load_models: bool = True,
     max_images: int = 1000,
     say: Callable[[str], None] = print,
 ) -> dict[str, Path]:
@@ -36,7 +36,7 @@ def report(
         folders: run folders.
         out: made where it is not there; an earlier report in it is replaced.
         device: where models compute.
-        quick: leave out what needs the models.
+        load_models: whether to load the models; without them, the sections that need them say so.
         max_images: how many images of a set are looked at.
         say: told what is going on.
 
@@ -51,7 +51,7 @@ def report(
     start = time.perf_counter()
     runs = read_runs(folders)
     make_folder(out)
-    found = None if quick else _evidence(runs, device, max_images, say)
+    found = _evidence(runs, device, max_images, say) if load_models else None
     page = build(runs, found, _subtitle(device, found, time.perf_counter() - start))
     text, figures = to_markdown(page)
     write_text(out / HTML, to_html(page))
@@ -75,7 +75,7 @@ def _subtitle(device: torch.device, found: Evidence | None, seconds: float) -> s
     commit = f", commit {about['git_commit'][:10]}" if about["git_commit"] else ""
     made = f"Made {date} UTC by clipkd report, kdlosses {about['versions']['kdlosses']}{commit}"
     if found is None:
-        return f"{made}, without the models (--quick)."
+        return f"{made}, without the models (--no-models)."
     return f"{made}; the models were looked at for {duration(found.seconds)} on {about['device']}."
 
 

@@ -22,7 +22,7 @@ def examples(found: Evidence | None) -> Section:
     """The section of examples."""
     title = "Retrieval examples"
     if found is None:
-        return Section("retrieval", title, [Note("No examples: the models were not loaded (--quick).", "missing")])
+        return Section("retrieval", title, [Note("No examples: the models were not loaded (--no-models).", "missing")])
     blocks: list[Block] = [
         Note(text, "missing") for part in ("models", "retrieval") for text in found.missing.get(part, [])
     ]

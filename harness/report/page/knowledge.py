@@ -16,7 +16,7 @@ def knowledge(found: Evidence | None) -> Section:
     """The section on classes."""
     title = "Classes, best and worst"
     if found is None:
-        return Section("classes", title, [Note("No classes: the models were not loaded (--quick).", "missing")])
+        return Section("classes", title, [Note("No classes: the models were not loaded (--no-models).", "missing")])
     blocks: list[Block] = [Note(text, "missing") for text in found.missing.get("classes", [])]
     students = {look.label: look.classes for look in found.students.values() if look.classes}
     if not students or found.zeroshot is None:

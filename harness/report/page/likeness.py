@@ -33,7 +33,7 @@ def likeness(runs: Sequence[RunRecord], found: Evidence | None, compared: Sequen
             "likeness", _TITLE, [Note("No run has a teacher, so there is nothing to compare with.", "missing")]
         )
     if found is None:
-        return Section("likeness", _TITLE, [Note("No histogram: the models were not loaded (--quick).", "missing")])
+        return Section("likeness", _TITLE, [Note("No histogram: the models were not loaded (--no-models).", "missing")])
     blocks: list[Block] = [
         Note(text, "missing") for part in ("teacher", "likeness") for text in found.missing.get(part, [])
     ]

@@ -55,7 +55,7 @@ def _about(numbers: PublishedConfig) -> list[tuple[str, str]]:
         ("source", numbers.source),
         ("hardware", numbers.hardware or "not known"),
         ("hours", "not known" if numbers.hours is None else f"{numbers.hours:g}"),
-        *(("corrects", text) for text in numbers.corrects),
+        *(("deviations", text) for text in numbers.deviations),
         *(("unknown", text) for text in numbers.unknowns),
     ]
     if getattr(numbers, "pairs", None):

@@ -16,13 +16,13 @@ def main(argv: Sequence[str]) -> int:
     """Train or export; returns the exit code.
 
     Args:
-        argv: ``--kd FILE`` and open_clip_train's own arguments, or ``--export CHECKPOINT OUT``.
+        argv: ``--kd-config FILE`` and open_clip_train's own arguments, or ``--export CHECKPOINT OUT``.
     """
     own, rest = _parser().parse_known_args(list(argv))
     try:
         if own.export:
-            return _export(own.export, own.kd, rest)
-        return _train(own.kd, rest)
+            return _export(own.export, own.kd_config, rest)
+        return _train(own.kd_config, rest)
     except Refused as refused:
         print(f"error: {refused}", file=sys.stderr)
         return 2
@@ -31,13 +31,15 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROG,
-        usage=f"{PROG} [-h] (--kd FILE <arguments of open_clip_train.main> | --export CHECKPOINT OUT)",
+        usage=f"{PROG} [-h] (--kd-config FILE <arguments of open_clip_train.main> | --export CHECKPOINT OUT)",
         description="Train with open_clip's own trainer and a loss of kdlosses in place of its distillation loss.",
         epilog="All other arguments are the trainer's: python -m open_clip_train.main --help. --distill-model and "
         "--distill-pretrained name the teacher.",
         allow_abbrev=False,  # or the trainer's own arguments would be taken for ours
     )
-    parser.add_argument("--kd", metavar="FILE", help="YAML with the loss: weights, variant, backend, options, check")
+    parser.add_argument(
+        "--kd-config", metavar="FILE", help="YAML with the loss: weights, variant, backend, options, check"
+    )
     parser.add_argument(
         "--export",
         nargs=2,
@@ -50,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 def _export(paths: Sequence[str], kd: str | None, rest: Sequence[str]) -> int:
     if kd is not None or rest:
         raise Refused(
-            f"--export takes a checkpoint and a file to write, and nothing else; got {' '.join(rest) or '--kd'}"
+            f"--export takes a checkpoint and a file to write, and nothing else; got {' '.join(rest) or '--kd-config'}"
         )
     from kdlosses.integrations.open_clip_train.checkpoints import export
 
@@ -62,8 +64,8 @@ def _export(paths: Sequence[str], kd: str | None, rest: Sequence[str]) -> int:
 def _train(kd: str | None, rest: Sequence[str]) -> int:
     if kd is None:
         raise Refused(
-            "--kd is missing: name a YAML file with the loss, such as one line 'weights: {contrastive: 1, crd: 1, "
-            "fd: 2000, icl: 1}'"
+            "--kd-config is missing: name a YAML file with the loss, such as one line 'weights: {contrastive: 1, "
+            "crd: 1, fd: 2000, icl: 1}'"
         )
     trainer = _trainer()
     from kdlosses.integrations.open_clip_train.run import Run

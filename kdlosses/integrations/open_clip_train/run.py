@@ -81,7 +81,7 @@ class Run:
         """The trainer's arguments, the teacher's under names that it does not know; all of them get into params.txt."""
         args = self._stock["parse_args"](argv)
         check_arguments(args, self._settings.build(8, 8))
-        args.kd, args.kd_loss = self._settings.path, self._settings.values
+        args.kd_config, args.kd_loss = self._settings.path, self._settings.values
         args.kd_teacher_model, args.kd_teacher_pretrained = args.distill_model, args.distill_pretrained
         args.distill_model = args.distill_pretrained = None
         self.args = args

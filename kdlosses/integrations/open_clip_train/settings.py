@@ -1,4 +1,4 @@
-"""The YAML file of ``--kd``: what `kdlosses.CLIPKDLoss` takes, by the same names."""
+"""The YAML file of ``--kd-config``: what `kdlosses.CLIPKDLoss` takes, by the same names."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Settings:
                 keywords["backend"] = backends.create(keywords.get("backend", "auto"), **options)
             return CLIPKDLoss(**keywords, **widths)
         except (ValueError, TypeError) as error:
-            raise Refused(f"--kd {self.path}: {error}") from error
+            raise Refused(f"--kd-config {self.path}: {error}") from error
 
 
 def read_settings(path: str) -> Settings:
@@ -53,13 +53,13 @@ def read_settings(path: str) -> Settings:
     try:
         values = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"--kd {path} cannot be read: {error}") from error
+        raise Refused(f"--kd-config {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise Refused(f"--kd {path} is no YAML: {' '.join(str(error).split())}") from error
+        raise Refused(f"--kd-config {path} is no YAML: {' '.join(str(error).split())}") from error
     try:
         settings = Settings(path, _checked(values))
     except ValueError as error:
-        raise Refused(f"--kd {path}: {error}") from error
+        raise Refused(f"--kd-config {path}: {error}") from error
     settings.build(8, 8)
     return settings
 

@@ -20,9 +20,9 @@ class Made(NamedTuple):
     folder: Path
 
 
-def make(out: Path, *runs: Path, quick: bool = True, max_images: int = 100) -> Made:
+def make(out: Path, *runs: Path, load_models: bool = False, max_images: int = 100) -> Made:
     """Write a report of some runs into a folder."""
     cpu = torch.device("cpu")
-    written = report(runs, out, device=cpu, quick=quick, max_images=max_images, say=lambda text: None)
+    written = report(runs, out, device=cpu, load_models=load_models, max_images=max_images, say=lambda text: None)
     html = written["html"].read_text()
     return Made(html, Page(html), written["markdown"].read_text(), out)

@@ -95,7 +95,7 @@ def test_a_recipe_of_another_version_still_gives_its_settings(tmp_path: Path) ->
     run = write_run(tmp_path / "run")
     with (run / "recipe.yaml").open("a") as file:
         file.write("invention: 3\n")
-    page = make(tmp_path / "out", run, quick=False).page
+    page = make(tmp_path / "out", run, load_models=True).page
     assert any("This version does not read the recipe" in text for kind, text in page.notes if kind == "warning")
     assert dict(page.table("Main settings.")[1:])["train.steps"] == "40"
     assert page.table("Percent on held-out sets")[1] == ["zeroshot top-1", "41.0"]
@@ -111,8 +111,8 @@ def test_a_recipe_that_is_no_yaml(tmp_path: Path) -> None:
 
 def test_quick_says_what_it_left_out(tmp_path: Path) -> None:
     page = make(tmp_path / "out", write_run(tmp_path / "run", recipe(**tiny.DISTILL))).page
-    assert page.missing.count("--quick") == 4
-    assert "without the models (--quick)" in make(tmp_path / "out", tmp_path / "run").html
+    assert page.missing.count("--no-models") == 4
+    assert "without the models (--no-models)" in make(tmp_path / "out", tmp_path / "run").html
 
 
 def test_a_folder_without_export_and_sets_that_are_elsewhere(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_folder_without_export_and_sets_that_are_elsewhere(tmp_path: Path) -> 
         {"name": "zeroshot", "kind": "zeroshot", "path": "/data/zeroshot-elsewhere"},
         {"name": "retrieval", "kind": "retrieval", "path": "/data/retrieval-elsewhere"},
     ]
-    page = make(tmp_path / "out", write_run(tmp_path / "run", recipe(eval={"sets": sets})), quick=False).page
+    page = make(tmp_path / "out", write_run(tmp_path / "run", recipe(eval={"sets": sets})), load_models=True).page
     assert "zeroshot is missing: looked for /data/zeroshot-elsewhere." in page.missing
     assert "No retrieval set of the recipes is on this machine." in page.missing
     assert "No zeroshot set of the recipes is on this machine." in page.missing
@@ -130,8 +130,8 @@ def test_a_folder_without_export_and_sets_that_are_elsewhere(tmp_path: Path) -> 
 
 def test_the_command_says_what_it_wrote_and_refuses_what_is_no_run(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
-    done = CliRunner().invoke(app, ["report", str(run), "--quick"])
+    done = CliRunner().invoke(app, ["report", str(run), "--no-models"])
     assert done.exit_code == 0, done.output
     assert f"{run / 'report' / 'report.html'}" in done.output and "made in" in done.output
-    refused = CliRunner().invoke(app, ["report", str(tmp_path), "--quick"])
+    refused = CliRunner().invoke(app, ["report", str(tmp_path), "--no-models"])
     assert refused.exit_code == 2 and "is no run: there is no recipe.yaml in it" in refused.output

@@ -65,7 +65,7 @@ def made(root: Path) -> Made:
     alone = distilled(root, student=wide, teacher=None, loss={"weights": {"contrastive": 1}})
     first = write_run(root / "plain", alone, export=True)
     second = write_run(root / "distilled", distilled(root, student=wide), export=True)
-    return make(root / "out", first, second, quick=False)
+    return make(root / "out", first, second, load_models=True)
 
 
 def test_nothing_is_missing(made: Made) -> None:
@@ -133,7 +133,7 @@ def test_the_size_is_bounded(made: Made) -> None:
 
 def test_widths_that_differ_without_a_projection_are_said(root: Path) -> None:
     run = write_run(root / "narrow", distilled(root), export=True)
-    page = make(root / "out-narrow", run, quick=False, max_images=5).page
+    page = make(root / "out-narrow", run, load_models=True, max_images=5).page
     assert "features of two widths have no cosine" in page.missing
     rows = {row[0]: row[1:] for row in page.table("Cosine: mean")}
     assert rows["cosine, images"] == ["\u2013"] and 0 <= float(rows["alignment, images"][0]) <= 1
@@ -154,20 +154,20 @@ def test_a_projection_of_the_loss_bridges_widths(root: Path) -> None:
     }
     (run / "checkpoints").mkdir()
     torch.save({"loss": state}, run / "checkpoints" / "step-0000040.pt")
-    rows = {row[0]: row[1:] for row in make(root / "out-projected", run, quick=False).page.table("Cosine: mean")}
+    rows = {row[0]: row[1:] for row in make(root / "out-projected", run, load_models=True).page.table("Cosine: mean")}
     assert rows["cosine taken"] == ["after the loss's projection"]
 
 
 def test_a_random_teacher_is_not_compared_with(root: Path) -> None:
     run = write_run(root / "random", distilled(root, teacher=tiny.DISTILL["teacher"]), export=True)
-    page = make(root / "out-random", run, quick=False).page
+    page = make(root / "out-random", run, load_models=True).page
     assert "has random weights" in page.missing and "No histogram" in page.missing
     assert any(heading.startswith("Image to text") for heading in page.headings)
 
 
 def test_the_teacher_is_measured_on_every_synthetic_set(root: Path) -> None:
     run = write_run(root / "synthetic", distilled(root, eval={"sets": SETS}), export=True)
-    header, *rows = make(root / "out-synthetic", run, quick=False).page.table("Percent on held-out sets")
+    header, *rows = make(root / "out-synthetic", run, load_models=True).page.table("Percent on held-out sets")
     told = {row[0]: row[1] for row in rows}
     assert header[1] == "teacher teacher"
     assert all(

@@ -34,9 +34,9 @@ def test_compiled_models_give_the_same_losses_under_the_same_names(tmp_path, mon
         really(model, backend="aot_eager")  # traced and differentiated as for any backend; inductor takes minutes
 
     monkeypatch.setattr(nn.Module, "compile", quickly)
-    plain = losses(tmp_path / "plain", accumulate=slices)
+    plain = losses(tmp_path / "plain", accum_freq=slices)
     assert not compiled
-    assert losses(tmp_path / "fast", accumulate=slices, compile=True) == pytest.approx(plain, rel=1e-5)
+    assert losses(tmp_path / "fast", accum_freq=slices, compile=True) == pytest.approx(plain, rel=1e-5)
     assert len(compiled) == 2, "the student and the teacher"
     # Weights keep their names, so that such a run can be resumed and exported as any other.
     saved = (tmp_path / name / "checkpoints" / "latest.pt" for name in ("plain", "fast"))

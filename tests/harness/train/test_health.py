@@ -51,7 +51,7 @@ def test_stop_ends_the_run_and_keeps_the_weights_of_the_step_before(tmp_path):
 
 
 def test_skip_goes_on_and_leaves_the_step_out_of_the_means(tmp_path):
-    trainer = poisoned(tmp_path, {2, 3}, nonfinite="skip")
+    trainer = poisoned(tmp_path, {2, 3}, on_nonfinite="skip")
     trainer.run()
     assert [line["step"] for line in lines(tmp_path / "nonfinite.jsonl")] == [2, 3]
     assert trainer.health.count == 2
@@ -64,13 +64,13 @@ def test_skip_goes_on_and_leaves_the_step_out_of_the_means(tmp_path):
 
 
 def test_skip_has_a_limit(tmp_path):
-    trainer = poisoned(tmp_path, {1, 2, 4}, nonfinite="skip", max_nonfinite=2)
+    trainer = poisoned(tmp_path, {1, 2, 4}, on_nonfinite="skip", max_nonfinite=2)
     with pytest.raises(UserError, match=r"in step 4, .*; 3 such steps are more than train.max_nonfinite"):
         trainer.run()
 
 
 def test_a_report_of_skipped_steps_alone_can_be_shown(tmp_path, capsys):
-    poisoned(tmp_path, {2}, nonfinite="skip", log_every=1).run()
+    poisoned(tmp_path, {2}, on_nonfinite="skip", log_every=1).run()
     assert "tiny 2/6" in (out := capsys.readouterr().out)
     assert "loss -, lr" in out
 

@@ -28,7 +28,7 @@ def recipe(train, workers: int) -> dict:
         },
         teacher=tiny.DISTILL["teacher"],
         loss={"weights": {"contrastive": 1, "crd": 1, "fd": 100, "icl": 1, "mfd": 100}},
-        train={"batch_size": 8, "steps": 24, "log_every": 4, "save_every": 3, "keep": 2},
+        train={"batch_size": 8, "steps": 24, "log_every": 4, "save_every": 3, "keep_last": 2},
         schedule={"warmup_steps": 4},
     )
     return made.model_dump(mode="json")

@@ -73,7 +73,7 @@ def test_training_is_bit_for_bit_what_it_is_without(tmp_path):
 
 
 def test_only_the_sets_named_are_measured_on_the_way(tmp_path):
-    summary = train(recipe(every=3, during=["pairs"]), tmp_path / "run", command="test")
+    summary = train(recipe(every=3, online=["pairs"]), tmp_path / "run", command="test")
     assert [set(line["eval"]) for line in lines(tmp_path / "run", evaluations=True)] == [{"pairs"}, {"pairs"}]
     assert set(summary["metrics"]) == {"shapes", "pairs"}
 
@@ -132,7 +132,7 @@ def _results(value: float) -> dict:
 
 
 def test_the_best_step_is_kept_through_pruning_and_resumption(tmp_path, scores, sigterm, capsys):
-    made = recipe(every=1, best="shapes/top1", train={"save_every": 1, "keep": 1})
+    made = recipe(every=1, best="shapes/top1", train={"save_every": 1, "keep_last": 1})
     folder = tmp_path / "run" / "checkpoints"
     scores(10.0, 30.0, 30.0, 20.0)
     sigterm(4)
@@ -201,7 +201,7 @@ def test_a_missing_set_stops_or_is_said_at_both_ends(tmp_path, capsys):
 def test_names_that_the_suite_lacks_stop_the_run(tmp_path):
     suite = {"suite": "quick", "root": str(tmp_path), "missing": "skip", "every": 1}
     for keys, says in (
-        ({"during": ["imagenet1k"]}, "names imagenet1k, which is no set here; there are shapes, pairs, imagenetv2"),
+        ({"online": ["imagenet1k"]}, "names imagenet1k, which is no set here; there are shapes, pairs, imagenetv2"),
         ({"best": "flickr30k/top1"}, "eval.best is flickr30k/top1, but that set has the metrics i2t_r1"),
     ):
         with pytest.raises(UserError, match=says):

@@ -94,14 +94,14 @@ def test_harmless_changes_are_said(tmp_path, stop_at, capsys):
     _, out = interrupted(tmp_path, stop_at)
     changed = tiny.recipe(
         **tiny.DISTILL,
-        train={"steps": 6, "log_every": 3, "accumulate": 2},
+        train={"steps": 6, "log_every": 3, "accum_freq": 2},
         description="new",
         published={"source": "a table", "top1": 1.5},
     )
     assert train(changed, out, resume=True)["steps"] == 6
     told = capsys.readouterr().err
     assert "resuming with train.log_every changed from 2 to 3" in told
-    assert "resuming with train.accumulate changed from 1 to 2" in told
+    assert "resuming with train.accum_freq changed from 1 to 2" in told
 
 
 def test_a_constant_schedule_may_be_prolonged(tmp_path, stop_at):
@@ -111,7 +111,7 @@ def test_a_constant_schedule_may_be_prolonged(tmp_path, stop_at):
 
 
 def test_a_torn_newest_checkpoint_gives_way_to_the_one_before(tmp_path, stop_at, capsys):
-    recipe, out = interrupted(tmp_path, stop_at, train={"save_every": 1, "keep": 3})
+    recipe, out = interrupted(tmp_path, stop_at, train={"save_every": 1, "keep_last": 3})
     newest = list_checkpoints(out / "checkpoints")[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     train(recipe, out, resume=True)

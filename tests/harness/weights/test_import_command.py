@@ -41,7 +41,7 @@ def test_half_is_passed_on_and_changes_are_told(clipkd, tmp_path):
     from harness.zoo import register_config
 
     register_config("test-import-named", tiny.STUDENT)
-    done = clipkd("import", tmp_path / "c.pt", "--model", "test-import-named", "--out", tmp_path / "out", "--half")
+    done = clipkd("import", tmp_path / "c.pt", "--model", "test-import-named", "--out", tmp_path / "out", "--fp16")
     assert "changed: buffers that the model computes itself" in done.output
     weights = open_clip.factory.load_state_dict(str(tmp_path / "out" / "open_clip_model.safetensors"))
     assert weights["visual.proj"].dtype == torch.float16
