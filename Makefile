@@ -1,5 +1,8 @@
 # make quickstart   distil a small CLIP on real images and print the table
-# make test         the whole test suite
+# make test         the fast tier of the tests: all but what is marked slow
+# make test-all     all tests
+# make coverage     line and branch coverage of both tiers, an hour or more
+# make mutants      change the code in ways that a test must notice, and run the tests on each change; ARGS="--help" for more
 # make study        the paper's methods on the quickstart's data, about an hour on two cores
 # make bench        time and memory of every loss under pytest-benchmark; sizes by ARGS="--bench-batch 1024"
 # make check-recipes  every recipe at full model size: two steps, export, evaluation (8 GiB, 6 CPU-minutes, no network)
@@ -15,7 +18,7 @@ VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: quickstart study test bench check-recipes check-wheel lint env clean
+.PHONY: quickstart study test test-all coverage mutants bench check-recipes check-wheel lint env clean
 
 quickstart: $(VENV)/.harness
 	@$(BIN)/clipkd quickstart $(ARGS)
@@ -26,8 +29,27 @@ study: $(VENV)/.harness
 	@$(BIN)/clipkd study study/openmoji --jobs $(WORKERS) $(ARGS)
 
 # One thread a worker: two test processes that each want every core slow each other down.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
 test: $(VENV)/.test
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.test
+	@$(PYTEST) $(ARGS)
+
+# The slow tests' lines are added to those of the fast tier. A failed test does not keep the figures back, but fails the target.
+coverage: $(VENV)/.test
+	@rm -rf .coverage-data && mkdir .coverage-data
+	@COVERAGE_FILE=.coverage-data/fast $(PYTEST) -m "not slow" --cov --cov-report= $(ARGS); fast=$$?; \
+	cp .coverage-data/fast .coverage-data/full; \
+	COVERAGE_FILE=.coverage-data/full $(PYTEST) -m slow --cov --cov-append --cov-report= $(ARGS); slow=$$?; \
+	for tier in fast full; do \
+		COVERAGE_FILE=.coverage-data/$$tier $(BIN)/python -m coverage report > .coverage-data/$$tier.txt; \
+		echo "$$tier tier: $$(tail -n 1 .coverage-data/$$tier.txt) (by file: .coverage-data/$$tier.txt)"; \
+	done; exit $$((fast || slow))
+
+mutants: $(VENV)/.test
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 # Named outright: its name keeps it out of `make test`. No OMP_NUM_THREADS: it may use every core, alone.
 bench: $(VENV)/.test
@@ -46,7 +68,7 @@ lint: $(VENV)/.test
 env: $(VENV)/.test
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks .coverage-data
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(VENV)/.unfinished marks an installation under way. Where it is found at the start, the last one was killed and may have

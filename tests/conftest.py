@@ -1,4 +1,4 @@
-"""Seeds, the Hypothesis profiles and the golden files."""
+"""Plugins, seeds, the Hypothesis profiles and the golden files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 # Triton decides at its first import whether kernels are compiled or interpreted on the CPU.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+pytest_plugins = ["pytester", "tests.plugins.processes", "tests.plugins.skips"]
 
 GOLDEN = Path(__file__).parent / "golden"
 

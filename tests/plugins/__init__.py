@@ -1,0 +1,1 @@
+"""What the whole test suite promises, as plugins of pytest."""
