@@ -1,4 +1,7 @@
-"""What a person sees while a run goes on: a live display in a terminal, plain lines elsewhere."""
+"""Progress display of a run: a live bar in a terminal, plain lines elsewhere.
+
+Messages do not pass through it: they are logged, and appear above the live bar since rich redirects both streams.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,6 @@ class Display(Protocol):
     def __enter__(self) -> Display: ...
 
     def __exit__(self, *exception: object) -> None: ...
-
-    def note(self, text: str) -> None:
-        """Show a line that stays."""
 
     def advance(self, step: int) -> None:
         """Show that ``step`` steps are done."""
@@ -62,10 +62,6 @@ class LiveDisplay:
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
 
-    def note(self, text: str) -> None:
-        """Print above the bar."""
-        self._live.console.print(text, highlight=False, markup=False)
-
     def advance(self, step: int) -> None:
         """Move the bar."""
         self._bar.update(self._task, completed=step)
@@ -88,10 +84,6 @@ class PlainDisplay:
     def __exit__(self, *exception: object) -> None:
         return None
 
-    def note(self, text: str) -> None:
-        """Print it."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     def advance(self, step: int) -> None:
         """Nothing: a log has no use for every step."""
 
@@ -101,7 +93,7 @@ class PlainDisplay:
         taken = step - self._before  # by this process: a resumed run has taken others
         left = (time.perf_counter() - self._start) / taken * (self._steps - step)
         line = f"{self._name} {step}/{self._steps} eta {left:.0f}s {format_metrics(values)}"
-        self.note(line)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def format_metrics(values: dict[str, Any]) -> str:

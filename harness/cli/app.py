@@ -20,14 +20,15 @@ from harness.cli import (
     train,
 )
 from harness.cli.guard import explained
+from harness.logs import to_console
 
 
 class Guarded(TyperGroup):
-    """Keeps typer's own handling of usage errors, and gives every other error its sentence."""
+    """Keeps typer's own handling of usage errors, gives every other error its sentence, and shows what is logged."""
 
     def invoke(self, ctx: typer.Context) -> object:
         """Run a command."""
-        with explained(ctx.exit):
+        with to_console(), explained(ctx.exit):
             return super().invoke(ctx)
 
 

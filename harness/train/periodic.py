@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -19,13 +20,14 @@ from harness.evaluate.find import find_for_recipe
 from harness.evaluate.kept import shown
 from harness.metrics import MetricsWriter, read_metrics
 from harness.models import LoadedModel, create_model
-from harness.progress import Display
 from harness.train.best import Best
 from harness.train.parallel import student_state
 from harness.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from harness.train.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 # What the main process tells those that wait.
 _GOING, _DONE, _STOPPED = "going", "done", "stopped"
@@ -62,9 +64,7 @@ class Periodic:
         every = self._config.every
         return every is not None and step > 0 and (step % every == 0 or step == self._trainer.steps)
 
-    def catch_up(
-        self, display: Display, writer: MetricsWriter | None, dog: Watchdog, asked: Callable[[], bool]
-    ) -> bool:
+    def catch_up(self, writer: MetricsWriter | None, dog: Watchdog, asked: Callable[[], bool]) -> bool:
         """Measure what the run that is resumed was about to; False when SIGTERM came meanwhile."""
         step = self._trainer.first - 1
         if not self.is_due(step):
@@ -72,18 +72,15 @@ class Periodic:
         is_done = writer is not None and any(
             line["step"] == step and "eval" in line for line in read_metrics(self._trainer.out / "metrics.jsonl")
         )
-        return self._trainer.processes.same_for_all(is_done) or self.run(step, display, writer, dog, asked)
+        return self._trainer.processes.same_for_all(is_done) or self.run(step, writer, dog, asked)
 
-    def run(
-        self, step: int, display: Display, writer: MetricsWriter | None, dog: Watchdog, asked: Callable[[], bool]
-    ) -> bool:
+    def run(self, step: int, writer: MetricsWriter | None, dog: Watchdog, asked: Callable[[], bool]) -> bool:
         """Measure the student; False when SIGTERM came meanwhile, which leaves no trace of it.
 
         Every process calls this.
 
         Args:
             step: steps taken.
-            display: shows the result.
             writer: takes the line; None elsewhere than on the main process.
             dog: is told of each batch.
             asked: whether SIGTERM has come.
@@ -94,11 +91,11 @@ class Periodic:
         trainer, start = self._trainer, time.perf_counter()
         dog.phase("evaluation", step)
         weights = student_state(trainer.task, trainer.parallel)
-        finished = self._wait(step, dog) if writer is None else self._lead(step, weights, display, writer, dog, asked)
+        finished = self._wait(step, dog) if writer is None else self._lead(step, weights, writer, dog, asked)
         trainer.interval.leave_out(time.perf_counter() - start)
         return finished
 
-    def _lead(self, step: int, weights: dict[str, Any], display: Display, writer: MetricsWriter, *rest: Any) -> bool:
+    def _lead(self, step: int, weights: dict[str, Any], writer: MetricsWriter, *rest: Any) -> bool:
         """Measure, and release those that wait, however it ends."""
         tell = self._trainer.processes.same_for_all
         try:
@@ -111,7 +108,8 @@ class Periodic:
                 writer.write({"step": step, "eval": results})
             for name, metrics in results.items():
                 best = " (best so far)" if is_best and self._config.best.startswith(f"{name}/") else ""
-                display.note(f"{self._trainer.recipe.name} {step}/{self._trainer.steps} {name}: {shown(metrics)}{best}")
+                of, steps = self._trainer.recipe.name, self._trainer.steps
+                logger.info("%s %d/%d %s: %s%s", of, step, steps, name, shown(metrics), best)
         except _AskedToStopError:
             tell(_STOPPED)
             return False
@@ -159,11 +157,11 @@ class Periodic:
         return word == _DONE
 
 
-def tell_missing(trainer: Trainer, say: Callable[[str], None]) -> None:
-    """A line for each set that the run does without."""
+def warn_missing(trainer: Trainer) -> None:
+    """Warn of each evaluation set that the run does without."""
     if trainer.processes.is_main:
         for item in find_for_recipe(trainer.recipe.eval).missing:
-            say(f"{trainer.recipe.name}: WARNING, evaluation set {item}; it is left out (eval.missing: skip)")
+            logger.warning("%s: evaluation set %s; it is left out (eval.missing: skip)", trainer.recipe.name, item)
 
 
 @contextmanager

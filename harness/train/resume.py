@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from harness.checkpoint import checkpoint_path, list_checkpoints
 from harness.config import Recipe, parse_recipe
 from harness.errors import UserError
 from harness.runs import DONE
+
+logger = logging.getLogger(__name__)
 
 # A change of these leaves the training what it was, up to rounding; what the data keys among them change in the order
 # of samples is the loader's to refuse.
@@ -81,7 +83,7 @@ def newest_loadable(paths: list[Path]) -> dict[str, Any]:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # the reader of pickles fails on garbage in every way there is
             reason = " ".join(str(error).split())[:200]
-            print(f"WARNING: the checkpoint {path} cannot be read ({reason}); trying the one before", file=sys.stderr)
+            logger.warning("the checkpoint %s cannot be read (%s); trying the one before", path, reason)
     raise UserError(f"none of the checkpoints in {paths[0].parent} can be read; start over with --overwrite")
 
 
@@ -98,7 +100,7 @@ def check_same(recipe: Recipe, saved: Recipe, out: Path) -> None:
             "choose another --out for the new one"
         )
     for key, was, now in sound:
-        print(f"resuming with {key} changed from {was!r} to {now!r}", file=sys.stderr)
+        logger.info("resuming with %s changed from %r to %r", key, was, now)
 
 
 def check_world(state: dict[str, Any], world_size: int, parallel: str) -> None:
@@ -114,10 +116,10 @@ def check_world(state: dict[str, Any], world_size: int, parallel: str) -> None:
             f"{parallel} on {world_size} (one process never shards); resume it as it was"
         )
     if state["world_size"] != world_size:
-        print(
-            f"resuming on {world_size} processes what ran on {state['world_size']}: the batches stay the same, dropout "
-            "and masks are drawn anew",
-            file=sys.stderr,
+        logger.info(
+            "resuming on %d processes what ran on %d: the batches stay the same, dropout and masks are drawn anew",
+            world_size,
+            state["world_size"],
         )
 
 

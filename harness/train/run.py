@@ -20,7 +20,7 @@ from harness.models import LoadedModel, create_model
 from harness.runs import DONE, check_folder, prepare_run, record_resume
 from harness.train.best import read_best
 from harness.train.parallel import student_state
-from harness.train.periodic import tell_missing
+from harness.train.periodic import warn_missing
 from harness.train.processes import Processes, joined
 from harness.train.resume import check_world, find_start, is_finished, same_start
 from harness.train.signals import leaving_at_sigterm
@@ -144,7 +144,7 @@ def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
         student.model.to(trainer.device)
     seconds = trainer.interval.seconds
     export_model(student, out / "export", metadata={"recipe": recipe.name, "steps": trainer.steps})
-    tell_missing(trainer, print)
+    warn_missing(trainer)
     metrics = _evaluate(student, recipe, out, trainer.device)
     summary = {
         "name": recipe.name,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,17 @@ from harness.teachers.replay import apply_maps
 from harness.train.clipping import clip_gradients
 from harness.train.health import Health, is_healthy
 from harness.train.length import share_of_batch, steps_of
+from harness.train.messages import describe, warn_skipped
 from harness.train.models import build_models
-from harness.train.periodic import Periodic, tell_missing
+from harness.train.periodic import Periodic, warn_missing
 from harness.train.processes import Processes, Signal
 from harness.train.saving import capture, restore
 from harness.train.signals import watching_for_sigterm
 from harness.train.step import forward_backward
-from harness.train.words import describe, tell_bad
 from harness.watchdog import Watchdog
 from kdlosses.layers import MAX_LOGIT_SCALE
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -100,19 +102,22 @@ class Trainer:
                 make_display(
                     self.recipe.name, self.steps, quiet=not self.processes.is_main, before=self.first - 1
                 ) as display,
-                self._watchdog(display) as dog,
+                self._watchdog() as dog,
                 watching_for_sigterm() as asked_to_stop,
             ):
-                display.note(describe(self))
-                tell_missing(self, display.note)
-                told = tell_bad(self.recipe.name, self.loader, display, told=0)
+                logger.info("%s", describe(self))
+                warn_missing(self)
+                known = self._warn_skipped(0)
                 finished = self._guarded_loop(display, writer, dog, asked_to_stop)
-                tell_bad(self.recipe.name, self.loader, display, told)
+                self._warn_skipped(known)
                 return finished
         finally:
             self.loader.close()
             if writer is not None:
                 writer.close()
+
+    def _warn_skipped(self, known: int) -> int:
+        return warn_skipped(self.recipe.name, self.loader, known) if self.processes.is_main else 0
 
     def _guarded_loop(self, *arguments: Any) -> bool:
         try:
@@ -128,7 +133,7 @@ class Trainer:
     def _loop(
         self, display: Display, writer: MetricsWriter | None, dog: Watchdog, asked_to_stop: Callable[[], bool]
     ) -> bool:
-        train, evaluation = self.recipe.train, (display, writer, dog, asked_to_stop)
+        train, evaluation = self.recipe.train, (writer, dog, asked_to_stop)
         if not self.periodic.catch_up(*evaluation):
             return False
         for step in range(self.first, self.steps + 1):
@@ -152,7 +157,7 @@ class Trainer:
                 if not saves:
                     self._save_together(step, dog)
             if signal is Signal.STOP:
-                display.note(f"{self.recipe.name}: SIGTERM came; saved step {step}")
+                logger.info("%s: SIGTERM came; saved step %d", self.recipe.name, step)
                 return False
         # It may have come during the last step or its checkpoint: what follows can take long.
         return self.processes.worst(Signal.STOP if asked_to_stop() else Signal.GO) is Signal.GO
@@ -275,15 +280,9 @@ class Trainer:
         self.task.student.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         self.task.loss.clamp_scales()
 
-    def _watchdog(self, display: Display) -> Watchdog:
+    def _watchdog(self) -> Watchdog:
         train, own = self.recipe.train, self.processes
-
-        def say(sentence: str) -> None:
-            print(f"WARNING: {sentence}", file=sys.stderr, flush=True)
-
-        return Watchdog(
-            self.out, own.rank, own.world_size, train.stall_timeout, say, abort_after=train.stall_abort_timeout
-        )
+        return Watchdog(self.out, own.rank, own.world_size, train.stall_timeout, abort_after=train.stall_abort_timeout)
 
     def _due(self, step: int, every: int | None) -> bool:
         return step == self.steps or (every is not None and step % every == 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import socket
 import sys
@@ -16,6 +17,8 @@ from typing import NamedTuple
 from harness.watchdog.children import children, open_files
 from harness.watchdog.heartbeat import ENDED, Heartbeat, Pulse
 from harness.watchdog.words import about_data, about_folder, about_peers, about_self, doing, span
+
+logger = logging.getLogger(__name__)
 
 # The exit code of a process that ended itself because it stalled: EX_IOERR of sysexits.h.
 EXIT_STALLED = 74
@@ -48,12 +51,12 @@ class Watchdog:
         rank: of this process.
         world_size: how many processes there are.
         limit_seconds: how long a phase may last before something is said; None for never.
-        say: takes one sentence; called from another thread.
         abort_after: how long a phase may last before the process writes the stacks of all threads to stderr and ends
             with exit code `EXIT_STALLED`; None for never.
         clock: seconds, monotonic.
         wall: seconds of the wall clock.
         leave: ends the process with an exit code.
+        warn: takes one sentence, called from another thread; by default it is logged.
     """
 
     def __init__(
@@ -62,17 +65,17 @@ class Watchdog:
         rank: int,
         world_size: int,
         limit_seconds: float | None,
-        say: Callable[[str], None],
         *,
         abort_after: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         leave: Callable[[int], None] = os._exit,
+        warn: Callable[[str], None] = logger.warning,
     ) -> None:
         self._folder, self._host = folder, socket.gethostname()
         self._rank, self._world_size = rank, world_size
         self._limit, self._abort_after = limit_seconds, abort_after
-        self._say, self._clock, self._wall, self._leave = say, clock, wall, leave
+        self._clock, self._wall, self._leave, self._warn = clock, wall, leave, warn
         limits = [value for value in (limit_seconds, abort_after) if value is not None]
         self._shortest = min(limits, default=None)
         self._interval = min([BEAT_SECONDS, *(value / 4 for value in limits)])
@@ -119,16 +122,16 @@ class Watchdog:
         now, state = self._clock(), self._state
         gap, self._checked = now - self._checked, now
         if self._stalled is not None and state is not self._stalled:
-            self._tell_end(self._stalled, state)
+            self._warn_over(self._stalled, state)
         if self._shortest is not None and gap >= self._shortest:
             # Not a stall of what it was doing: the count begins anew.
             self._awake = now
-            self._tell_standstill(gap)
+            self._warn_stood_still(gap)
         waited, patience = now - max(state.since, self._awake), self._patience(state)
         if self._abort_after is not None and waited >= self._abort_after * patience:
             self._abort(state, waited)
         elif self._limit is not None and waited >= self._limit * patience:
-            self._tell(state, waited)
+            self._warn_stalled(state, waited)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._interval):
@@ -138,19 +141,19 @@ class Watchdog:
         first = FIRST_PATIENCE if state.step == self._first else {}
         return {**PATIENCE, **first}.get(state.phase, 1.0)
 
-    def _tell(self, state: State, waited: float) -> None:
+    def _warn_stalled(self, state: State, waited: float) -> None:
         if self._stalled is state and waited < self._next:
             return
         self._stalled, self._next = state, 2 * waited
-        self._say(f"{self._sentence(state, waited)}; {self._reason(state)}")
+        self._warn(f"{self._sentence(state, waited)}; {self._reason(state)}")
 
-    def _tell_end(self, stalled: State, state: State) -> None:
+    def _warn_over(self, stalled: State, state: State) -> None:
         self._stalled = None
         took = span(state.since - stalled.since)
-        self._say(f"{self._who} goes on at step {state.step} after {took} in phase {stalled.phase}")
+        self._warn(f"{self._who} goes on at step {state.step} after {took} in phase {stalled.phase}")
 
-    def _tell_standstill(self, gap: float) -> None:
-        self._say(
+    def _warn_stood_still(self, gap: float) -> None:
+        self._warn(
             f"{self._who} stood still as a whole for {span(gap)} at step {self._state.step}: it was stopped, "
             "suspended, without processor time, or in code that holds Python's lock"
         )
@@ -170,13 +173,13 @@ class Watchdog:
         return about_peers(self.pulse.peers, state.phase, state.step, now, silent) or about_self(own, self._host)
 
     def _abort(self, state: State, waited: float) -> None:
-        self._say(f"{self._sentence(state, waited)}: it ends itself with exit code {EXIT_STALLED}; stacks follow")
+        self._warn(f"{self._sentence(state, waited)}: it ends itself with exit code {EXIT_STALLED}; stacks follow")
         sys.stdout.flush()
         faulthandler.dump_traceback(all_threads=True)
         self._leave(EXIT_STALLED)
 
     def _make_pulse(self) -> Pulse:
-        return Pulse(self._folder, self._heartbeat, self._is_curious, self._interval, self._tell_failed)
+        return Pulse(self._folder, self._heartbeat, self._is_curious, self._interval, self._warn_failed)
 
     def _heartbeat(self) -> Heartbeat:
         state, wall = self._state, self._wall()
@@ -187,8 +190,8 @@ class Watchdog:
         # Before the limit, so that the watching thread finds the others' heartbeats read already.
         return self._shortest is not None and self._clock() - self._state.since >= self._shortest / 2
 
-    def _tell_failed(self, error: OSError) -> None:
-        self._say(f"{self._who} cannot write its heartbeat ({error}); the run goes on, ranks that stall stay unnamed")
+    def _warn_failed(self, error: OSError) -> None:
+        self._warn(f"{self._who} cannot write its heartbeat ({error}); the run goes on, ranks that stall stay unnamed")
 
     @property
     def _who(self) -> str:

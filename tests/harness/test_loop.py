@@ -1,6 +1,7 @@
 """A whole run: what it writes, that it learns, and that the same recipe gives the same weights."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -169,13 +170,19 @@ def test_a_run_folder_that_cannot_be_made_is_said(tmp_path):
         train(tiny.recipe(), tmp_path / "file" / "run")
 
 
-def test_skipped_samples_are_told_before_the_first_step(tmp_path, capsys):
+def test_skipped_samples_are_warned_of_before_the_first_step(tmp_path, caplog, capsys):
     write_tar(tmp_path / "0.tar", [("broken", {"png": b"", "txt": b"x"}), *map(pair, range(40))])
     run = trainer(tmp_path, data={"train": str(tmp_path / "0.tar")})
-    run.run()
-    lines = capsys.readouterr().out.splitlines()
-    assert "WARNING, skipped broken samples (1 " in lines[1]
-    assert len([line for line in lines if "WARNING" in line]) == 1
+    at_step = []
+    take = run.train_step
+    run.train_step = lambda batch: at_step.append(len(caplog.records)) or take(batch)
+    with caplog.at_level(logging.INFO, "harness"):
+        run.run()
+    described, skipped = caplog.records
+    assert described.getMessage().startswith("tiny: student test-tiny-vit-student")
+    assert skipped.levelno == logging.WARNING and "tiny: skipped broken samples (1 " in skipped.getMessage()
+    assert at_step == [2] * 4
+    assert "tiny 2/4 eta" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_missing_evaluation_sets_are_found_before_training(tmp_path):
@@ -211,14 +218,15 @@ def test_a_full_disk_is_one_sentence(tmp_path):
     assert f"error: no space left on the disk for {disk}" in done.stderr
 
 
-def test_several_teachers_train_from_a_recipe(tmp_path, capsys):
+def test_several_teachers_train_from_a_recipe(tmp_path, caplog):
     other = {**tiny.TEACHER, "embed_dim": 40}
     teachers = [
         {"model": "test-tiny-first", "config": tiny.TEACHER, "weight": 2.0},
         {"model": "test-tiny-second", "config": other},
     ]
+    caplog.set_level(logging.INFO, "harness")
     train(tiny.recipe(teachers=teachers, loss=tiny.DISTILL["loss"]), tmp_path / "run")
-    assert "teacher-1 test-tiny-first" in (told := capsys.readouterr().out) and "teacher-2 test-tiny-second" in told
+    assert "teacher-1 test-tiny-first" in caplog.text and "teacher-2 test-tiny-second" in caplog.text
     state = torch.load(tmp_path / "run" / "checkpoints" / "latest.pt", weights_only=True)
     assert {"teachers.0.visual_proj.weight", "teachers.1.cross_logit_scale"} <= state["loss"].keys()
     with pytest.raises(ValueError, match="cannot stand beside `teacher`"):

@@ -97,7 +97,7 @@ def test_a_process_that_ends_itself_really_ends():
     code = """
 import sys, threading
 from harness.watchdog import Watchdog
-with Watchdog(None, 0, 1, 0.1, print, abort_after=0.2) as dog:
+with Watchdog(None, 0, 1, 0.1, warn=print, abort_after=0.2) as dog:
     dog.phase("data", 4)
     threading.Event().wait()
 """
@@ -127,7 +127,7 @@ pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 with subprocess.Popen([sys.executable, "-c", "import sys; " + worker, path], pass_fds=(inherited,), **pipes) as process:
     process.stdout.readline()
     print("worker", process.pid, flush=True)
-    with Watchdog(None, 0, 1, 0.5, say) as dog:
+    with Watchdog(None, 0, 1, 0.5, warn=say) as dog:
         dog.phase("data", 1)
         told["has waited"].wait()
         dog.phase("step", 1)

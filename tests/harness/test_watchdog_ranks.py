@@ -119,7 +119,7 @@ def test_heartbeats_that_cannot_be_written_are_told_once(tmp_path):
 
 
 def test_one_process_writes_no_heartbeats(tmp_path):
-    with Watchdog(tmp_path, 0, 1, 5, print) as dog:
+    with Watchdog(tmp_path, 0, 1, 5) as dog:
         dog.phase("data", 1)
     assert list(tmp_path.iterdir()) == []
 
@@ -128,7 +128,7 @@ OTHER = """
 import sys, threading
 from pathlib import Path
 from harness.watchdog import Watchdog
-with Watchdog(Path(sys.argv[1]), 1, 2, 2.0, print) as dog:
+with Watchdog(Path(sys.argv[1]), 1, 2, 2.0, warn=print) as dog:
     dog.phase("data", 119)
     print("ready", flush=True)
     sys.stdin.readline()
@@ -159,7 +159,7 @@ def test_a_rank_stopped_by_a_signal_is_found_by_the_other(tmp_path):
             if "last beat" in text:
                 found.set()
 
-        with Watchdog(tmp_path, 0, 2, 1.0, say) as dog:
+        with Watchdog(tmp_path, 0, 2, 1.0, warn=say) as dog:
             dog.phase("step", 119)
             dog.phase("exchange", 120)
             assert found.wait(DEADLINE), said

@@ -18,7 +18,9 @@ class Bench:
     ):
         self.now, self.said, self.left = 1000.0, [], []
         clock = {"clock": lambda: self.now, "wall": lambda: self.now + 1e9}
-        self.dog = Watchdog(folder, rank, world_size, limit, self.said.append, leave=self.left.append, **clock, **more)
+        self.dog = Watchdog(
+            folder, rank, world_size, limit, warn=self.said.append, leave=self.left.append, **clock, **more
+        )
         self.dog.phase("data", 1)  # the first step has another limit
 
     def after(self, seconds: float, every: float = 5.0) -> list[str]:

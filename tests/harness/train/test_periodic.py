@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,13 +51,14 @@ def state(folder: Path) -> dict:
     return torch.load(folder / "checkpoints" / "latest.pt", weights_only=True)
 
 
-def test_lines_come_every_so_many_steps_and_after_the_last(tmp_path, capsys):
+def test_lines_come_every_so_many_steps_and_after_the_last(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "harness")
     summary = train(recipe(steps=5, every=2), tmp_path / "run", command="test")
     found = lines(tmp_path / "run", evaluations=True)
     assert [line["step"] for line in found] == [2, 4, 5]
     assert all(line.keys() == {"step", "eval"} and line["eval"].keys() == {"shapes", "pairs"} for line in found)
     assert found[-1]["eval"] == summary["metrics"]
-    assert "tiny 4/5 shapes: top1 " in capsys.readouterr().out
+    assert "tiny 4/5 shapes: top1 " in caplog.text
     # And so it is with stock weights, read back.
     exported = load_model(f"run:{tmp_path / 'run'}")
     assert evaluate(exported, [EvalSet(**item) for item in SETS]) == found[-1]["eval"]
@@ -131,7 +133,8 @@ def _results(value: float) -> dict:
     return {"shapes": {"top1": value}, "pairs": {"t2i_r1": value / 2}}
 
 
-def test_the_best_step_is_kept_through_pruning_and_resumption(tmp_path, scores, sigterm, capsys):
+def test_the_best_step_is_kept_through_pruning_and_resumption(tmp_path, scores, sigterm, caplog):
+    caplog.set_level(logging.INFO, "harness")
     made = recipe(every=1, best="shapes/top1", train={"save_every": 1, "keep_last": 1})
     folder = tmp_path / "run" / "checkpoints"
     scores(10.0, 30.0, 30.0, 20.0)
@@ -142,7 +145,7 @@ def test_the_best_step_is_kept_through_pruning_and_resumption(tmp_path, scores, 
     best = {"step": 2, "set": "shapes", "metric": "top1", "value": 30.0}
     assert json.loads((folder / "best.json").read_text()) == best
     weights = torch.load(folder / "best.pt", weights_only=True)
-    assert weights["step"] == 2 and "(best so far)" in capsys.readouterr().out
+    assert weights["step"] == 2 and "(best so far)" in caplog.text
     sigterm(None)
     scores(20.0, 25.0, 29.0)
     summary = train(made, tmp_path / "run", command="test", resume=True)
@@ -180,7 +183,7 @@ def test_another_metric_begins_anew(tmp_path, scores, sigterm):
     assert best == {"step": 5, "set": "pairs", "metric": "t2i_r1", "value": 4.5}
 
 
-def test_a_missing_set_stops_or_is_said_at_both_ends(tmp_path, capsys):
+def test_a_missing_set_stops_or_is_warned_of_at_both_ends(tmp_path, caplog):
     sets = [*SETS, {"name": "gone", "kind": "retrieval", "path": str(tmp_path / "gone")}]
     with pytest.raises(UserError, match="gone"):
         train(recipe(sets=sets, every=3), tmp_path / "run", command="test")
@@ -190,12 +193,12 @@ def test_a_missing_set_stops_or_is_said_at_both_ends(tmp_path, capsys):
         train(recipe(every=3, **suite), tmp_path / "run", command="test")
     with pytest.raises(UserError, match=r"eval\.best names gone, which is missing"):
         train(recipe(sets=sets, every=3, missing="skip", best="gone/i2t_r1"), tmp_path / "run", command="test")
-    capsys.readouterr()
+    caplog.clear()
     summary = train(recipe(sets=sets, every=3, missing="skip", **suite), tmp_path / "run", command="test")
     assert set(summary["metrics"]) == {"shapes", "pairs"}
-    told = capsys.readouterr().out
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     for name in ("gone", "imagenetv2", "flickr30k"):
-        assert told.count(f"WARNING, evaluation set {name} is missing: looked for {tmp_path}") == 2
+        assert "\n".join(warnings).count(f"evaluation set {name} is missing: looked for {tmp_path}") == 2
 
 
 def test_names_that_the_suite_lacks_stop_the_run(tmp_path):
@@ -257,7 +260,7 @@ def test_a_full_disk_on_the_first_process_is_told_to_the_others(tmp_path, monkey
     dog = SimpleNamespace(phase=lambda *_: None)
     monkeypatch.setattr(periodic, "evaluate", lambda *_, **__: {"pairs": {"i2t_r1": 1.0}})
     with pytest.raises(OSError):
-        periodic.Periodic(trainer).run(2, None, Full(), dog, lambda: False)
+        periodic.Periodic(trainer).run(2, Full(), dog, lambda: False)
     assert told == ["[Errno 28] No space left on device"]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from harness.data import Loader
 from harness.models import LoadedModel
-from harness.progress import Display
 
 if TYPE_CHECKING:
     from harness.train.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 def describe(trainer: Trainer) -> str:
@@ -32,13 +34,17 @@ def describe(trainer: Trainer) -> str:
     )
 
 
-def tell_bad(name: str, loader: Loader, display: Display, told: int) -> int:
-    """Show what has been skipped, if it is more than was told: cached data is read before the first step."""
-    bad = loader.bad
-    if bad.counts.total() > told:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in bad.counts.most_common())
-        display.note(f"{name}: WARNING, skipped broken samples ({kinds}), listed in {bad.path}")
-    return bad.counts.total()
+def warn_skipped(name: str, loader: Loader, known: int) -> int:
+    """Warn of skipped samples if there are more than ``known``: cached data is read before the first step.
+
+    Returns:
+        How many there are now.
+    """
+    skipped = loader.bad
+    if skipped.counts.total() > known:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.counts.most_common())
+        logger.warning("%s: skipped broken samples (%s), listed in %s", name, kinds, skipped.path)
+    return skipped.counts.total()
 
 
 def _size(model: LoadedModel) -> str:
