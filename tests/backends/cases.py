@@ -14,6 +14,8 @@ from tests.problems import Inputs, Problem
 from tests.running import Outcome, assert_same, assert_teacher_untouched, build, rounding_floor, run, run_oracle
 
 NAMES = kdlosses.available_losses()
+# A loss for each kind of request: softmaxes with their teachers and distances, gradients, sigmoids, layers of its own.
+KINDS = ["clip_kd", "gd", "sigmoid_kd", "afd"]
 VARIANTS = ("paper", "released")
 SAME = Problem()
 MIXED = Problem(student_dim=4, teacher_dim=6)

@@ -72,12 +72,6 @@ def subject(label: str) -> Subject:
     raise AssertionError(f"{label} is said to be usable and refuses everything: {refusals}")
 
 
-def param(label: str) -> Any:
-    """`label` as a parameter of a test, skipped with the backend's own reason where it cannot run."""
-    reason = KNOWN.get(label)
-    return pytest.param(label, marks=[] if reason is None else pytest.mark.skip(reason=reason))
-
-
-each_backend = pytest.mark.parametrize("label", [param(label) for label in LABELS])
+each_backend = pytest.mark.parametrize("label", USABLE)
 # Those made of torch operators alone: what watches or replaces operators sees all that they do.
-each_torch_backend = pytest.mark.parametrize("label", [label for label in USABLE if label != "triton"])
+OF_TORCH = [label for label in USABLE if label != "triton"]

@@ -9,12 +9,14 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
-from tests.backends.cases import MIXED, NAMES, Case
-from tests.backends.subjects import Subject, each_backend, subject
+from tests.backends.cases import KINDS, MIXED, Case
+from tests.backends.subjects import USABLE, Subject, subject
+from tests.grid import grid
 from tests.problems import STUDENT, TEACHER, Inputs, Problem
 from tests.running import leaves, run
 
-each_loss = pytest.mark.parametrize("name", NAMES)
+# One autograd node answers for all losses, so a loss of each kind of request shows what it does.
+each_kind = grid(name=KINDS, label=USABLE)
 HALVES = [torch.float16, torch.bfloat16]
 
 
@@ -41,8 +43,7 @@ def assert_equal(first: list[Tensor | None], second: list[Tensor | None]) -> Non
         assert a is None or torch.equal(a, b)
 
 
-@each_backend
-@each_loss
+@each_kind
 def test_a_retained_graph_gives_the_same_gradients_again(name, label):
     loss, inputs, value = started(name, subject(label))
     value.backward(retain_graph=True)
@@ -53,8 +54,7 @@ def test_a_retained_graph_gives_the_same_gradients_again(name, label):
         value.backward()
 
 
-@each_backend
-@each_loss
+@each_kind
 def test_two_calls_before_their_backward_passes_do_not_meet(name, label):
     other = MIXED.with_(batch=7, seed=3)
     alone = []
@@ -68,9 +68,7 @@ def test_two_calls_before_their_backward_passes_do_not_meet(name, label):
         assert_equal(take_gradients(loss, inputs), expected)
 
 
-@each_backend
-@each_loss
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@grid(name=KINDS, label=USABLE, mode=[torch.no_grad, torch.inference_mode])
 def test_forward_without_gradients_gives_the_same_value(name, mode, label):
     loss, inputs, value = started(name, subject(label))
     with mode():
@@ -79,9 +77,7 @@ def test_forward_without_gradients_gives_the_same_value(name, mode, label):
     assert torch.equal(bare, value.detach())
 
 
-@each_backend
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "afd"])  # torch's own layers do round there
-@pytest.mark.parametrize("dtype", HALVES)
+@grid(name=[name for name in KINDS if name != "afd"], label=USABLE, dtype=HALVES)  # afd's layers are torch's own
 def test_autocast_around_the_backward_pass_changes_nothing(name, dtype, label):
     problem, tested = Problem(scale=100.0), replace(subject(label), dtype=torch.float32)
     found = []
@@ -93,8 +89,7 @@ def test_autocast_around_the_backward_pass_changes_nothing(name, dtype, label):
     assert_equal(*found)
 
 
-@each_backend
-@pytest.mark.parametrize("key", [*STUDENT[:2], "dist_image_features"])
+@grid(key=[*STUDENT[:2], "dist_image_features"], label=USABLE)
 def test_an_input_changed_before_the_backward_pass_is_refused(key, label):
     """A backend that computes its logits again would otherwise give gradients of another loss."""
     _, inputs, value = started("crd", subject(label))
@@ -104,8 +99,7 @@ def test_an_input_changed_before_the_backward_pass_is_refused(key, label):
         value.backward()
 
 
-@each_backend
-@each_loss
+@each_kind
 def test_parameters_may_be_handed_in_from_outside(name, label):
     tested = subject(label)
     loss, inputs = Case(name, MIXED).loss(tested.backend, tested.dtype).to(tested.device), tested.place(MIXED.inputs())
@@ -119,9 +113,7 @@ def test_parameters_may_be_handed_in_from_outside(name, label):
             torch.testing.assert_close(gradient, expected.grads[f"param.{key}"])
 
 
-@each_backend
-@each_loss
-@pytest.mark.parametrize("keys", [TEACHER, STUDENT[:1]], ids=["teacher", "locked-image-tower"])
+@grid(name=KINDS, label=USABLE, keys=[TEACHER, STUDENT[:1]])
 def test_embeddings_may_come_from_inference_mode(name, keys, label):
     """The usual way to run a frozen teacher; torch refuses to save such tensors for a backward pass."""
     tested = subject(label)
@@ -134,16 +126,14 @@ def test_embeddings_may_come_from_inference_mode(name, keys, label):
     assert torch.equal(found, wanted)
 
 
-@each_backend
-@each_loss
+@each_kind
 def test_a_second_derivative_is_refused_and_never_wrong(name, label):
     _, inputs, value = started(name, subject(label))
     with pytest.raises(RuntimeError):
         torch.autograd.grad(value, inputs["image_features"], create_graph=True)
 
 
-@each_backend
-@each_loss
+@each_kind
 def test_checkpointing_changes_nothing(name, label):
     """What is computed again in the backward pass saves as many tensors as the first time."""
     loss, inputs, value = started(name, subject(label))

@@ -7,7 +7,8 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from tests.backends.cases import MIXED, NAMES, SAME, VARIANTS, Case
-from tests.backends.subjects import each_torch_backend, subject
+from tests.backends.subjects import OF_TORCH, subject
+from tests.grid import grid
 from tests.problems import TEACHER
 from tests.running import leaves
 
@@ -27,9 +28,7 @@ def run_fake(case: Case, label: str) -> None:
         assert leaf.grad is None or leaf.grad.shape == leaf.shape
 
 
-@each_torch_backend
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", NAMES)
+@grid(name=NAMES, variant=VARIANTS, label=OF_TORCH)
 def test_no_loss_looks_at_a_number(name, variant, label):
     """With projections where there can be some; three pairs, as fake operators are slow and tiles many."""
     case = Case(name, MIXED.with_(batch=3), variant)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 import torch
 from torch import Tensor
 
 from tests.backends.agreement import distance
-from tests.backends.cases import NAMES, Case
-from tests.backends.subjects import Subject, each_backend, subject
+from tests.backends.cases import KINDS, NAMES, Case
+from tests.backends.subjects import USABLE, Subject, subject
+from tests.grid import grid
 from tests.problems import TEACHER, Inputs, Problem
 from tests.running import UPSTREAM, Outcome, run
 from tests.tolerance import assert_close
 
 WIDE = Problem(batch=6, student_dim=4, teacher_dim=6)
 FEATURES = ("image_features", "text_features", "dist_image_features", "dist_text_features")
-each_loss = pytest.mark.parametrize("name", NAMES)
 
 
 def outcome(name: str, inputs: Inputs, tested: Subject, dtype: torch.dtype = torch.float32) -> Outcome:
@@ -25,9 +24,7 @@ def outcome(name: str, inputs: Inputs, tested: Subject, dtype: torch.dtype = tor
     return run(Case(name, WIDE).loss(tested.backend, dtype).to(tested.device), inputs)
 
 
-@each_backend
-@each_loss
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@grid(name=NAMES, label=USABLE, dtype=[torch.float16, torch.bfloat16])
 def test_half_rows_count_as_the_numbers_they_hold(name, dtype, label):
     half = WIDE.inputs(dtype)
     low, high = (outcome(name, inputs, subject(label)) for inputs in (half, {k: v.float() for k, v in half.items()}))
@@ -68,9 +65,7 @@ def viewed_outcome(name: str, inputs: Inputs, layout: Callable, tested: Subject,
     return [value.detach(), *(leaf.grad for leaf in leaves)]
 
 
-@each_backend
-@each_loss
-@pytest.mark.parametrize("layout", [transposed, strided, expanded])
+@grid(["label layout"], name=KINDS, label=USABLE, layout=[transposed, strided, expanded])
 def test_strides_do_not_matter(name, layout, label):
     runs = (viewed_outcome(name, WIDE.inputs(), layout, subject(label), copy) for copy in (False, True))
     for got, wanted in zip(*runs, strict=True):
@@ -79,8 +74,7 @@ def test_strides_do_not_matter(name, layout, label):
             assert_close(got, wanted)
 
 
-@each_backend
-@each_loss
+@grid(name=NAMES, label=USABLE)
 def test_rows_of_any_length(name, label):
     """A row a million times longer has a gradient a million times shorter, and nothing else changes."""
     lengths = 10.0 ** torch.linspace(-6, 6, WIDE.batch).unsqueeze(1)
@@ -97,8 +91,7 @@ def test_rows_of_any_length(name, label):
         assert distance(got.grads[key] * factor, wanted.grads[key]) < 1e-4
 
 
-@each_backend
-@each_loss
+@grid(name=NAMES, label=USABLE)
 def test_a_row_of_zeros_stays_finite(name, label):
     for zeros in FEATURES:
         inputs = {key: value.float() for key, value in WIDE.inputs().items()}

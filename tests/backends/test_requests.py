@@ -26,7 +26,8 @@ from kdlosses.requests import (
 from kdlosses.rows import Rows, rows_of
 from tests.backends import reference
 from tests.backends.agreement import assert_agrees, distance, flat
-from tests.backends.subjects import Subject, each_backend, subject
+from tests.backends.subjects import OF_TORCH, USABLE, Subject, each_backend, subject
+from tests.grid import grid
 from tests.problems import seeded
 
 PAIRS, KEYS, OFFSET = 3, 8, 4  # a shard: rows 4 to 6 of eight
@@ -141,25 +142,20 @@ LISTS |= {
     ],
 }
 LISTS["everything"] = lambda w: [request for name, make in LISTS.items() if name != "everything" for request in make(w)]
-each_list = pytest.mark.parametrize("name", LISTS)
 
 
-@each_backend
-@each_list
-@pytest.mark.parametrize("wanted", [ALL, *((one,) for one in ALL[:3])], ids="+".join)
+@grid(["name label"], name=LISTS, label=USABLE, wanted=[ALL, *((one,) for one in ALL[:3])])
 def test_answers_and_gradients(name, wanted, label):
     leaves = tensors(subject(label), wanted)
     assert_agrees(subject(label), LISTS[name](World(subject(label), leaves)), leaves)
 
 
-@each_backend
-@pytest.mark.parametrize("name", ["sigmoid-both", "sigmoid-two-biases", "sigmoid-shard", "everything"])
+@grid(name=["sigmoid-both", "sigmoid-two-biases", "sigmoid-shard", "everything"], label=USABLE)
 def test_the_gradient_of_a_bias_alone(name, label):
     test_answers_and_gradients(name, ("bias",), label)
 
 
-@each_backend
-@each_list
+@grid(name=LISTS, label=USABLE)
 def test_answers_that_nobody_uses(name, label):
     """Their upstream gradient is None, also that of one of a gradient's two answers."""
     leaves = tensors(subject(label))
@@ -188,12 +184,10 @@ def test_constants_alone_give_answers_without_a_graph(label):
     assert not any(answer.requires_grad for answer in flat(subject(label).backend, requests))
 
 
-@each_backend
-@pytest.mark.parametrize("name", [name for name in LISTS if name != "everything"])
+@grid(name=[name for name in LISTS if name != "everything"], label=OF_TORCH)
 def test_finite_differences(name, label):
+    """In float64 alone: in float32 differences of answers are mostly rounding."""
     tested = subject(label)
-    if tested.dtype != torch.float64:
-        pytest.skip(f"{label} computes in {tested.dtype}: differences of its answers are mostly rounding")
 
     def call(*leaves: Tensor) -> tuple[Tensor, ...]:
         return tuple(flat(tested.backend, LISTS[name](World(tested, leaves))))

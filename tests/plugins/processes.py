@@ -1,7 +1,7 @@
 """A test that leaves a process behind fails by its name, and the process is killed.
 
 Looked for are children of this process, their children, and orphans: processes that lost their parent but carry our
-mark in their environment or belong to our session. A fixture that keeps processes for several tests says so with
+mark in their environment. A fixture that keeps processes for several tests says so with
 `keep(pid)`; what those start is theirs, and they must be gone when the last test ends.
 """
 
@@ -20,6 +20,7 @@ GRACE = 5.0  # seconds that a process may take to end after its test
 # Helpers that Python and torch start once and keep until the interpreter ends.
 _OF_PYTHON = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "_inductor/compile_worker")
 _kept: set[int] = set()
+_at_start: set[int] = set()
 _before = pytest.StashKey[set[int]]()
 
 
@@ -30,6 +31,7 @@ def keep(pid: int) -> None:
 
 def pytest_configure() -> None:
     os.environ[MARK] = str(os.getpid())
+    _at_start.update(psutil.pids())
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -44,7 +46,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return (yield)
     finally:
         is_last = nextitem is None
-        left = _left_behind(set() if is_last else item.stash[_before], set() if is_last else _kept)
+        left = _left_behind(_at_start if is_last else item.stash[_before], set() if is_last else _kept)
         if left:
             lines = [f"{process.pid}: {_command(process)}" for process in left]
             for process in left:
@@ -77,11 +79,7 @@ def _ours(pids: Iterable[int], kept: set[int]) -> list[psutil.Process]:
 
 
 def _is_orphan_of_ours(process: psutil.Process) -> bool:
-    """Whether its parent is gone and it comes from this worker, or from a fork of it that carries no mark."""
-    if process.ppid() != 1:
-        return False
-    mark = process.environ().get(MARK)
-    return mark == str(os.getpid()) or (mark is None and os.getsid(process.pid) == os.getsid(0))
+    return process.ppid() == 1 and process.environ().get(MARK) == str(os.getpid())
 
 
 def _is_of_python(process: psutil.Process) -> bool:
