@@ -17,7 +17,7 @@ from harness.data.decode import decode
 from harness.data.samples import BadSample
 from harness.data.shards import ShardSource
 from harness.errors import UserError
-from harness.evaluate.synthetic import synthetic_sets_written
+from harness.evaluate.synthetic import synthetic_sets_on_disk
 from harness.models import LoadedModel
 
 Features = dict[str, Tensor]  # "image" and "text", unit rows [N, D]
@@ -137,7 +137,7 @@ def read_pairs(item: EvalSet) -> tuple[list[Image], list[str]]:
     Raises:
         UserError: a shard or a sample cannot be read.
     """
-    with synthetic_sets_written([item]) as (written,):
+    with synthetic_sets_on_disk([item]) as (written,):
         shards = sorted((Path(written.path) / "test").glob("*.tar"), key=lambda shard: int(shard.stem))
         source = ShardSource([str(shard) for shard in shards])
         pairs = [decode(raw) for raw in source.read(range(len(shards)), _refuse)]

@@ -16,7 +16,7 @@ from harness.data.entries import entries, is_remote
 from harness.data.paths import expand_shards
 from harness.data.shards import ShardSource
 from harness.errors import UserError
-from harness.evaluate.find import Missing, find_suite
+from harness.evaluate.find_sets import MissingSet, find_suite
 from harness.evaluate.suites import load_suite
 from harness.model_folders import find_folder
 
@@ -122,5 +122,5 @@ def _sets(recipe: Recipe) -> list[Need]:
     return [*own, *found, *map(_missing, there.missing)]
 
 
-def _missing(item: Missing) -> Need:
+def _missing(item: MissingSet) -> Need:
     return Need("evaluation set", item.name, False, ", ".join(item.looked), " ".join(item.source.split()))

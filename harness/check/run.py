@@ -18,7 +18,7 @@ from harness.check.trial import small, try_out
 from harness.config import ModelConfig, Recipe
 from harness.errors import UserError
 from harness.models import LoadedModel, create_model
-from harness.probe import probe
+from harness.smoke_test import forward_smoke_test
 from harness.train.length import check_warmup, share_of_batch
 
 PROCESSES = 8  # as the paper's
@@ -78,7 +78,7 @@ class Teachers:
             model = next((model for known, model in self._kept if known == config), None)
             if model is None:
                 model = create_model(config)
-                probe(model, "teacher")
+                forward_smoke_test(model, "teacher")
                 self._kept.append((config, model))
             found.append(model)
         return found

@@ -21,7 +21,7 @@ def efficiency(
 
     from harness.efficiency import measure, write
     from harness.efficiency.table import print_costs
-    from harness.evaluate.candidates import run_folder
+    from harness.evaluate.eval_models import run_folder
     from harness.models import load_model, pick_device
 
     costs = {}

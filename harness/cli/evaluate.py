@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from harness.evaluate.find import Found
+    from harness.evaluate.find_sets import SetSearch
 
 SOME_MISSING = 3  # exit code: measured, but a set that was asked for is not there
 
@@ -56,10 +56,10 @@ def evaluate(
 
     Exit code 3: measured, but a set that was asked for is missing.
     """
-    from harness.evaluate.candidates import candidates
+    from harness.evaluate.eval_models import eval_models
     from harness.models import pick_device
 
-    chosen = candidates(models, pretrained, teacher or [], with_teacher=with_teacher)
+    chosen = eval_models(models, pretrained, teacher or [], with_teacher=with_teacher)
     found = _sets(models, suite, dataset or [], dataset_path or [], data, protocol)
     options = {"batch_size": batch_size, "device": pick_device(device), "workers": workers, "overwrite": overwrite}
     results, costs = {}, {}
@@ -76,20 +76,27 @@ def evaluate(
 
 def _sets(
     models: list[str], suite: str | None, datasets: list[str], folders: list[Path], root: Path, protocol: str
-) -> "Found":
+) -> "SetSearch":
     """The sets asked for: those of the first run's recipe if none are named.
 
     Raises:
         UserError: none are named and no model is a run; or all of them are missing.
     """
     from harness.errors import UserError
-    from harness.evaluate.find import Found, describe_folder, find_dataset, find_suite, joined, with_protocol
+    from harness.evaluate.find_sets import (
+        SetSearch,
+        apply_protocol,
+        find_dataset,
+        find_suite,
+        merge_searches,
+        set_from_folder,
+    )
     from harness.evaluate.suites import load_suite
 
     parts = [find_suite(load_suite(suite).sets, root)] if suite else []
     parts += [find_dataset(name, root) for name in datasets]
-    parts += [Found((describe_folder(path),)) for path in folders]
-    found = with_protocol(joined(parts or [_sets_of_run(models)]), protocol)
+    parts += [SetSearch((set_from_folder(path),)) for path in folders]
+    found = apply_protocol(merge_searches(parts or [_sets_of_run(models)]), protocol)
     for item in found.missing:
         typer.echo(str(item), err=True)
     if not found.sets:
@@ -97,10 +104,10 @@ def _sets(
     return found
 
 
-def _sets_of_run(models: list[str]) -> "Found":
+def _sets_of_run(models: list[str]) -> "SetSearch":
     from harness.errors import UserError
-    from harness.evaluate.candidates import recipe_of, run_folder
-    from harness.evaluate.find import find_for_recipe
+    from harness.evaluate.eval_models import recipe_of, run_folder
+    from harness.evaluate.find_sets import find_recipe_sets
 
     run = next((folder for folder in map(run_folder, models) if folder is not None), None)
     named = "--suite, --dataset or --dataset-path DIR"
@@ -110,13 +117,13 @@ def _sets_of_run(models: list[str]) -> "Found":
     if not config.sets and config.suite is None:
         raise UserError(f"{run / 'recipe.yaml'} lists no eval.sets; say what to measure the model on with {named}")
     # What is missing is told, whatever the recipe says about training without it.
-    return find_for_recipe(config.model_copy(update={"missing": "skip", "best": None, "online": ()}))
+    return find_recipe_sets(config.model_copy(update={"missing": "skip", "best": None, "online": ()}))
 
 
-def _measure(loaded: Any, found: "Found", store: Any, **options: Any) -> dict[str, dict[str, float]]:
-    from harness.evaluate.kept import measure_kept
+def _measure(loaded: Any, found: "SetSearch", store: Any, **options: Any) -> dict[str, dict[str, float]]:
+    from harness.evaluate.cached import evaluate_cached
 
-    return measure_kept(loaded, found.sets, store, **options)
+    return evaluate_cached(loaded, found.sets, store, **options)
 
 
 def _efficiency(loaded: Any, device: Any, run: Path | None) -> dict[str, Any]:
@@ -132,7 +139,7 @@ def _teller(label: str, quiet: bool) -> Any:
     return lambda text: typer.echo(f"{label} {text}", err=quiet)
 
 
-def _show(results: dict[str, Any], costs: dict[str, Any], found: "Found", *, as_json: bool) -> None:
+def _show(results: dict[str, Any], costs: dict[str, Any], found: "SetSearch", *, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
@@ -140,7 +147,7 @@ def _show(results: dict[str, Any], costs: dict[str, Any], found: "Found", *, as_
         content = {"metrics": results, "missing": [asdict(item) for item in found.missing]}
         typer.echo(json.dumps({**content, "efficiency": costs} if costs else content, indent=2))
         return
-    from harness.evaluate.table import print_results
+    from harness.evaluate.results_table import print_results
 
     print_results(results)
     if costs:

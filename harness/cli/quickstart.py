@@ -14,6 +14,6 @@ def quickstart(
     seed: Annotated[list[int] | None, typer.Option(help="Can be repeated for several seeds. (default: 0)")] = None,
 ) -> None:
     """Distil a small CLIP on real images: teacher, student without it, student with it, and the table."""
-    from harness.quickstart import run
+    from harness.quickstart import run_quickstart
 
-    run(out, data_root / "openmoji", seed or [0])
+    run_quickstart(out, data_root / "openmoji", seed or [0])

@@ -34,11 +34,11 @@ def report(
     import time
 
     from harness.models import pick_device
-    from harness.report.page import report as run_report
+    from harness.report.page import write_report
 
     start = time.perf_counter()
     out = out or (run[0] / "report" if len(run) == 1 else Path("runs") / "report")
-    written = run_report(
+    written = write_report(
         run, out, device=pick_device(device), load_models=models, max_images=max_images, say=typer.echo
     )
     size = written["html"].stat().st_size / 2**20

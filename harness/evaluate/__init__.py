@@ -1,5 +1,5 @@
 """Zero-shot classification and retrieval by clip_benchmark, for teachers and students alike."""
 
-from harness.evaluate.run import evaluate
+from harness.evaluate.evaluator import evaluate
 
 __all__ = ["evaluate"]

@@ -20,7 +20,7 @@ _TEXTS = ["a photo of a cat", "Größe: 3 km², naïve café!"]
 Fingerprint = dict[str, Any]
 
 
-def of_model(loaded: LoadedModel) -> str:
+def model_digest(loaded: LoadedModel) -> str:
     """Digest of the weights, the architecture and the preprocessing; the name is no part of it."""
     total = hashlib.sha256()
     for name, tensor in sorted(loaded.model.state_dict().items()):
@@ -38,7 +38,7 @@ def _without_names(text: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in text.items() if not key.startswith(("hf_tokenizer", "tokenizer_"))}
 
 
-def of_data(item: EvalSet) -> str:
+def data_digest(item: EvalSet) -> str:
     """Digest of the folder's files by name, size and time of change: contents are not read."""
     if item.synthetic is not None:
         return item.path
@@ -62,12 +62,12 @@ def _files(root: Path) -> Iterator[Path]:
         yield from (path for name in names if (path := Path(folder, name)).is_file())
 
 
-def fingerprint(model: str, item: EvalSet) -> Fingerprint:
-    """All that a result of this set depends on; ``model`` is what `of_model` gave."""
+def result_fingerprint(model: str, item: EvalSet) -> Fingerprint:
+    """All that a result of this set depends on; ``model`` is what `model_digest` gave."""
     return {
         "format": FORMAT,
         "model": model,
-        "data": of_data(item),
+        "data": data_digest(item),
         "kind": item.kind,
         "dataset": item.dataset,
         "protocol": item.protocol,

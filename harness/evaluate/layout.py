@@ -7,7 +7,7 @@ from string import Formatter
 
 from harness.config import EvalSet
 from harness.errors import UserError
-from harness.evaluate.native import build_native, native_fault
+from harness.evaluate.native import build_native_dataset, native_set_error
 
 TYPES = {"zeroshot": ("classification", "multilabel"), "retrieval": ("retrieval",)}
 IMAGES = (".webp", ".png", ".jpg", ".jpeg")
@@ -22,7 +22,7 @@ class Layout:
     classes: int
 
 
-def inspect(item: EvalSet) -> Layout:
+def inspect_layout(item: EvalSet) -> Layout:
     """Check the folder of an evaluation set.
 
     Raises:
@@ -32,7 +32,7 @@ def inspect(item: EvalSet) -> Layout:
     if item.dataset is not None:
         return _inspect_native(item, root)
     if not root.is_dir():
-        raise fault(item, "there is no such folder; build the set (OpenMoji: clipkd data openmoji) or correct its path")
+        raise set_error(item, "no such folder; build the set (OpenMoji: clipkd data openmoji) or correct its path")
     _check_type(item, root)
     classes = 0
     if item.kind == "zeroshot":
@@ -41,21 +41,21 @@ def inspect(item: EvalSet) -> Layout:
     shards = _shards(item, root / "test")
     images = sum(_count_images(item, shard) for shard in shards)
     if images == 0:
-        raise fault(item, f"no shard in {root / 'test'} holds an image ({', '.join(IMAGES)}); build the set anew")
+        raise set_error(item, f"no shard in {root / 'test'} holds an image ({', '.join(IMAGES)}); build the set anew")
     return Layout(len(shards), images, classes)
 
 
 def _inspect_native(item: EvalSet, root: Path) -> Layout:
     if not root.is_dir():
-        raise native_fault(item, "there is no such folder; correct its path")
-    data = build_native(item, None)
+        raise native_set_error(item, "there is no such folder; correct its path")
+    data = build_native_dataset(item, None)
     images = len(data) if hasattr(data, "__len__") else None
     if images == 0:
-        raise native_fault(item, "it holds no image; complete the folder")
+        raise native_set_error(item, "it holds no image; complete the folder")
     return Layout(None, images, len(data.classes) if item.kind == "zeroshot" else 0)
 
 
-def fault(item: EvalSet, what: str) -> UserError:
+def set_error(item: EvalSet, what: str) -> UserError:
     """The error that says which set is at fault, where it is, and what is wrong with it."""
     return UserError(f"evaluation set {item.name} in {Path(item.path).absolute()}: {what}")
 
@@ -66,16 +66,16 @@ def _check_type(item: EvalSet, root: Path) -> None:
     found = file.read_text(encoding="utf-8").strip().lower() if file.is_file() else "classification"
     if found not in TYPES[item.kind]:
         needed = " or ".join(TYPES[item.kind])
-        raise fault(item, f"{file.name} says {found}, kind: {item.kind} needs {needed}; correct kind or path")
+        raise set_error(item, f"{file.name} says {found}, kind: {item.kind} needs {needed}; correct kind or path")
 
 
 def _lines(item: EvalSet, file: Path) -> list[str]:
     if not file.is_file():
-        raise fault(item, f"{file.name} is missing; clip_benchmark's webdataset layout needs it for kind: {item.kind}")
+        raise set_error(item, f"{file.name} is missing; the webdataset layout needs it for kind: {item.kind}")
     lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     if not lines or "" in lines:
         where = f"line {lines.index('') + 1} of {file.name}" if lines else file.name
-        raise fault(item, f"{where} is empty; write one entry a line")
+        raise set_error(item, f"{where} is empty; write one entry a line")
     return lines
 
 
@@ -87,20 +87,22 @@ def _check_templates(item: EvalSet, file: Path) -> None:
             fields = set()
         # Without {c} every class gets the same text and the accuracy is chance, in silence.
         if fields != {"c"}:
-            raise fault(item, f"line {number} of {file.name} needs {{c}} where the class name goes, got {line!r}")
+            raise set_error(item, f"line {number} of {file.name} needs {{c}} where the class name goes, got {line!r}")
 
 
 def _shards(item: EvalSet, folder: Path) -> list[Path]:
     file = folder / "nshards.txt"
     text = file.read_text(encoding="utf-8").strip() if file.is_file() else None
     if text is None:
-        raise fault(item, "test/nshards.txt is missing; expected clip_benchmark's webdataset layout")
+        raise set_error(item, "test/nshards.txt is missing; expected clip_benchmark's webdataset layout")
     if not text.isdecimal() or int(text) < 1:
-        raise fault(item, f"test/nshards.txt must hold the number of shards, at least 1, got {text!r}")
+        raise set_error(item, f"test/nshards.txt must hold the number of shards, at least 1, got {text!r}")
     shards = [folder / f"{number}.tar" for number in range(int(text))]
     missing = next((shard for shard in shards if not shard.is_file()), None)
     if missing is not None:
-        raise fault(item, f"shard test/{missing.name} is missing, but nshards.txt promises {text}; build the set anew")
+        raise set_error(
+            item, f"shard test/{missing.name} is missing, but nshards.txt promises {text}; build the set anew"
+        )
     return shards
 
 
@@ -109,4 +111,4 @@ def _count_images(item: EvalSet, shard: Path) -> int:
         with tarfile.open(shard) as tar:
             return sum(member.isfile() and member.name.lower().endswith(IMAGES) for member in tar)
     except (tarfile.TarError, OSError) as error:
-        raise fault(item, f"shard test/{shard.name} cannot be read as a tar file; build the set anew") from error
+        raise set_error(item, f"shard test/{shard.name} cannot be read as a tar file; build the set anew") from error

@@ -19,7 +19,7 @@ class DownloadRefusedError(RuntimeError):
     """The builder wanted to fetch something: a file that it needs is not there."""
 
 
-def build_native(item: EvalSet, transform: Callable[[Any], Any] | None) -> Any:
+def build_native_dataset(item: EvalSet, transform: Callable[[Any], Any] | None) -> Any:
     """The data set that clip_benchmark's builder makes of the folder, with class names and templates where it has any.
 
     Raises:
@@ -31,19 +31,19 @@ def build_native(item: EvalSet, transform: Callable[[Any], Any] | None) -> Any:
                 item.dataset, root=item.path, transform=transform, split="test", download=False, task=TASKS[item.kind]
             )
     except ModuleNotFoundError as error:
-        raise native_fault(item, f"it needs the Python package {error.name}; install that") from error
+        raise native_set_error(item, f"it needs the Python package {error.name}; install that") from error
     except Exception as error:  # whatever torchvision and the builder's hundred branches raise over a folder
-        raise native_fault(item, f"it cannot be read from there ({' '.join(str(error).split())[:300]})") from error
+        raise native_set_error(item, f"it cannot be read from there ({' '.join(str(error).split())[:300]})") from error
     _check_classes(item, data)
     return data
 
 
-def native_fault(item: EvalSet, what: str) -> UserError:
+def native_set_error(item: EvalSet, what: str) -> UserError:
     """The error that says which set is at fault, where it is, and what is wrong with it."""
     return UserError(f"evaluation set {item.name} (clip_benchmark's {item.dataset}) in {Path(item.path)}: {what}")
 
 
-def check_known(dataset: str) -> None:
+def check_dataset_known(dataset: str) -> None:
     """Tell a name that clip_benchmark does not know from a set that is not there.
 
     Raises:
@@ -75,7 +75,9 @@ def _check_classes(item: EvalSet, data: Any) -> None:
         return
     found = len(set(numbers.values()))
     if found != len(data.classes):
-        raise native_fault(item, f"it has {found} class folders, but there are {len(data.classes)} class names for it")
+        raise native_set_error(
+            item, f"it has {found} class folders, but there are {len(data.classes)} class names for it"
+        )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ IMAGE_SIZE = 32
 
 
 @contextmanager
-def synthetic_sets_written(sets: Sequence[EvalSet]) -> Iterator[list[EvalSet]]:
+def synthetic_sets_on_disk(sets: Sequence[EvalSet]) -> Iterator[list[EvalSet]]:
     """Write the sets whose path is synthetic:N to a temporary folder, and name it as their path; others stay."""
     with TemporaryDirectory(prefix="clipkd-synthetic-") as folder:
         yield [item if item.synthetic is None else _write(item, Path(folder) / item.name) for item in sets]

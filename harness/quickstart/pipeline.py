@@ -10,15 +10,21 @@ from harness.errors import UserError
 from harness.files import write_json, write_text
 from harness.models import LoadedModel, load_model, pick_device
 from harness.quickstart.stages import Stages, fingerprint_file, fingerprint_model, say
-from harness.quickstart.students import Setting, make_student, measure, recipe_of, training_record
-from harness.report import Model, Run, markdown, plot, print_tables, summarize
+from harness.quickstart.students import (
+    QuickstartContext,
+    evaluate_model,
+    quickstart_recipe,
+    train_and_evaluate,
+    training_record,
+)
+from harness.report import ComparedModel, RunResult, markdown, plot, print_tables, summarize
 from harness.runs import command_line, environment
 
 LABELS = {"teacher": "teacher", "baseline": "baseline", "clipkd": "CLIP-KD"}
 TITLE = "OpenMoji: a small CLIP without and with CLIP-KD"
 
 
-def run(out: Path, data: Path, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
+def run_quickstart(out: Path, data: Path, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
     """Build the data, measure the teacher, train and measure both students for each seed, and report.
 
     What is finished already, from the same inputs, is not done again; a kill at any moment needs no clean-up.
@@ -37,41 +43,43 @@ def run(out: Path, data: Path, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
     out, data = Path(out), Path(data)
     if not seeds or len(set(seeds)) != len(seeds):
         raise UserError(f"seeds must be different whole numbers, at least one; got {list(seeds)}")
-    recipes = {(name, seed): recipe_of(name, data, seed) for seed in seeds for name in ("baseline", "clipkd")}
+    recipes = {(name, seed): quickstart_recipe(name, data, seed) for seed in seeds for name in ("baseline", "clipkd")}
     stages = Stages(out)
     say(f"data: {data}, built on first use; {ATTRIBUTION}")
     build(data)
-    setting = Setting(out, stages, fingerprint_file(data / "dataset.json"))
-    models, curves = _models(setting, recipes)
+    context = QuickstartContext(out, stages, fingerprint_file(data / "dataset.json"))
+    models, curves = _models(context, recipes)
     return _report(out, data, models, curves, recipes)
 
 
-def _models(setting: Setting, recipes: dict[tuple[str, int], Recipe]) -> tuple[list[Model], dict[str, Any]]:
+def _models(
+    context: QuickstartContext, recipes: dict[tuple[str, int], Recipe]
+) -> tuple[list[ComparedModel], dict[str, Any]]:
     """Every model measured, and the loss curves of the first seed's students."""
     distilled = next(recipe for recipe in recipes.values() if recipe.teacher)
     teacher = load_model(distilled.teacher.model, distilled.teacher.pretrained)
     weights = fingerprint_model(teacher.model)
-    models = [_teacher_model(setting, teacher, distilled)]
+    models = [_teacher_model(context, teacher, distilled)]
     curves: dict[str, Any] = {}
     made = {
-        (name, seed): make_student(setting, name, recipe, weights if recipe.teacher else "")
+        (name, seed): train_and_evaluate(context, name, recipe, weights if recipe.teacher else "")
         for (name, seed), recipe in recipes.items()
     }
     for name in dict.fromkeys(name for name, _ in made):
         mine = [result for (other, _), result in made.items() if other == name]
-        models.append(Model(name, LABELS[name], mine[0][1], tuple(result[0] for result in mine)))
+        models.append(ComparedModel(name, LABELS[name], mine[0][1], tuple(result[0] for result in mine)))
         curves[LABELS[name]] = mine[0][2]
     return models, curves
 
 
-def _teacher_model(setting: Setting, teacher: LoadedModel, recipe: Recipe) -> Model:
-    metrics = measure(setting, "teacher", teacher, recipe)
-    run = Run(metrics, **training_record(recipe.teacher.model))
-    return Model("teacher", LABELS["teacher"], teacher.parameters, (run,), is_teacher=True)
+def _teacher_model(context: QuickstartContext, teacher: LoadedModel, recipe: Recipe) -> ComparedModel:
+    metrics = evaluate_model(context, "teacher", teacher, recipe)
+    run = RunResult(metrics, **training_record(recipe.teacher.model))
+    return ComparedModel("teacher", LABELS["teacher"], teacher.parameters, (run,), is_teacher=True)
 
 
 def _report(
-    out: Path, data: Path, models: list[Model], curves: dict[str, Any], recipes: dict[tuple[str, int], Recipe]
+    out: Path, data: Path, models: list[ComparedModel], curves: dict[str, Any], recipes: dict[tuple[str, int], Recipe]
 ) -> dict[str, Any]:
     """Always written anew: it takes a second, and every file is replaced in one go."""
     device = pick_device(next(iter(recipes.values())).train.device)

@@ -37,7 +37,7 @@ class Stages:
             raise UserError(f"{out} exists and is no quickstart folder (no {FOLDER}/ in it); choose another --out")
         self._markers.mkdir(parents=True, exist_ok=True)
 
-    def make(
+    def run(
         self, name: str, inputs: dict[str, Any], output: Path | None, action: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
         """Run `action`, or return what it returned last time.

@@ -14,13 +14,13 @@ from harness.metrics import read_metrics
 from harness.model_folders import find_folder
 from harness.models import LoadedModel, load_model, pick_device
 from harness.quickstart.stages import Stages, fingerprint_code, fingerprint_model
-from harness.report import Run
+from harness.report import RunResult
 from harness.runs import git_commit
 from harness.train import train
 
 
 @dataclass(frozen=True)
-class Setting:
+class QuickstartContext:
     """What all stages share: where they are kept, what the data is, and what software computes."""
 
     out: Path
@@ -32,18 +32,18 @@ class Setting:
         return {"data": self.data, "code": fingerprint_code(), "torch": torch.__version__, **own}
 
 
-def recipe_of(name: str, data: Path, seed: int) -> Recipe:
+def quickstart_recipe(name: str, data: Path, seed: int) -> Recipe:
     """The shipped OpenMoji recipe for a seed and a data folder."""
     if data.name != "openmoji":
         raise UserError(f"the data folder {data} must be called openmoji, which is where the recipes look; rename it")
     return load_recipe(f"openmoji/{name}", [f"seed={seed}"], data_root=data.parent)
 
 
-def train_student(setting: Setting, name: str, recipe: Recipe, teacher: str) -> tuple[dict[str, Any], Path]:
+def train_student(context: QuickstartContext, name: str, recipe: Recipe, teacher: str) -> tuple[dict[str, Any], Path]:
     """Train without the evaluation at the end: `measure` does it for all models alike, from their exports.
 
     Args:
-        setting: shared.
+        context: shared.
         name: of the student.
         recipe: with its seed.
         teacher: fingerprint of the teacher's weights, or "" where it has none.
@@ -51,7 +51,7 @@ def train_student(setting: Setting, name: str, recipe: Recipe, teacher: str) -> 
     Returns:
         seconds, images_per_second, parameters and git_commit of the training; and the run folder.
     """
-    folder = setting.out / f"seed-{recipe.seed}" / name
+    folder = context.out / f"seed-{recipe.seed}" / name
     bare = recipe.model_copy(update={"eval": EvalConfig()})
 
     def action() -> dict[str, Any]:
@@ -59,8 +59,8 @@ def train_student(setting: Setting, name: str, recipe: Recipe, teacher: str) -> 
         kept = {key: summary[key] for key in ("seconds", "images_per_second", "parameters")}
         return {**kept, "git_commit": git_commit()}
 
-    inputs = setting.inputs(recipe=dump_recipe(bare), teacher=teacher)
-    return setting.stages.make(f"train-{name}-seed-{recipe.seed}", inputs, folder, action), folder
+    inputs = context.inputs(recipe=dump_recipe(bare), teacher=teacher)
+    return context.stages.run(f"train-{name}-seed-{recipe.seed}", inputs, folder, action), folder
 
 
 def training_record(spec: str) -> dict[str, Any]:
@@ -71,22 +71,26 @@ def training_record(spec: str) -> dict[str, Any]:
     return {key: record[key] for key in ("seed", "seconds", "images_per_second", "git_commit") if key in record}
 
 
-def measure(setting: Setting, name: str, loaded: LoadedModel, recipe: Recipe) -> dict[str, dict[str, float]]:
+def evaluate_model(
+    context: QuickstartContext, name: str, loaded: LoadedModel, recipe: Recipe
+) -> dict[str, dict[str, float]]:
     """Metrics of a model on the recipe's sets; its clip_benchmark files go to `eval/<name>/`."""
     sets = recipe.eval.sets
-    folder = setting.out / "eval" / name
-    inputs = setting.inputs(model=fingerprint_model(loaded.model), sets=[item.model_dump() for item in sets])
+    folder = context.out / "eval" / name
+    inputs = context.inputs(model=fingerprint_model(loaded.model), sets=[item.model_dump() for item in sets])
     device = pick_device(recipe.train.device)
 
     def action() -> dict[str, Any]:
         return evaluate(loaded, sets, batch_size=recipe.eval.batch_size, device=device, out=folder)
 
-    return setting.stages.make(f"evaluate-{name}", inputs, folder, action)
+    return context.stages.run(f"evaluate-{name}", inputs, folder, action)
 
 
-def make_student(setting: Setting, name: str, recipe: Recipe, teacher: str) -> tuple[Run, dict[str, int], list[Any]]:
+def train_and_evaluate(
+    context: QuickstartContext, name: str, recipe: Recipe, teacher: str
+) -> tuple[RunResult, dict[str, int], list[Any]]:
     """Train and measure; returns the run, the parameter counts and the lines of metrics.jsonl."""
-    trained, folder = train_student(setting, name, recipe, teacher)
-    metrics = measure(setting, f"{name}-seed-{recipe.seed}", load_model(f"run:{folder}"), recipe)
+    trained, folder = train_student(context, name, recipe, teacher)
+    metrics = evaluate_model(context, f"{name}-seed-{recipe.seed}", load_model(f"run:{folder}"), recipe)
     parameters = trained.pop("parameters")
-    return Run(metrics, recipe.seed, **trained), parameters, read_metrics(folder / "metrics.jsonl")
+    return RunResult(metrics, recipe.seed, **trained), parameters, read_metrics(folder / "metrics.jsonl")

@@ -1,13 +1,13 @@
 """Results for people and for machines: tables, a figure, summary.json."""
 
-from harness.report.plots import plot
-from harness.report.result import Model, Run
+from harness.report.comparison import ComparedModel, RunResult
+from harness.report.comparison_plot import plot
+from harness.report.comparison_tables import cost_table, markdown, print_tables, result_tables, seed_table
 from harness.report.summary import summarize
-from harness.report.table import cost_table, markdown, print_tables, result_tables, seed_table
 
 __all__ = [
-    "Model",
-    "Run",
+    "ComparedModel",
+    "RunResult",
     "cost_table",
     "markdown",
     "plot",

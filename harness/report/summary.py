@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.report.result import Model, columns
+from harness.report.comparison import ComparedModel, comparison_columns
 
 
-def summarize(models: Sequence[Model], about: Mapping[str, Any]) -> dict[str, Any]:
+def summarize(models: Sequence[ComparedModel], about: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a summary file, in JSON types.
 
     Args:
@@ -21,11 +21,11 @@ def summarize(models: Sequence[Model], about: Mapping[str, Any]) -> dict[str, An
     return {**about, "unit": "percent", "models": {model.name: _model(model) for model in models}}
 
 
-def _model(model: Model) -> dict[str, Any]:
+def _model(model: ComparedModel) -> dict[str, Any]:
     metrics: dict[str, dict[str, float]] = {}
     ranges: dict[str, dict[str, list[float]]] = {}
-    for name, metric in columns([model]):
-        spread = model.spread((name, metric))
+    for name, metric in comparison_columns([model]):
+        spread = model.metric_range((name, metric))
         metrics.setdefault(name, {})[metric] = spread.mean
         ranges.setdefault(name, {})[metric] = [spread.low, spread.high]
     return {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from harness.report import Model, Run, summarize
+from harness.report import ComparedModel, RunResult, summarize
 from harness.study.config import Study, Variant
 from harness.study.score import score, value
 
@@ -61,12 +61,12 @@ class Findings:
         """The variants, best first by the mean over seeds."""
         return sorted(self.study.variants, key=lambda variant: -mean(self.scores(variant)))
 
-    def model(self, variant: Variant) -> Model:
+    def model(self, variant: Variant) -> ComparedModel:
         """The variant as the reports of other commands know a model."""
         runs = self.runs(variant)
         kept = ("seconds", "images_per_second", "git_commit")
-        made = [Run(run["metrics"], run["seed"], **{name: run[name] for name in kept}) for run in runs]
-        return Model(variant.name, variant.label, runs[0]["parameters"], tuple(made))
+        made = [RunResult(run["metrics"], run["seed"], **{name: run[name] for name in kept}) for run in runs]
+        return ComparedModel(variant.name, variant.label, runs[0]["parameters"], tuple(made))
 
     def commits(self) -> list[str]:
         """The commits that the runs were made with, in the order of their dates."""

@@ -7,7 +7,7 @@ from statistics import mean
 from rich import box
 from rich.table import Table
 
-from harness.report.result import METRICS
+from harness.report.comparison import METRICS
 from harness.study.config import Variant
 from harness.study.results import Findings
 from harness.study.score import score, value

@@ -9,9 +9,9 @@ import torch
 from harness.config import Recipe
 from harness.errors import UserError
 from harness.models import LoadedModel, create_model, pick_device
-from harness.probe import probe
 from harness.quickstart.stages import fingerprint_model
 from harness.runs import environment
+from harness.smoke_test import forward_smoke_test
 from harness.task import teacher_roles
 from harness.teachers.datafiles import data_files
 from harness.teachers.embed import Embedder
@@ -69,7 +69,7 @@ def _make_teacher(recipe: Recipe, number: int, identity: Identity) -> LoadedMode
         for config in (recipe.student, *recipe.all_teachers[:number]):
             create_model(config)
     teacher = create_model(recipe.all_teachers[number])
-    probe(teacher, teacher_roles(len(recipe.all_teachers))[number])
+    forward_smoke_test(teacher, teacher_roles(len(recipe.all_teachers))[number])
     found = (teacher.image_size, tuple(teacher.mean), tuple(teacher.std))
     assert found == (identity.image_size, identity.mean, identity.std), (found, identity)
     return teacher

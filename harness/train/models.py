@@ -9,7 +9,7 @@ import torch
 
 from harness.config import Recipe
 from harness.models import LoadedModel, create_model
-from harness.probe import probe
+from harness.smoke_test import forward_smoke_test
 from harness.task import DistillTask, teacher_roles
 from harness.teachers.lookup import TeacherCache
 from harness.train.parallel import one_element_scale, spread
@@ -60,10 +60,10 @@ def build_models(
     else:
         teachers = list(built)
     weights = [teacher.weight for teacher in recipe.teachers] or None
-    probe(student, "student")
+    forward_smoke_test(student, "student")
     if cache is None and built is None:
         for role, model in zip(teacher_roles(len(teachers)), teachers, strict=True):
-            probe(model, role)
+            forward_smoke_test(model, role)
     task = DistillTask(student, teachers, recipe.loss, _AUTOCAST[train.precision], weights)
     towers = (task.student, *task.teachers)
     if train.parallel == "fsdp2" and processes.world_size > 1:

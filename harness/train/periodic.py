@@ -16,8 +16,8 @@ import torch
 from harness.config import EvalSet
 from harness.errors import UserError
 from harness.evaluate import evaluate
-from harness.evaluate.find import find_for_recipe
-from harness.evaluate.kept import shown
+from harness.evaluate.cached import format_metrics
+from harness.evaluate.find_sets import find_recipe_sets
 from harness.metrics import MetricsWriter, read_metrics
 from harness.models import LoadedModel, create_model
 from harness.train.best import Best
@@ -53,7 +53,7 @@ class Periodic:
     def _sets(self) -> list[EvalSet]:
         # Found when they are needed: whoever takes steps without measuring, as the benchmark does, needs none.
         online = self._config.online
-        return [item for item in find_for_recipe(self._config).sets if not online or item.name in online]
+        return [item for item in find_recipe_sets(self._config).sets if not online or item.name in online]
 
     @cached_property
     def _best(self) -> Best | None:
@@ -109,7 +109,7 @@ class Periodic:
             for name, metrics in results.items():
                 best = " (best so far)" if is_best and self._config.best.startswith(f"{name}/") else ""
                 of, steps = self._trainer.recipe.name, self._trainer.steps
-                logger.info("%s %d/%d %s: %s%s", of, step, steps, name, shown(metrics), best)
+                logger.info("%s %d/%d %s: %s%s", of, step, steps, name, format_metrics(metrics), best)
         except _AskedToStopError:
             tell(_STOPPED)
             return False
@@ -160,7 +160,7 @@ class Periodic:
 def warn_missing(trainer: Trainer) -> None:
     """Warn of each evaluation set that the run does without."""
     if trainer.processes.is_main:
-        for item in find_for_recipe(trainer.recipe.eval).missing:
+        for item in find_recipe_sets(trainer.recipe.eval).missing:
             logger.warning("%s: evaluation set %s; it is left out (eval.missing: skip)", trainer.recipe.name, item)
 
 

@@ -10,10 +10,10 @@ import torch
 
 from harness.config import Recipe
 from harness.errors import Terminated, UserError
-from harness.evaluate.find import find_for_recipe
-from harness.evaluate.kept import measure_kept
-from harness.evaluate.layout import inspect
-from harness.evaluate.store import Store
+from harness.evaluate.cached import evaluate_cached
+from harness.evaluate.find_sets import find_recipe_sets
+from harness.evaluate.layout import inspect_layout
+from harness.evaluate.result_store import EvalResultStore
 from harness.export import export_model
 from harness.files import read_json, write_json, write_text
 from harness.models import LoadedModel, create_model
@@ -120,9 +120,9 @@ def _prepare(
     resume: bool,
     overwrite: bool,
 ) -> dict[str, Any] | None:
-    for item in find_for_recipe(recipe.eval).sets:
+    for item in find_recipe_sets(recipe.eval).sets:
         if item.synthetic is None:
-            inspect(item)
+            inspect_layout(item)
     check_folder(out)
     start = find_start(recipe, out, resume=resume, overwrite=overwrite)
     if start is None:
@@ -165,9 +165,9 @@ def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
 
 def _evaluate(student: LoadedModel, recipe: Recipe, out: Path, device: torch.device) -> dict[str, dict[str, float]]:
     try:
-        sets, config = find_for_recipe(recipe.eval).sets, recipe.eval
+        sets, config = find_recipe_sets(recipe.eval).sets, recipe.eval
         options = {"batch_size": config.batch_size, "workers": config.workers, "device": device}
-        return measure_kept(student, sets, Store(out / "eval", student.name), **options)
+        return evaluate_cached(student, sets, EvalResultStore(out / "eval", student.name), **options)
     except UserError as error:
         way_on = f"the trained model is safe in {out / 'export'}: mend the set and run `clipkd eval {out}`"
         raise UserError(f"{error}; {way_on}") from error

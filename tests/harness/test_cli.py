@@ -225,7 +225,7 @@ def test_data_openmoji(clipkd, stand_in, tmp_path):
 
 def test_quickstart_passes_seeds_on(clipkd, stand_in, tmp_path):
     calls = []
-    stand_in("harness.quickstart", run=lambda *arguments: calls.append(arguments))
+    stand_in("harness.quickstart", run_quickstart=lambda *arguments: calls.append(arguments))
     assert clipkd("quickstart", "--out", str(tmp_path), "--data-root", "d", "--seed", "1", "--seed", "2")[0] == 0
     assert clipkd("quickstart")[0] == 0
     assert [(str(data), seeds) for _, data, seeds in calls] == [("d/openmoji", [1, 2]), ("data/openmoji", [0])]

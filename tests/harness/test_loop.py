@@ -153,7 +153,9 @@ def test_a_warm_up_longer_than_the_epochs_is_refused(tmp_path):
 
 
 def test_an_evaluation_that_fails_says_that_the_model_is_safe(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "measure_kept", lambda *_, **__: (_ for _ in ()).throw(UserError("sample x is broken")))
+    monkeypatch.setattr(
+        loop, "evaluate_cached", lambda *_, **__: (_ for _ in ()).throw(UserError("sample x is broken"))
+    )
     with pytest.raises(UserError, match=r"sample x is broken; the trained model is safe in .*run/export"):
         train(tiny.recipe(), tmp_path / "run")
     assert (tmp_path / "run" / "export" / "open_clip_model.safetensors").is_file()

@@ -9,7 +9,7 @@ from harness.config import ModelConfig
 from harness.errors import UserError
 from harness.export import export_model
 from harness.models import create_model, load_model, load_trained
-from harness.probe import probe
+from harness.smoke_test import forward_smoke_test
 from tests.harness import tiny
 
 
@@ -146,12 +146,12 @@ def test_a_config_that_contradicts_itself_is_found_before_any_data(section, key,
     config = {**tiny.STUDENT, section: {**tiny.STUDENT[section], key: value}}
     loaded = create_model(ModelConfig(model="test-models-contradiction", config=config))
     with pytest.raises(UserError, match=f"student test-models-contradiction cannot embed .*{reason}"):
-        probe(loaded, "student")
+        forward_smoke_test(loaded, "student")
 
 
 def test_a_sound_model_passes_and_keeps_its_mode(model):
     model.model.train()
-    probe(model, "student")
+    forward_smoke_test(model, "student")
     assert model.model.training
 
 

@@ -19,12 +19,12 @@ from harness.export import export_model
 from harness.importing import import_checkpoint
 from harness.models import LoadedModel, create_model, load_model
 from harness.optim import build_optimizer
-from harness.probe import probe
+from harness.smoke_test import forward_smoke_test
 from harness.task import DistillTask, teacher_roles
 from harness.teachers.build import build_cache
 from harness.train import train
 from tests.harness import tiny
-from tests.harness.eval_sets import write_retrieval, write_zeroshot
+from tests.harness.evaluate.eval_sets import write_retrieval, write_zeroshot
 from tests.harness.teacher_caches import data, recipe
 
 # As open_clip's ViT-B-16-SigLIP: a timm trunk with attention pooling and no projection, a text tower that sees ahead
@@ -108,7 +108,7 @@ def test_a_siglip_is_one():
     assert isinstance(loaded.model, CustomTextCLIP)
     assert loaded.model.logit_bias == -10 and loaded.tokenizer(["A  Cat!"]).shape == (1, 10)
     assert torch.equal(loaded.tokenizer(["A  Cat!"]), loaded.tokenizer(["a cat"]))  # canonical text
-    probe(loaded, "teacher")
+    forward_smoke_test(loaded, "teacher")
 
 
 @pytest.mark.parametrize("kind", TEACHERS)
@@ -234,4 +234,4 @@ def test_a_coca_is_refused_before_any_data():
     config["multimodal_cfg"] |= {"width": 16, "heads": 2, "layers": 1}
     loaded = create_model(ModelConfig(model="test-teacher-coca", config=config))
     with pytest.raises(UserError, match=r"teacher test-teacher-coca is no model of .* also gives labels, logits"):
-        probe(loaded, "teacher")
+        forward_smoke_test(loaded, "teacher")

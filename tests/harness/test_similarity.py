@@ -10,7 +10,7 @@ from torch import nn
 
 from harness.config import EvalSet, ModelConfig
 from harness.errors import UserError
-from harness.evaluate.synthetic import synthetic_sets_written
+from harness.evaluate.synthetic import synthetic_sets_on_disk
 from harness.models import create_model
 from harness.similarity import alignment, cosines, embed, feature_similarity, loss_projection, read_pairs
 from harness.train import train
@@ -86,6 +86,6 @@ def test_pairs_of_a_set_are_its_images_with_their_first_captions(tmp_path):
     item = EvalSet(name="pairs", kind="retrieval", path="synthetic:7")
     images, texts = read_pairs(item)
     assert len(images) == len(texts) == 7
-    with synthetic_sets_written([item]) as (written,):
+    with synthetic_sets_on_disk([item]) as (written,):
         assert read_pairs(written)[1] == texts
     assert embed(model("test-sim-student", tiny.STUDENT), images, texts)["image"].shape == (7, 16)

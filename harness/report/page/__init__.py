@@ -1,5 +1,5 @@
 """`clipkd report`: what training runs did and came to, as one HTML page and as Markdown."""
 
-from harness.report.page.command import report
+from harness.report.page.write_report import write_report
 
-__all__ = ["report"]
+__all__ = ["write_report"]

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.report.page.blocks import Block, Cell, Charts, Note, Section, Table
-from harness.report.page.chart import Chart, Level
-from harness.report.page.curves import legend, line_chart
-from harness.report.page.evidence import Evidence
+from harness.report.page.analysis import ModelAnalysis
+from harness.report.page.blocks import Block, Cell, Charts, Note, PageSection, Table
+from harness.report.page.chart import Chart, ReferenceLine
+from harness.report.page.formatting import NONE, difference, percent
+from harness.report.page.line_chart import legend, line_chart
 from harness.report.page.published import IMAGENET, published_blocks
 from harness.report.page.records import RunRecord
-from harness.report.page.scores import Scores, columns, headline, is_number, metric_label, numbers
+from harness.report.page.scores import Scores, headline, is_number, metric_label, numbers, score_columns
 from harness.report.page.teachers import teachers_by_run
-from harness.report.page.words import NONE, difference, percent
 
 # Of each kind of set, what is drawn over time; the tables have the rest.
 DRAWN = ("top1", "i2t_r1", "t2i_r1", "acc", "map")
 MOST_CHARTS = 8
 
 
-def accuracy(
-    runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Mapping[str, Scores], found: Evidence | None
-) -> Section:
+def accuracy_section(
+    runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Mapping[str, Scores], found: ModelAnalysis | None
+) -> PageSection:
     """The section of accuracy.
 
     Args:
@@ -42,7 +42,7 @@ def accuracy(
     blocks += _against_teachers(runs, scores, teachers)
     blocks += published_blocks(runs, scores, teachers)
     blocks += _over_time(runs, scores, teachers)
-    return Section("accuracy", "Accuracy", blocks)
+    return PageSection("accuracy", "Accuracy", blocks)
 
 
 def _why_none(run: RunRecord) -> str:
@@ -51,7 +51,7 @@ def _why_none(run: RunRecord) -> str:
     return "nothing was measured" if run.finished else "it is unfinished, and nothing was measured on the way"
 
 
-def _missing(found: Evidence | None, part: str) -> list[str]:
+def _missing(found: ModelAnalysis | None, part: str) -> list[str]:
     return found.missing.get(part, []) if found else []
 
 
@@ -61,7 +61,7 @@ def _table(runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Ma
         **{r.label: scores[r.label] for r in runs},
     }
     rows = []
-    for name, metric in columns(everyone):
+    for name, metric in score_columns(everyone):
         values = {label: one.get(name, {}).get(metric) for label, one in everyone.items()}
         known = [values[run.label] for run in runs if values[run.label] is not None]
         best = max(known) if len(known) > 1 else None
@@ -116,7 +116,7 @@ def _over_time(runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers
     if not measured:
         return [Note("No run was measured on the way (recipe key eval.every), so there are no curves of accuracy.")]
     seen = {run.label: _on_the_way(run) for run in measured}
-    drawn = [column for column in columns(seen) if column[1] in DRAWN]
+    drawn = [column for column in score_columns(seen) if column[1] in DRAWN]
     charts = [_curve(name, metric, measured, scores, teachers) for name, metric in drawn[:MOST_CHARTS]]
     blocks: list[Block] = [Charts(charts, legend(measured))]
     if len(drawn) > MOST_CHARTS:
@@ -145,9 +145,11 @@ def _curve(
         end, last = run.summary.get("steps"), scores[run.label].get(name, {}).get(metric)
         if end and last is not None and (not points[run.label] or points[run.label][-1][0] < end):
             points[run.label].append((end, last))
-    levels = [Level(f"teacher {t}", one[name][metric]) for t, one in teachers.items() if metric in one.get(name, {})]
+    reference_lines = [
+        ReferenceLine(f"teacher {t}", one[name][metric]) for t, one in teachers.items() if metric in one.get(name, {})
+    ]
     if metric == "top1" and name in IMAGENET:
         values = {run.recipe.published.top1 for run in runs if run.recipe and run.recipe.published}
-        levels += [Level("published", value) for value in sorted(v for v in values if v is not None)]
+        reference_lines += [ReferenceLine("published", value) for value in sorted(v for v in values if v is not None)]
     title = f"{name} {metric_label(metric)}, percent"
-    return line_chart(f"eval-{name}-{metric}", title, runs, points, levels=levels)
+    return line_chart(f"eval-{name}-{metric}", title, runs, points, reference_lines=reference_lines)

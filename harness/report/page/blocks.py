@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from harness.report.page.chart import Chart
-from harness.report.page.thumbs import Thumb
+from harness.report.page.thumbnails import Thumbnail
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Answer:
     text: str
     right: bool
     cosine: float
-    thumb: Thumb | None = None
+    thumb: Thumbnail | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Example:
     """A query (a caption, or an image with its captions) and what each model answered, best first."""
 
     query: str
-    thumb: Thumb | None
+    thumb: Thumbnail | None
     answers: Sequence[tuple[str, Sequence[Answer]]]
 
 
@@ -99,7 +99,7 @@ Block = Note | Table | Charts | Code | Examples
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of the page with its heading; the anchor is what links to it."""
 
     anchor: str
@@ -114,4 +114,4 @@ class Page:
 
     title: str
     subtitle: str
-    sections: Sequence[Section] = field(default_factory=tuple)
+    sections: Sequence[PageSection] = field(default_factory=tuple)

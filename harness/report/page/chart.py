@@ -33,7 +33,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Level:
+class ReferenceLine:
     """A horizontal line, such as a teacher's accuracy."""
 
     label: str
@@ -51,7 +51,7 @@ class Chart:
         x_label: with its unit.
         y_label: with its unit; empty where the title says it.
         series: at least one.
-        levels: horizontal lines.
+        reference_lines: horizontal lines.
         log_x: logarithmic axis.
         log_y: likewise.
     """
@@ -62,7 +62,7 @@ class Chart:
     x_label: str
     series: Sequence[Series]
     y_label: str = ""
-    levels: Sequence[Level] = field(default_factory=tuple)
+    reference_lines: Sequence[ReferenceLine] = field(default_factory=tuple)
     log_x: bool = False
     log_y: bool = False
 

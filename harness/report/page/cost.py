@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.report.page.blocks import Block, Charts, Note, Section, Table
+from harness.report.page.blocks import Block, Charts, Note, PageSection, Table
 from harness.report.page.chart import Chart, Series
-from harness.report.page.curves import file_stem
-from harness.report.page.models import Model
+from harness.report.page.formatting import millions, percent, plural, short
+from harness.report.page.line_chart import file_stem
+from harness.report.page.model_profiles import ModelProfile
 from harness.report.page.scores import headline, metric_label
-from harness.report.page.words import millions, percent, plural, short
 
 _PARTS = {"image": "image tower", "text": "text tower", "total": "both"}
 
 
-def cost(models: Sequence[Model], notes: Sequence[str]) -> Section:
+def cost_section(models: Sequence[ModelProfile], notes: Sequence[str]) -> PageSection:
     """The section on size and speed.
 
     Args:
@@ -30,10 +30,10 @@ def cost(models: Sequence[Model], notes: Sequence[str]) -> Section:
     charts = [chart for chart in _charts(models) if len(chart.series) > 1]
     if charts:
         blocks.append(Charts(charts, [(model.slot, model.label) for model in models]))
-    return Section("cost", "Size and speed", blocks)
+    return PageSection("cost", "Size and speed", blocks)
 
 
-def _table(models: Sequence[Model]) -> Table:
+def _table(models: Sequence[ModelProfile]) -> Table:
     rows = [
         [f"{name}, parameters", *(millions(model.parameters.get(part)) for model in models)]
         for part, name in _PARTS.items()
@@ -47,7 +47,7 @@ def _table(models: Sequence[Model]) -> Table:
     return Table("What each model costs; the text tower with the logit scale.", ["", *(m.label for m in models)], rows)
 
 
-def _conditions(models: Sequence[Model]) -> str:
+def _conditions(models: Sequence[ModelProfile]) -> str:
     """How speed was measured; numbers of several devices are not drawn together."""
     places = dict.fromkeys(_place(model) for model in models)
     told = f"GFLOPs of one sample, a multiply-add counts as two. Speed: {'; '.join(places)}."
@@ -56,13 +56,13 @@ def _conditions(models: Sequence[Model]) -> str:
     )
 
 
-def _place(model: Model) -> str:
+def _place(model: ModelProfile) -> str:
     about = model.efficiency
     threads = f", {plural(about['threads'], 'thread')}" if about.get("threads") else ""
     return f"{about.get('device')}{threads}, {about.get('precision')}, batches of {about.get('batch_size')}"
 
 
-def _charts(models: Sequence[Model]) -> list[Chart]:
+def _charts(models: Sequence[ModelProfile]) -> list[Chart]:
     found = headline({model.label: model.scores for model in models})
     charts = []
     for name, metric in found[:2]:
@@ -73,7 +73,7 @@ def _charts(models: Sequence[Model]) -> list[Chart]:
     return charts
 
 
-def _scatter(models: Sequence[Model], name: str, metric: str, title: str, x_label: str, kind: str) -> Chart:
+def _scatter(models: Sequence[ModelProfile], name: str, metric: str, title: str, x_label: str, kind: str) -> Chart:
     series, told = [], []
     for model in models:
         x = model.parameters.get("image") if kind == "parameters" else _of(model, "image", "per_second")
@@ -86,6 +86,6 @@ def _scatter(models: Sequence[Model], name: str, metric: str, title: str, x_labe
     return Chart(file_stem(f"{kind}-{name}-{metric}"), title, alt, f"{x_label} (log axis)", series, log_x=True)
 
 
-def _of(model: Model, tower: str, key: str) -> float | None:
+def _of(model: ModelProfile, tower: str, key: str) -> float | None:
     part: Mapping[str, Any] = model.efficiency.get(tower) or {}
     return part.get(key)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.report.page.blocks import Block, Code, Note, Section, Table
+from harness.report.page.blocks import Block, Code, Note, PageSection, Table
+from harness.report.page.formatting import NONE, moment
 from harness.report.page.records import RunRecord
-from harness.report.page.words import NONE, moment
 
 
-def environment_section(runs: Sequence[RunRecord]) -> Section:
+def environment_section(runs: Sequence[RunRecord]) -> PageSection:
     """The section on the environment."""
     packages = dict.fromkeys(name for run in runs for name in _versions(run))
     rows = [
@@ -29,7 +29,7 @@ def environment_section(runs: Sequence[RunRecord]) -> Section:
             blocks += [Note(f"Command of {run.label}:"), Code(str(command))]
         elif not run.about:
             blocks.append(Note(f"{run.label} has no readable run.json, so its environment is not known.", "missing"))
-    return Section("environment", "Environment", blocks)
+    return PageSection("environment", "Environment", blocks)
 
 
 def _versions(run: RunRecord) -> dict[str, Any]:

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from harness.report.page.blocks import Block, Note, Section, Table
-from harness.report.page.glance import status
+from harness.report.page.blocks import Block, Note, PageSection, Table
+from harness.report.page.formatting import NONE, listed, moment, plural
+from harness.report.page.overview import status
 from harness.report.page.records import RunRecord
-from harness.report.page.words import NONE, listed, moment, plural
 
 SHOWN = 5
 
 
-def events(runs: Sequence[RunRecord]) -> Section:
+def events_section(runs: Sequence[RunRecord]) -> PageSection:
     """The section of events."""
     rows = [
         ["status", *(status(run) for run in runs)],
@@ -28,7 +28,7 @@ def events(runs: Sequence[RunRecord]) -> Section:
     for run in runs:
         blocks += [Note(f"{run.label}: {text}", "warning") for text in run.problems]
         blocks += _resume_table(run) + _nonfinite_notes(run) + _bad_table(run)
-    return Section("events", "Interruptions and bad samples", blocks)
+    return PageSection("events", "Interruptions and bad samples", blocks)
 
 
 def _resumes(run: RunRecord) -> list[dict[str, Any]]:

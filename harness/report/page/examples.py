@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from harness.report.page.blocks import Answer, Block, Example, Examples, Note, Section
-from harness.report.page.evidence import Evidence
-from harness.report.page.evidence.pairs import Pairs
-from harness.report.page.thumbs import Thumb, thumb
-from harness.report.page.words import listed
+from harness.report.page.analysis import ModelAnalysis
+from harness.report.page.analysis.image_captions import ImageCaptions
+from harness.report.page.blocks import Answer, Block, Example, Examples, Note, PageSection
+from harness.report.page.formatting import listed
+from harness.report.page.thumbnails import Thumbnail, encode_thumbnail
 
 SHOWN = 5  # answers to a query
 QUERIES = 3  # of a kind
@@ -18,18 +18,21 @@ MOST_MODELS = 5
 LONGEST = 160  # characters of a caption
 
 
-def examples(found: Evidence | None) -> Section:
+def examples_section(found: ModelAnalysis | None) -> PageSection:
     """The section of examples."""
     title = "Retrieval examples"
     if found is None:
-        return Section("retrieval", title, [Note("No examples: the models were not loaded (--no-models).", "missing")])
+        why = Note("No examples: the models were not loaded (--no-models).", "missing")
+        return PageSection("retrieval", title, [why])
     blocks: list[Block] = [
         Note(text, "missing") for part in ("models", "retrieval") for text in found.missing.get(part, [])
     ]
     looks = [look for look in (*found.students.values(), *found.teachers.values()) if look.features is not None]
     pairs = found.pairs
     if pairs is None or not looks:
-        return Section("retrieval", title, [*blocks, Note("No model and retrieval set are there together.", "missing")])
+        return PageSection(
+            "retrieval", title, [*blocks, Note("No model and retrieval set are there together.", "missing")]
+        )
     if len(looks) > MOST_MODELS:
         blocks.append(Note(f"Shown are the first {MOST_MODELS} of {len(looks)} models."))
         looks = looks[:MOST_MODELS]
@@ -44,10 +47,10 @@ def examples(found: Evidence | None) -> Section:
     shown = _Shown(pairs)
     to_text = _direction(cosines, judges, shown, "image")
     to_image = _direction({label: one.T for label, one in cosines.items()}, judges, shown, "text")
-    return Section("retrieval", title, [*blocks, *to_text, *to_image], _about(pairs))
+    return PageSection("retrieval", title, [*blocks, *to_text, *to_image], _about(pairs))
 
 
-def _about(pairs: Pairs) -> str:
+def _about(pairs: ImageCaptions) -> str:
     count, total = len(pairs.images), pairs.total
     part = "all of its" if total == count else f"the first {count:,} of its" + (f" {total:,}" if total else "")
     return (
@@ -59,14 +62,14 @@ def _about(pairs: Pairs) -> str:
 class _Shown:
     """Thumbnails and captions of the pairs, each made once."""
 
-    def __init__(self, pairs: Pairs) -> None:
+    def __init__(self, pairs: ImageCaptions) -> None:
         self.pairs, self.texts, self.owners = pairs, pairs.texts, pairs.owners
-        self._made: dict[int, Thumb] = {}
+        self._made: dict[int, Thumbnail] = {}
 
-    def thumb(self, image: int) -> Thumb:
+    def thumbnail(self, image: int) -> Thumbnail:
         """Of an image, its first caption as the description."""
         if image not in self._made:
-            self._made[image] = thumb(self.pairs.images[image], _cut(self.pairs.captions[image][0]))
+            self._made[image] = encode_thumbnail(self.pairs.images[image], _cut(self.pairs.captions[image][0]))
         return self._made[image]
 
 
@@ -125,14 +128,14 @@ def _example(
         numbers = answers[label][row].tolist()
         made.append((label, [_answer(n, one[row, n].item(), image, shown, query) for n in numbers]))
     asked = _cut(" / ".join(shown.pairs.captions[image]) if query == "image" else shown.texts[row])
-    return Example(asked, shown.thumb(image) if query == "image" else None, made)
+    return Example(asked, shown.thumbnail(image) if query == "image" else None, made)
 
 
 def _answer(number: int, cosine: float, image: int, shown: _Shown, query: str) -> Answer:
     owner = _owner(query, shown.owners, number)
     if query == "image":
         return Answer(_cut(shown.texts[number]), owner == image, cosine)
-    return Answer(_cut(shown.pairs.captions[number][0]), owner == image, cosine, shown.thumb(number))
+    return Answer(_cut(shown.pairs.captions[number][0]), owner == image, cosine, shown.thumbnail(number))
 
 
 def _cut(text: str) -> str:

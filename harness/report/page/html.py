@@ -11,7 +11,7 @@ from markupsafe import Markup
 from harness.report.page import palette
 from harness.report.page.blocks import Page
 from harness.report.page.chart import Chart
-from harness.report.page.draw import inline_svg
+from harness.report.page.chart_svg import inline_svg
 
 
 def to_html(page: Page) -> str:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from harness.report.page.blocks import Block, Cell, Charts, Code, Example, Examples, Note, Page, Row, Table
-from harness.report.page.draw import file_svg
-from harness.report.page.thumbs import Thumb
+from harness.report.page.chart_svg import file_svg
+from harness.report.page.thumbnails import Thumbnail
 
 FIGURES = "report-figures"
 # What Markdown or HTML would take for its own.
@@ -59,7 +59,7 @@ class _Writer:
         self.files[f"{name}.svg"] = svg.encode()
         return f"![{escape(alt)}]({FIGURES}/{name}.svg)"
 
-    def _picture(self, thumb: Thumb) -> str:
+    def _picture(self, thumb: Thumbnail) -> str:
         self.files[thumb.file] = thumb.data
         return f"![{escape(thumb.alt)}]({FIGURES}/{thumb.file})"
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from harness.config.published import PublishedConfig
 from harness.report.page.blocks import Block, Note, Table
+from harness.report.page.formatting import NONE, difference, percent
 from harness.report.page.records import RunRecord
 from harness.report.page.scores import Scores
-from harness.report.page.words import NONE, difference, percent
 
 # What the set is called on which published numbers stand, in suites and by clip_benchmark.
 IMAGENET = ("imagenet1k", "imagenet")

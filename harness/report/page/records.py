@@ -12,8 +12,8 @@ import yaml
 from harness.config import Recipe, parse_recipe, yamltext
 from harness.config.errors import RecipeError
 from harness.errors import UserError
-from harness.report.page.lines import Lines, read_lines, read_object
-from harness.report.page.results import Result, read_results
+from harness.report.page.json_files import JsonLines, read_json_lines, read_json_object
+from harness.report.page.result_files import ResultFile, read_result_files
 from harness.runs import DONE
 
 RECIPE = "recipe.yaml"
@@ -54,7 +54,7 @@ class RunRecord:
     training: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
-    results: list[Result] = field(default_factory=list)
+    results: list[ResultFile] = field(default_factory=list)
     efficiency: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     bad_samples: list[dict[str, Any]] = field(default_factory=list)
@@ -103,7 +103,7 @@ def read_run(folder: Path, label: str, slot: int = 0) -> RunRecord:
     problems: list[str] = []
     text = (folder / RECIPE).read_text(encoding="utf-8", errors="replace")
     settings, recipe = _recipe(text, folder, problems)
-    metrics = read_lines(folder / "metrics.jsonl")
+    metrics = read_json_lines(folder / "metrics.jsonl")
     bad, nonfinite = _of_all_processes(folder, "bad_samples"), _of_all_processes(folder, "nonfinite")
     steps = [line for line in metrics.objects if isinstance(line.get("step"), int)]
     strange = len(metrics.objects) - len(steps)
@@ -119,15 +119,15 @@ def read_run(folder: Path, label: str, slot: int = 0) -> RunRecord:
         settings=settings,
         recipe=recipe,
         recipe_text=text,
-        about=read_object(folder / "run.json", problems),
+        about=read_json_object(folder / "run.json", problems),
         training=sorted((line for line in steps if "eval" not in line), key=lambda line: line["step"]),
         evaluations=sorted(
             (line for line in steps if isinstance(line.get("eval"), dict)), key=lambda line: line["step"]
         ),
-        summary=_summary(read_object(folder / DONE, problems), problems),
-        results=read_results(folder / "eval", problems),
-        efficiency=_efficiency(read_object(folder / "efficiency.json", problems), problems),
-        best=read_object(folder / "checkpoints" / "best.json", problems),
+        summary=_summary(read_json_object(folder / DONE, problems), problems),
+        results=read_result_files(folder / "eval", problems),
+        efficiency=_efficiency(read_json_object(folder / "efficiency.json", problems), problems),
+        best=read_json_object(folder / "checkpoints" / "best.json", problems),
         bad_samples=bad.objects,
         nonfinite=nonfinite.objects,
         broken={name: count for name, count in broken.items() if count},
@@ -174,9 +174,9 @@ def _efficiency(found: dict[str, Any], problems: list[str]) -> dict[str, Any]:
     return found
 
 
-def _of_all_processes(folder: Path, stem: str) -> Lines:
-    parts = [read_lines(path) for path in sorted(folder.glob(f"{stem}*.jsonl"))]
-    return Lines([line for part in parts for line in part.objects], sum(part.broken for part in parts))
+def _of_all_processes(folder: Path, stem: str) -> JsonLines:
+    parts = [read_json_lines(path) for path in sorted(folder.glob(f"{stem}*.jsonl"))]
+    return JsonLines([line for part in parts for line in part.objects], sum(part.broken for part in parts))
 
 
 def _labels(places: Sequence[Path]) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.report.comparison import METRICS
 from harness.report.page.records import RunRecord
-from harness.report.page.teachers import Teacher
-from harness.report.result import METRICS
+from harness.report.page.teachers import RunTeacher
 
 Scores = dict[str, dict[str, float]]
 
@@ -23,7 +23,7 @@ def student_scores(run: RunRecord) -> Scores:
     return scores or (numbers(run.evaluations[-1]["eval"]) if run.evaluations else {})
 
 
-def filed_scores(run: RunRecord, teacher: Teacher) -> Scores:
+def teacher_file_scores(run: RunRecord, teacher: RunTeacher) -> Scores:
     """What result files in the run's folder say of its teacher."""
     names = (teacher.name, f"{teacher.name} ({teacher.role})")  # the second is `clipkd eval --with-teacher`'s
     scores: Scores = {}
@@ -33,7 +33,7 @@ def filed_scores(run: RunRecord, teacher: Teacher) -> Scores:
     return scores
 
 
-def columns(scores: Mapping[str, Scores]) -> list[tuple[str, str]]:
+def score_columns(scores: Mapping[str, Scores]) -> list[tuple[str, str]]:
     """Every (set, metric) that any of the models has, metrics in their usual order."""
     sets = dict.fromkeys(name for one in scores.values() for name in one)
     others = {metric: None for one in scores.values() for values in one.values() for metric in values}
@@ -48,7 +48,7 @@ def metric_label(metric: str) -> str:
 
 def headline(scores: Mapping[str, Scores]) -> list[tuple[str, str]]:
     """The metrics to show where there is room for few: the first set's of each kind."""
-    known = columns(scores)
+    known = score_columns(scores)
     wanted = ("top1", "i2t_r1", "t2i_r1")
     return [found for metric in wanted if (found := next((c for c in known if c[1] == metric), None))]
 

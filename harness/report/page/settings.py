@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.report.page.blocks import Block, Code, Note, Section, Table
+from harness.report.page.blocks import Block, Code, Note, PageSection, Table
 from harness.report.page.records import RunRecord
 
 # What a reader asks of a run first.
@@ -41,7 +41,7 @@ _WHOLE = ("loss.weights", "data.augment", "student.config", "teacher.config")
 _ABSENT = "not set"
 
 
-def settings(runs: Sequence[RunRecord]) -> Section:
+def settings_section(runs: Sequence[RunRecord]) -> PageSection:
     """The section of settings."""
     flat = [dict(flatten(run.settings)) for run in runs]
     keys = dict.fromkeys(key for one in flat for key in one)
@@ -54,7 +54,7 @@ def settings(runs: Sequence[RunRecord]) -> Section:
         caption = "Main settings that the runs share." if len(runs) > 1 else "Main settings."
         blocks.append(Table(caption, ["setting", "value"], shared, wrap=True))
     blocks += [Code(run.recipe_text, f"The full recipe of {run.label}, every default filled in") for run in runs]
-    return Section("settings", "Settings", blocks)
+    return PageSection("settings", "Settings", blocks)
 
 
 def _differences(runs: Sequence[RunRecord], flat: Sequence[dict[str, Any]], differing: Sequence[str]) -> list[Block]:

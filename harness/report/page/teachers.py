@@ -14,7 +14,7 @@ from harness.task import teacher_roles
 
 
 @dataclass(frozen=True)
-class Teacher:
+class RunTeacher:
     """A teacher of one run.
 
     Args:
@@ -30,13 +30,13 @@ class Teacher:
     label: str
 
 
-def teachers_by_run(runs: Sequence[RunRecord]) -> dict[str, list[Teacher]]:
+def teachers_by_run(runs: Sequence[RunRecord]) -> dict[str, list[RunTeacher]]:
     """Each run's teachers, by its label."""
     configs = {run.label: run.recipe.all_teachers if run.recipe else () for run in runs}
     labels = teacher_labels([config for several in configs.values() for config in several])
     return {
         run: [
-            Teacher(teacher_key(config), spec_name(config.model), role, labels[teacher_key(config)])
+            RunTeacher(teacher_key(config), spec_name(config.model), role, labels[teacher_key(config)])
             for config, role in zip(several, teacher_roles(len(several)), strict=True)
         ]
         for run, several in configs.items()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.page.blocks import Block, Charts, Note, Section
+from harness.report.page.blocks import Block, Charts, Note, PageSection
 from harness.report.page.chart import MAX_POINTS
-from harness.report.page.curves import legend, line_chart
+from harness.report.page.line_chart import legend, line_chart
 from harness.report.page.records import RunRecord
 from harness.report.page.scores import is_number
 
@@ -20,7 +20,7 @@ _OTHERS = {
 _LOG = ("grad_norm",)
 
 
-def training(runs: Sequence[RunRecord]) -> Section:
+def training_section(runs: Sequence[RunRecord]) -> PageSection:
     """The section of curves."""
     drawn = [run for run in runs if run.training]
     blocks: list[Block] = [
@@ -32,7 +32,7 @@ def training(runs: Sequence[RunRecord]) -> Section:
         charts = [line_chart(key, title, drawn, _points(drawn, key), log=log) for key, title, log in _keys(drawn)]
         blocks.append(Charts([chart for chart in charts if chart.series], legend(drawn)))
         blocks.append(Note(_how_to_read(drawn)))
-    return Section("training", "Training", blocks)
+    return PageSection("training", "Training", blocks)
 
 
 def _keys(runs: Sequence[RunRecord]) -> list[tuple[str, str, bool]]:

@@ -14,7 +14,7 @@ from harness.checkpoint import list_checkpoints
 from harness.cli import export
 from harness.config import EvalSet, Recipe
 from harness.errors import Terminated, UserError
-from harness.evaluate import evaluate, kept
+from harness.evaluate import cached, evaluate
 from harness.metrics import Interval, read_metrics
 from harness.models import load_model
 from harness.train import periodic, train
@@ -214,9 +214,9 @@ def test_names_that_the_suite_lacks_stop_the_run(tmp_path):
 def test_the_results_of_a_run_are_kept_by_clipkd_eval(tmp_path):
     train(recipe(), tmp_path / "run", command="test")
     said: list[str] = []
-    store = kept.Store(tmp_path / "run" / "eval", "any")
+    store = cached.EvalResultStore(tmp_path / "run" / "eval", "any")
     options = {"batch_size": 256, "device": "cpu", "workers": 0}
-    kept.measure_kept(
+    cached.evaluate_cached(
         load_model(f"run:{tmp_path / 'run'}"), [EvalSet(**i) for i in SETS], store, say=said.append, **options
     )
     assert [line.split(":")[1][:5] for line in said] == [" kept", " kept"]

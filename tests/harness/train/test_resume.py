@@ -220,7 +220,7 @@ def test_sigterm_during_the_evaluation_leaves_at_once_and_the_next_start_evaluat
         pytest.fail("the evaluation went on")
 
     with monkeypatch.context() as patch, pytest.raises(Terminated, match="stopped by SIGTERM and saved"):
-        patch.setattr(run_module, "measure_kept", evaluate)
+        patch.setattr(run_module, "evaluate_cached", evaluate)
         train(tiny.recipe(), out)
     assert (out / "stopped").is_file()
     assert not (out / "summary.json").exists()

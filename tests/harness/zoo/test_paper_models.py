@@ -14,7 +14,7 @@ from harness.config import ModelConfig
 from harness.errors import UserError
 from harness.export import export_model
 from harness.models import create_model, load_model
-from harness.probe import probe
+from harness.smoke_test import forward_smoke_test
 from harness.zoo import nearest
 from tests.harness import tiny
 
@@ -110,9 +110,9 @@ def test_a_timm_tower_that_open_clip_sizes_wrongly_gets_a_word_on_how_to_mend_it
     vision = {"timm_model_name": "mobilenetv3_small_050", "timm_pool": "", "timm_proj": "linear", "image_size": 64}
     config = {**copy.deepcopy(tiny.STUDENT), "vision_cfg": vision}
     with pytest.raises(UserError, match=r"set vision_cfg\.timm_pool to avg and vision_cfg\.timm_proj to ''"):
-        probe(create_model(ModelConfig(model="test-zoo-wrong", config=config)), "student")
+        forward_smoke_test(create_model(ModelConfig(model="test-zoo-wrong", config=config)), "student")
     config["vision_cfg"] |= {"timm_pool": "avg", "timm_proj": ""}
-    probe(create_model(ModelConfig(model="test-zoo-right", config=config)), "student")
+    forward_smoke_test(create_model(ModelConfig(model="test-zoo-right", config=config)), "student")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,129 @@
+"""Batches of an evaluation set through clip_benchmark's own builder, with what it would misread in silence refused."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from clip_benchmark.datasets.builder import build_dataset, get_dataset_collate_fn
+from webdataset.autodecode import DecodingError
+
+from harness.config import EvalSet
+from harness.errors import UserError
+from harness.evaluate.layout import Layout, set_error
+from harness.evaluate.native import build_native_dataset, native_set_error
+from harness.evaluate.results import TASKS
+
+Batch = tuple[torch.Tensor, Any]
+
+
+class EvalLoader:
+    """One pass over an evaluation set in batches.
+
+    Args:
+        item: the set, already inspected.
+        layout: what the inspection found.
+        preprocess: PIL image to the model's input.
+        batch_size: images in a batch.
+        workers: extra processes that decode; never more than there are shards, which clip_benchmark cannot split.
+        tick: called before each batch, so that a long evaluation can be seen to go on.
+    """
+
+    def __init__(
+        self,
+        item: EvalSet,
+        layout: Layout,
+        preprocess: Callable[[Any], torch.Tensor],
+        batch_size: int,
+        workers: int,
+        tick: Callable[[], None] | None = None,
+    ) -> None:
+        self.item, self.layout, self._tick = item, layout, tick
+        # clip_benchmark reads the class names and their number off `dataloader.dataset`.
+        if item.dataset is None:
+            self.dataset = _build_shards(item, preprocess)
+            batches = NamedErrorsDataset(self.dataset.batched(batch_size))
+            self._loader = torch.utils.data.DataLoader(
+                batches, batch_size=None, num_workers=min(workers, layout.shards)
+            )
+        else:
+            self.dataset = build_native_dataset(item, preprocess)
+            self._loader = torch.utils.data.DataLoader(
+                self.dataset, batch_size, num_workers=workers, collate_fn=get_dataset_collate_fn(item.dataset)
+            )
+
+    def __iter__(self) -> Iterator[Batch]:
+        for images, targets in self._decoded():
+            self._check(targets)
+            if self._tick is not None:
+                self._tick()
+            yield images, [captions[:1] for captions in targets] if self.item.protocol == "one-caption" else targets
+
+    def _decoded(self) -> Iterator[Batch]:
+        cause: Exception
+        try:
+            yield from self._loader
+        except SampleDecodeError as error:
+            what, cause = f"{_reason(error)}; replace it or rebuild the set", error
+        except (ValueError, OSError) as error:
+            # webdataset's own for a sample without its label or caption; Pillow's for a broken image file.
+            what, cause = f"a sample cannot be read ({_reason(error)}); rebuild the set", error
+        else:
+            return
+        # The cause's traceback would hold the data loader, whose workers would live as long as the error is kept.
+        raise self._fault(what) from cause.with_traceback(None)
+
+    def _check(self, targets: Any) -> None:
+        """Refuse what clip_benchmark would count as a miss: a label without a class, an image without a caption."""
+        if self.item.kind != "zeroshot":
+            if not all(captions and all(text.strip() for text in captions) for captions in targets):
+                raise self._fault("an image has an empty caption, which nothing can match; remove it or caption it")
+        elif targets.ndim == 2:
+            if targets.shape[1] != self.layout.classes:
+                raise self._fault(
+                    f"an image has {targets.shape[1]} labels, but there are {self.layout.classes} classes"
+                )
+        elif int(targets.max()) >= self.layout.classes or int(targets.min()) < 0:
+            last = self.layout.classes - 1
+            names = "class names" if self.item.dataset else "lines of classnames.txt"
+            raise self._fault(f"a label is outside 0 to {last}, the {names}; correct one of them")
+
+    def _fault(self, what: str) -> UserError:
+        return (set_error if self.item.dataset is None else native_set_error)(self.item, what)
+
+
+class SampleDecodeError(ValueError):
+    """A sentence about a sample, as `webdataset.autodecode.DecodingError` has none."""
+
+
+class NamedErrorsDataset(torch.utils.data.IterableDataset):
+    """Shards whose errors name the sample, in a data worker too: of an error there torch hands on the text alone.
+
+    Args:
+        data: what is gone through.
+    """
+
+    def __init__(self, data: Iterable[Any]) -> None:
+        self._data = data
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._data
+        except DecodingError as error:
+            raise SampleDecodeError(f"sample {error.key or error.url} cannot be decoded") from error
+
+
+def _reason(error: Exception) -> str:
+    """What it says; of an error in a data worker torch has made its whole traceback, the last line is it."""
+    text = str(error).strip()
+    if text.startswith("Caught "):
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())[:300]
+
+
+def _build_shards(item: EvalSet, preprocess: Callable[[Any], torch.Tensor]) -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "WebDataset.shardshuffle", UserWarning)  # the order is of no account here
+        return build_dataset(
+            f"wds/{item.name}", root=item.path, transform=preprocess, split="test", task=TASKS[item.kind]
+        )

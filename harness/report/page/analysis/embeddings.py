@@ -1,0 +1,45 @@
+"""A model's embeddings of the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from harness.evaluate.layout import inspect_layout
+from harness.models import LoadedModel
+from harness.report.page.analysis.image_captions import ImageCaptions, samples
+from harness.similarity import Features
+
+BATCH = 64
+
+
+@torch.inference_mode()
+def embed_pairs(loaded: LoadedModel, pairs: ImageCaptions, device: torch.device) -> Features:
+    """Embed every image and every caption of the pairs in float32.
+
+    Args:
+        loaded: the model; it is left on ``device`` in eval mode.
+        pairs: what `read_image_captions` read; the images are read again, batch by batch, at the model's own size.
+        device: where to compute.
+    """
+    model = loaded.model.to(device).eval()
+    layout = inspect_layout(pairs.item)
+    inputs = (image for image, _ in samples(pairs.item, layout, loaded.preprocess, len(pairs.images)))
+    images = [model.encode_image(torch.stack(part).to(device)) for part in _batches(inputs)]
+    texts = [model.encode_text(loaded.tokenizer(part).to(device)) for part in _batches(pairs.texts)]
+    return {"image": _unit(images), "text": _unit(texts)}
+
+
+def _batches(values: Iterable[Any]) -> Iterator[list[Any]]:
+    values = iter(values)
+    while part := list(islice(values, BATCH)):
+        yield part
+
+
+def _unit(parts: list[Tensor]) -> Tensor:
+    return normalize(torch.cat(parts).float(), dim=-1).cpu()

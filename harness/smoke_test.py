@@ -1,0 +1,48 @@
+"""A model is tried on one image and one text before any data is touched."""
+
+from __future__ import annotations
+
+import torch
+
+from harness.errors import UserError
+from harness.models import LoadedModel
+from harness.zoo.towers import hint
+
+# What losses take of a model; a SigLIP has a bias, which the sigmoid terms read.
+_READ = {"image_features", "text_features", "logit_scale", "logit_bias"}
+
+
+@torch.no_grad()
+def forward_smoke_test(loaded: LoadedModel, role: str) -> None:
+    """Embed a grey image and a short text, on the CPU, where an index out of range is still an error one can read.
+
+    Args:
+        loaded: the model, with its tokenizer.
+        role: ``"student"`` or ``"teacher"``, the recipe's section.
+
+    Raises:
+        UserError: when the model cannot, which is a contradiction in its config.
+    """
+    training = loaded.model.training
+    loaded.model.eval()
+    try:
+        image = torch.zeros(1, 3, loaded.image_size, loaded.image_size)
+        outputs = loaded.model(image, loaded.tokenizer(["a photo of a cat"]))
+        found = outputs["image_features"].shape[1], outputs["text_features"].shape[1]
+    except (RuntimeError, IndexError, ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        usual = "check its config: image_size against patch_size, context_length, vocab_size against the tokenizer"
+        raise UserError(
+            f"{role} {loaded.name} cannot embed one image and one text ({reason}); {hint(loaded.model) or usual}"
+        ) from error
+    finally:
+        loaded.model.train(training)
+    if others := sorted(set(outputs) - _READ):
+        raise UserError(
+            f"{role} {loaded.name} is no model of image and text embeddings alone: it also gives {', '.join(others)}, "
+            "as open_clip's CoCa does, whose captions no loss here trains; take a CLIP or a SigLIP"
+        )
+    if found != (loaded.embed_dim, loaded.embed_dim):
+        raise UserError(
+            f"{role} {loaded.name} gives widths {found} for image and text, but its embed_dim is {loaded.embed_dim}"
+        )
