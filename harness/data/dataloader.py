@@ -3,13 +3,15 @@
 Its state matters for shards only. It needs torch's private parts: 0.11 was tried with torch 2.6 and 2.15.
 """
 
+import atexit
 import os
-import signal
-import time
 import warnings
 from collections.abc import Iterator
-from types import FrameType
+from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import Any
+from weakref import finalize
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -17,11 +19,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from harness.data.chunks import Chunk
 from harness.data.seeds import derive
+from harness.data.worker_exit import end_with_trainer, survive_first_sigterm
 from harness.errors import UserError
-
-# Seconds within which several SIGTERMs are one wish to stop, and those that a worker then has left; torchrun gives 30.
-_ONE_STOP = 5.0
-_LAST_WORK = 60
 
 
 class Chunks(Iterator[Chunk]):
@@ -46,6 +45,7 @@ class Chunks(Iterator[Chunk]):
         pin_memory: bool,
         state: dict[str, Any] | None = None,
     ) -> None:
+        closed, closing = Pipe(duplex=False)
         with warnings.catch_warnings():
             # torchdata 0.11 calls what torch 2.15 has no more use for.
             warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
@@ -55,7 +55,7 @@ class Chunks(Iterator[Chunk]):
                 sampler=requests,
                 num_workers=workers,
                 pin_memory=pin_memory,
-                worker_init_fn=_outlive_a_stop,
+                worker_init_fn=partial(_init_worker, closed),
                 # Without a generator of its own it would draw from torch's global one.
                 generator=torch.Generator().manual_seed(derive(seed, "workers")),
             )
@@ -63,6 +63,9 @@ class Chunks(Iterator[Chunk]):
             self._loader.load_state_dict(state)
         self._workers = workers
         self._chunks: Iterator[Chunk] | None = iter(self._loader)
+        self._tell_workers = finalize(self, _tell_workers, closing, os.getpid())
+        # Before torch's own, which were registered just now and wait for each worker in turn.
+        atexit.register(self._tell_workers)
 
     def __next__(self) -> Chunk:
         assert self._chunks is not None, "closed"
@@ -81,31 +84,20 @@ class Chunks(Iterator[Chunk]):
 
     def close(self) -> None:
         """Stop the workers."""
+        self._tell_workers()
+        atexit.unregister(self._tell_workers)
         self._chunks = self._loader = None
 
 
-def _outlive_a_stop(_worker: int) -> None:
-    """Go on after a SIGTERM and those that come with it, and after every SIGINT.
+def _init_worker(closed: Connection, _worker: int) -> None:
+    survive_first_sigterm()
+    end_with_trainer(closed)
 
-    A scheduler or a terminal sends them to all processes of a run, and torchrun hands its own on to them once more; the
-    training process, which then saves, needs its data until it stops its workers itself, by another SIGTERM if they
-    take their time.
-    """
-    first = None
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal first
-        now = time.monotonic()
-        if first is None:
-            first = now
-        elif now - first < _ONE_STOP:
-            signal.alarm(_LAST_WORK)  # whatever it was: nobody has to wait for this process for ever
-        else:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, note)
+def _tell_workers(closing: Connection, trainer: int) -> None:
+    """Tell the workers that the loader is closed; a process that was forked since has a copy of it and says nothing."""
+    if os.getpid() == trainer:
+        closing.send_bytes(b"closed")
 
 
 def lost_worker(error: Exception) -> UserError | None:

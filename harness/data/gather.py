@@ -81,6 +81,7 @@ class ShardChunks(IterableDataset[Chunk]):
             yield from self._passes(route, batch)
         except UserError as error:
             # A worker's exception would reach the user with its traceback as the message.
+            # It is the last: who asked for a batch ends the run.
             yield Chunk(None, list(batch.bad), str(error))
 
     def _passes(self, route: Route, batch: _Open) -> Iterator[Chunk]:
@@ -92,7 +93,7 @@ class ShardChunks(IterableDataset[Chunk]):
                 yield chunk
             idle = idle + 1 if len(batch.samples) == before else 0
             if idle == _PATIENCE:
-                yield Chunk(None, list(batch.bad), self._too_few(len(batch.samples)))
+                raise UserError(self._too_few(len(batch.samples)))
             place = Place(epoch=place.epoch + 1)
 
     def _one_pass(self, route: Route, place: Place, batch: _Open) -> Iterator[Chunk]:
@@ -119,7 +120,7 @@ class ShardChunks(IterableDataset[Chunk]):
                 self._place = Place(place.epoch, place.shard, place.offset, taken, list(held))
                 yield batch.close(self._decoder)
             elif len(batch.bad) >= give_up_after(self._batch_size):
-                yield Chunk(None, list(batch.bad), all_bad(batch.bad))
+                raise UserError(all_bad(batch.bad))
         # What is still held is in the open batch already.
 
     def _add(self, item: Item, epoch: int, batch: _Open) -> None:
