@@ -15,6 +15,7 @@ from harness.data.decode import decode
 from harness.data.samples import BadSample, RawSample
 from harness.data.seeds import derive
 from harness.data.view import View
+from harness.data.worker_exit import end_with_trainer
 from harness.teachers.parts import Part
 from harness.teachers.replay import draw_maps
 from harness.teachers.samples import image_check, key_id, sample_id
@@ -120,4 +121,10 @@ def decode_parts(pieces: Pieces, workers: int) -> Iterator[Piece]:
     # Without a generator of its own the DataLoader would draw from torch's global one.
     generator = torch.Generator().manual_seed(0)
     workers = min(workers, len(pieces.parts))
-    return iter(DataLoader(pieces, batch_size=None, num_workers=workers, generator=generator))
+    return iter(
+        DataLoader(pieces, batch_size=None, num_workers=workers, generator=generator, worker_init_fn=_init_worker)
+    )
+
+
+def _init_worker(_worker: int) -> None:
+    end_with_trainer()

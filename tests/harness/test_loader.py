@@ -186,8 +186,10 @@ def test_a_reader_without_a_batch_of_its_own(data):
     words = (
         r"one of the 5 readers \(processes x data.workers\) gets [23] usable samples, fewer than its batch of 4; lower"
     )
+    loader = load(data["shards"], workers=5)
     with pytest.raises(UserError, match=words):
-        take(load(data["shards"], workers=5), 1)
+        take(loader, 1)
+    loader.close()
     assert len(take(load(data["shards"], workers=5, cache="memory"), 1)) == 4
 
 
