@@ -1,0 +1,58 @@
+"""The committed list of mutants fits today's code and covers what promises exactness."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.mutant import ROOT, Mutant, read
+from tests.mutants.related import targets
+
+MUTANTS = read()
+# Parts of which every folder or file must have mutants.
+EXACT = [
+    *(f"kdlosses/{part}" for part in ("backends", "distributed", "integrations", "losses", "tiles")),
+    *(f"harness/{part}" for part in ("data", "evaluate", "teachers", "train")),
+]
+
+
+def test_there_are_at_least_150():
+    assert len(MUTANTS) >= 150
+    assert len({mutant.key for mutant in MUTANTS}) == len(MUTANTS)
+
+
+@pytest.mark.parametrize("part", EXACT)
+def test_every_exact_part_has_mutants(part):
+    assert sum(mutant.file.startswith(f"{part}/") for mutant in MUTANTS) >= 5
+
+
+@pytest.mark.parametrize("file", sorted({mutant.file for mutant in MUTANTS}))
+def test_every_mutant_is_in_its_line_and_is_other_code(file):
+    """`python -m tests.mutants --relocate` updates the lines after an edit."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    for mutant in (mutant for mutant in MUTANTS if mutant.file == file):
+        faulty = ast.parse(mutant.applied(text))  # a SyntaxError would be killed by anything
+        assert ast.dump(faulty) != ast.dump(ast.parse(text)), mutant.name
+
+
+def test_tests_are_found_for_every_mutant():
+    for mutant in MUTANTS:
+        found = targets(mutant)
+        assert found, mutant.name
+        assert all((ROOT / path.partition("::")[0]).exists() for path in found)
+
+
+def test_a_mutant_whose_line_moved_is_relocated():
+    mutant = Mutant("a.py", 1, "x + 1", "x - 1", "why")
+    assert mutant.relocated("import y\n\nz = x + 1\n").line == 3
+    with pytest.raises(ValueError, match="does not hold"):
+        mutant.applied("import y\n\nz = x + 1\n")
+    with pytest.raises(ValueError, match="rewrite this mutant"):
+        mutant.relocated("nothing\n")
+
+
+def test_the_tests_asked_first_are_the_nearest():
+    mutant = Mutant("kdlosses/tiles/walk.py", 1, "", "", "")
+    assert Path(targets(mutant)[0]).parts[:2] == ("tests", "backends")
