@@ -34,7 +34,9 @@ class Mutant:
         """`text`, the file's, with the fault in it; a ValueError where the line is another one now."""
         lines = text.splitlines(keepends=True)
         if self.line > len(lines) or lines[self.line - 1].count(self.old) != 1:
-            raise ValueError(f"{self.name}: line {self.line} does not hold {self.old!r} once; `--relocate` looks for it")
+            raise ValueError(
+                f"{self.name}: line {self.line} does not hold {self.old!r} once; `--relocate` looks for it"
+            )
         lines[self.line - 1] = lines[self.line - 1].replace(self.old, self.new)
         return "".join(lines)
 

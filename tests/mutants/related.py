@@ -21,11 +21,11 @@ RELATED = {
 
 
 def targets(mutant: Mutant, root: Path = ROOT) -> list[str]:
-    """Paths for pytest: the mutant's own, the mirrored ones, the rest of its family."""
+    """Paths for pytest: the mirrored ones, then the rest of its family."""
     prefix = max((key for key in RELATED if mutant.file.startswith(key)), key=len)
-    patterns = [*mutant.tests, *_mirrored(mutant.file), *RELATED[prefix]]
-    paths = [path for pattern in patterns for path in _expand(pattern, root)]
-    return list(dict.fromkeys(paths))
+    patterns = [*_mirrored(mutant.file), *RELATED[prefix]]
+    found = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+    return list(dict.fromkeys(str(path.relative_to(root)) for path in found))
 
 
 def _mirrored(file: str) -> list[str]:
@@ -33,8 +33,3 @@ def _mirrored(file: str) -> list[str]:
     path = Path("tests") / Path(file).relative_to("kdlosses" if file.startswith("kdlosses/") else ".")
     folders = [folder for folder in path.parents if len(folder.parts) > 2]
     return [f"{path.parent}/test_{path.stem}*.py", *(str(folder) for folder in folders)]
-
-
-def _expand(pattern: str, root: Path) -> list[str]:
-    name, _, rest = pattern.partition("::")
-    return [f"{path.relative_to(root)}{'::' if rest else ''}{rest}" for path in sorted(root.glob(name))]
