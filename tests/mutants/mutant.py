@@ -54,7 +54,7 @@ def read(path: Path = LIST) -> list[Mutant]:
 
 
 def write(mutants: list[Mutant], path: Path = LIST) -> None:
-    rows = ({key: value for key, value in asdict(mutant).items() if value} for mutant in mutants)
+    rows = ({key: value for key, value in asdict(mutant).items() if value != ()} for mutant in mutants)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 

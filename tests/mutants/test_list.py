@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.mutant import ROOT, Mutant, read
+from tests.mutants.mutant import ROOT, Mutant, read, write
 from tests.mutants.related import targets
 
 MUTANTS = read()
@@ -56,3 +56,8 @@ def test_a_mutant_whose_line_moved_is_relocated():
 def test_the_tests_asked_first_are_the_nearest():
     mutant = Mutant("kdlosses/tiles/walk.py", 1, "", "", "")
     assert Path(targets(mutant)[0]).parts[:2] == ("tests", "backends")
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    write(MUTANTS, tmp_path / "list.jsonl")
+    assert read(tmp_path / "list.jsonl") == MUTANTS
