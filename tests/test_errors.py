@@ -16,11 +16,30 @@ NEED_TEACHER = [name for name in NAMES if name not in ("contrastive", "siglip")]
 SPACE_SHARING = ["fd", "mfd", "gd", "icl", "cross_kd", "vrd", "xrd", "clip_kd"]  # those with P where the widths differ
 MIXED = Problem(student_dim=13, teacher_dim=29)
 each_loss = pytest.mark.parametrize("name", NAMES)
+# Inputs are validated before any term sees them, so one loss stands for all; `test_every_loss_validates` holds that.
+FEATURES = ("image_features", "text_features", "dist_image_features", "dist_text_features", "masked_image_features")
+each_feature = pytest.mark.parametrize("key", FEATURES)
 
 
 def naming(*words: object) -> str:
     """A pattern for messages that hold all these words, in any order."""
     return "".join(rf"(?=[\s\S]*(?<!\w){word}(?!\w))" for word in words)
+
+
+def whole() -> dict[str, torch.Tensor]:
+    """All that a loss can be called with."""
+    return MIXED.inputs() | {"masked_image_features": MIXED.with_(seed=7).inputs()["image_features"]}
+
+
+def call(inputs: dict[str, object], name: str = "clip_kd", **keywords: object) -> torch.Tensor:
+    return build(name, MIXED, **keywords)(**inputs)
+
+
+def call_with_teachers(inputs: dict[str, object], **keywords: object) -> torch.Tensor:
+    """The same teacher twice: what is wrong with an input of a teacher's is wrong with the second one."""
+    teachers = {key: [MIXED.inputs()[key], value] for key, value in inputs.items() if key.startswith("dist_")}
+    loss = kdlosses.MultiTeacherLoss(student_dim=13, teacher_dims=[29, 29], **keywords).double()
+    return loss(**inputs | teachers)
 
 
 @pytest.mark.parametrize("name", SPACE_SHARING)
@@ -60,47 +79,69 @@ def test_released_afd_refuses_mixed_widths():
         kdlosses.AFDLoss(variant="released", **MIXED.dims)
 
 
-@each_loss
-@pytest.mark.parametrize("key", ["image_features", "text_features", "dist_image_features", "dist_text_features"])
-def test_batch_sizes_must_match(name, key):
-    inputs = MIXED.inputs()
-    with pytest.raises(ValueError, match=naming(key, 3, 5) if key != "image_features" else naming(key, 3)):
-        build(name, MIXED)(**inputs | {key: inputs[key][:3]})
+@each_feature
+@pytest.mark.parametrize("rows", [slice(3), [0, 1, 2, 3, 4, 4]], ids=["fewer", "more"])
+def test_batch_sizes_must_match(key, rows):
+    inputs = whole()
+    inputs[key] = inputs[key][rows]
+    count = len(inputs[key])
+    with pytest.raises(ValueError, match=naming(key, count, 5) if key != "image_features" else naming(key, count)):
+        call(inputs)
 
 
-@each_loss
-@pytest.mark.parametrize("key", ["text_features", "dist_text_features"])
-def test_the_two_towers_of_a_model_share_a_width(name, key):
-    inputs = MIXED.inputs()
+@pytest.mark.parametrize("key", ["text_features", "dist_text_features", "masked_image_features"])
+@pytest.mark.parametrize("change", [-1, 1], ids=["narrower", "wider"])
+def test_the_two_towers_of_a_model_share_a_width(key, change):
+    inputs = whole()
     width = inputs[key].shape[1]
-    with pytest.raises(ValueError, match=naming(key, width, width - 1)):
-        build(name, MIXED)(**inputs | {key: inputs[key][:, 1:]})
+    inputs[key] = torch.ones(5, width + change, dtype=torch.float64)
+    with pytest.raises(ValueError, match=naming(key, width, width + change)):
+        call(inputs)
 
 
-@each_loss
-@pytest.mark.parametrize("key", ["image_features", "text_features", "dist_image_features", "dist_text_features"])
+@each_feature
 @pytest.mark.parametrize(
     "spoil",
     [
         pytest.param(lambda x: x[0], id="rank-1"),
         pytest.param(lambda x: x.unsqueeze(0), id="rank-3"),
         pytest.param(lambda x: x[:0], id="empty"),
+        pytest.param(lambda x: x[:, :0], id="no-width"),
         pytest.param(lambda x: x.long(), id="integer"),
         pytest.param(lambda x: x.tolist(), id="list"),
     ],
 )
-def test_features_are_floating_point_rows(name, key, spoil):
-    inputs = MIXED.inputs()
+def test_features_are_floating_point_rows(key, spoil):
+    inputs = whole()
     with pytest.raises(ValueError, match=key):
-        build(name, MIXED)(**inputs | {key: spoil(inputs[key])})
+        call(inputs | {key: spoil(inputs[key])})
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_no_rows_at_all_are_refused(rows):
+    inputs = {key: value[:rows] if value.ndim == 2 else value for key, value in whole().items()}
+    if rows:
+        assert call(inputs).isfinite()
+    else:
+        with pytest.raises(ValueError, match="image_features must have shape"):
+            call(inputs)
+
+
+@pytest.mark.parametrize("key", ["logit_scale", "dist_logit_scale", *BIASES])
+@pytest.mark.parametrize("scale", [torch.ones(2), torch.ones(1, 1), torch.tensor(3), "20", True], ids=str)
+def test_a_scale_is_a_number_or_one_element(key, scale):
+    with pytest.raises(ValueError, match=key):
+        call(whole() | {key: scale})
 
 
 @each_loss
-@pytest.mark.parametrize("key", ["logit_scale", "dist_logit_scale", *BIASES])
-@pytest.mark.parametrize("scale", [torch.ones(2), torch.ones(1, 1), torch.tensor(3), "20", True], ids=str)
-def test_a_scale_is_a_number_or_one_element(name, key, scale):
-    with pytest.raises(ValueError, match=key):
-        build(name, MIXED)(**MIXED.inputs() | {key: scale})
+def test_every_loss_validates(name):
+    """Rows, scales and biases, also those that it does not read."""
+    spoiled = [{key: value[:3]} for key, value in whole().items() if value.ndim]
+    spoiled += [{key: torch.ones(2)} for key, value in whole().items() if not value.ndim]
+    for change in spoiled:
+        with pytest.raises(ValueError, match=naming(*change) if "image_features" not in change else "rows"):
+            call(whole() | change, name)
 
 
 @each_loss
@@ -148,15 +189,26 @@ def test_a_softmaxs_teacher_is_told_from_a_sigmoids():
     assert build("sigmoid_kd", MIXED)(**inputs, dist_logit_bias=0.0).isfinite()
 
 
-@each_loss
-@pytest.mark.parametrize("key", [*STUDENT, *TEACHER, *BIASES])
+@pytest.mark.parametrize("key", [*STUDENT, *TEACHER, *BIASES, "masked_image_features"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_non_finite_inputs_raise_when_asked(name, key, bad):
-    inputs = MIXED.inputs()
-    inputs[key].view(-1)[0] = bad
+def test_non_finite_inputs_raise_when_asked(key, bad):
+    inputs = whole()
+    inputs[key].view(-1)[-1] = bad
     with pytest.raises(ValueError, match=rf"^{key} .*non-finite"):
-        build(name, MIXED, check=True)(**inputs)
-    build(name, MIXED)(**inputs)  # and never otherwise: the look costs a host sync
+        call(inputs, check=True)
+    call(inputs)  # and never otherwise: the look costs a host sync
+    with pytest.raises(ValueError, match=rf"^teacher {int(key.startswith('dist_'))}: {key} .*non-finite"):
+        call_with_teachers(inputs, check=True)
+    call_with_teachers(inputs)
+
+
+@each_loss
+def test_every_loss_looks_at_its_inputs_when_asked(name):
+    inputs = MIXED.inputs()
+    inputs["text_features"][2, 3] = float("nan")
+    with pytest.raises(ValueError, match=r"^text_features .*non-finite"):
+        call(inputs, name, check=True)
+    call(inputs, name)
 
 
 @each_loss

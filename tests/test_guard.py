@@ -207,7 +207,8 @@ class TestItIsSilent:
         del held
 
     def test_where_a_wrapper_hides_the_optimizer(self):
-        accelerate = pytest.importorskip("accelerate")
+        import accelerate  # here, as it takes a second
+
         loss = icl()
         optimizer = accelerate.Accelerator(cpu=True).prepare_optimizer(torch.optim.SGD(loss.parameters(), lr=0.1))
         step(loss)

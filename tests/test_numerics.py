@@ -95,6 +95,33 @@ def test_half_inputs_are_computed_in_float32(name, dtype):
             assert_close(gradient, high.grads[key], dtype, key)
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("kind", ["tensor", "number"])
+def test_scales_and_biases_beside_half_features_keep_their_digits(kind, dtype):
+    """14.3 is 14.3125 in bfloat16."""
+    problem = Problem(batch=8, scale=14.3, teacher_scale=23.7, bias=-3.3, teacher_bias=-2.7)
+    wide = problem.inputs(torch.float32)
+    numbers = {key: value if kind == "tensor" else value.item() for key, value in wide.items() if value.ndim == 0}
+    half = {key: value.to(dtype) for key, value in wide.items() if value.ndim}
+    loss = build("clip_kd", problem, dtype=torch.float32, weights={"contrastive": 1.0, "crd": 1.0, "sigmoid_kd": 1.0})
+    assert torch.equal(loss(**half, **numbers), loss(**{key: value.float() for key, value in half.items()}, **numbers))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_gradients_of_half_features_are_rounded_once(dtype):
+    """Six terms add theirs up in float32: rounded on the way, each would cost half a unit in the last place."""
+    problem = Problem(batch=16, student_dim=6, teacher_dim=6)
+    weights = dict.fromkeys(["contrastive", "crd", "gd", "fd", "siglip", "vrd"], 1.0)
+    loss, half = build("clip_kd", problem, dtype=torch.float32, weights=weights), problem.inputs(dtype)
+    low, high = run(loss, half), run(loss, {key: value.float() for key, value in half.items()})
+    for key in ("image_features", "text_features"):
+        wanted = high.grads[key]
+        unit = torch.finfo(dtype).eps * 2.0 ** wanted.abs().log2().floor()
+        near = wanted.abs() > torch.finfo(dtype).tiny * 2
+        # A float32's own rounding may tip a number that lies between two others to the farther one.
+        assert bool(((low.grads[key].float() - wanted).abs()[near] <= (0.51 * unit)[near]).all()), key
+
+
 @each_loss
 @pytest.mark.parametrize("dtype", HALVES)
 def test_a_loss_moved_to_half_still_computes_in_float32(name, dtype):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from open_clip.transformer import VisionTransformer
 
 from kdlosses.masking import TokenDropout, random_patch_mask, supports_token_dropping, token_dropping
 from tests.problems import seeded
@@ -34,9 +36,8 @@ def test_token_dropout_also_acts_in_eval_mode_and_passes_gradients():
 
 @pytest.fixture(scope="module")
 def visual() -> torch.nn.Module:
-    transformer = pytest.importorskip("open_clip.transformer", reason="needs kdlosses[harness]")
     torch.manual_seed(0)
-    return transformer.VisionTransformer(32, 8, 16, 2, 2, 2.0, output_dim=8).eval()
+    return VisionTransformer(32, 8, 16, 2, 2, 2.0, output_dim=8).eval()
 
 
 @pytest.fixture
@@ -93,7 +94,6 @@ def test_state_dict_does_not_change(visual):
 
 
 def test_timm_towers_too(images):
-    timm = pytest.importorskip("timm", reason="needs kdlosses[harness]")
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2, "num_classes": 0}
     tower = timm.models.vision_transformer.VisionTransformer(**sizes, patch_drop_rate=0.1).eval()
     seen = []
@@ -102,6 +102,24 @@ def test_timm_towers_too(images):
         tower(images)
     tower(images)
     assert seen == [1 + 4, 1 + 16]
+
+
+def test_all_of_a_towers_prefix_tokens_stay(images):
+    """Three registers and a class token: four tokens and four of sixteen patches are left."""
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2, "num_classes": 0}
+    tower = timm.models.vision_transformer.VisionTransformer(**sizes, reg_tokens=3, patch_drop_rate=0.1).eval()
+    seen = []
+    tower.norm_pre.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    tower.patch_drop.prob = 0.0
+    tower(images)
+    with token_dropping(tower, 0.75, seeded(2)):
+        tower(images)
+    whole, dropped = seen
+    hidden = random_patch_mask(3, 16, 0.75, seeded(2))
+    assert dropped.shape[1] == 4 + 4
+    for sample in range(3):
+        assert torch.equal(dropped[sample, :4], whole[sample, :4])
+        assert torch.equal(dropped[sample, 4:], whole[sample, 4:][~hidden[sample]])
 
 
 def test_other_towers_are_refused_with_the_way_out(visual):

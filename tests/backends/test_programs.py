@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given, settings
 
 from tests.backends.agreement import assert_agrees
 from tests.backends.programs import PROGRAMS, Program
-from tests.backends.subjects import Subject, each_backend, subject
+from tests.backends.subjects import OF_TORCH, USABLE, Subject, subject
 
 
 def assert_program(program: Program, tested: Subject) -> None:
@@ -20,8 +21,15 @@ def assert_program(program: Program, tested: Subject) -> None:
     assert_agrees(tested, requests, tensors, program.used)
 
 
-@each_backend
+@pytest.mark.parametrize("label", OF_TORCH)
 @settings(max_examples=40)
 @given(program=PROGRAMS)
 def test_answers_and_gradients_are_those_of_the_definitions(label, program):
+    assert_program(program, subject(label))
+
+
+@pytest.mark.parametrize("label", sorted(set(USABLE) - set(OF_TORCH)))
+@settings(max_examples=10)
+@given(program=PROGRAMS)
+def test_so_are_those_of_interpreted_kernels(label, program):
     assert_program(program, subject(label))

@@ -25,8 +25,6 @@ from tests.problems import Problem, seeded
 from tests.running import Outcome, run
 from tests.tolerance import assert_close
 
-REASON = backends.available()["triton"]
-usable = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 PAIRS = Problem(batch=20, student_dim=12, teacher_dim=20)
 KERNELS = ("stats", "stats_teacher", "weights", "weights_teacher", "matmul", "second_stats", "second_weights")
 KERNELS += ("sigmoid_sums", "sigmoid_sums_teacher", "sigmoid_weights", "sigmoid_weights_teacher")
@@ -42,7 +40,6 @@ def largest_distance(found: Outcome, wanted: Outcome) -> float:
     return max(distance(got, gradient) for got, gradient in pairs)
 
 
-@usable
 @pytest.mark.parametrize("name", ["clip_kd", "gd", "sigmoid_kd"])
 @pytest.mark.parametrize("size", [7, 16])
 def test_the_size_of_a_stored_tile_does_not_matter(name, size):
@@ -52,7 +49,6 @@ def test_the_size_of_a_stored_tile_does_not_matter(name, size):
     assert largest_distance(found, wanted) < 1e-5
 
 
-@usable
 def test_each_stored_tile_has_the_weights_of_its_own_rows():
     """Losses are means, to which all rows are alike."""
     generator = seeded(3)
@@ -70,7 +66,6 @@ def test_each_stored_tile_has_the_weights_of_its_own_rows():
     assert_agrees(Subject(backends.create("triton", tile_size=8), DEVICE, torch.float32), requests, leaves)
 
 
-@usable
 @pytest.mark.parametrize("name", ["contrastive", "crd", "icl", "gd", "siglip", "sigmoid_kd"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_sixteen_bit_inputs_cost_gradients_digits_and_values_none(name, dtype):
@@ -82,17 +77,15 @@ def test_sixteen_bit_inputs_cost_gradients_digits_and_values_none(name, dtype):
     assert all(found.grads[key].dtype == dtype for key in ("image_features", "text_features"))
 
 
-@usable
 @pytest.mark.parametrize("name", ["crd", "icl", "gd"])
 def test_wide_embeddings(name):
     """Many steps of a product, of widths that are a power of two and that are none."""
-    problem = Problem(batch=5, student_dim=1000, teacher_dim=1024)
+    problem = Problem(batch=5, student_dim=200, teacher_dim=256)
     found, wanted = (outcome(name, backends.create(label), torch.float32, problem) for label in ("triton", "dense"))
     assert_close(found.value, wanted.value)
     assert largest_distance(found, wanted) < 1e-5
 
 
-@usable
 def test_features_in_float64_are_refused():
     with pytest.raises(ValueError, match=r"computes in float32 .* got torch.float64 .* backend='chunked' takes any"):
         outcome("crd", backends.create("triton"), torch.float64)
@@ -105,15 +98,14 @@ def test_features_on_a_cpu_are_refused(monkeypatch):
         Case("crd", PAIRS).loss(Backend(), torch.float32)(**inputs)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_gpu_the_reason_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert "there is no CUDA device" in backends.available()["triton"]
     with pytest.raises(ValueError, match="backend='triton' cannot be used here: there is no CUDA device"):
         kdlosses.build("crd", backend="triton")
 
 
-@pytest.mark.skipif("not installed" in str(REASON), reason=str(REASON))
 def test_rocm_is_no_cuda(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.version, "hip", "6.4")

@@ -7,19 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdlosses import backends
-from tests.backends import triton_problems as problems
-from tests.backends.triton_problems import DEVICE, Side, Tile, apart, coefficients, soft
-
-if reason := backends.available().get("triton", "there is no such backend"):
-    pytest.skip(reason, allow_module_level=True)
-
 from kdlosses.backends.triton import launch, second_launch, sigmoid_launch, tuning
 from kdlosses.backends.triton.operands import HALF, Cosines
 from kdlosses.backends.triton.second_launch import Variation
 from kdlosses.backends.triton.sigmoid_launch import Logits
 from kdlosses.tiles.sigmoid import ByTarget
 from kdlosses.tiles.statistics import merge
+from tests.backends import triton_problems as problems
+from tests.backends.triton_problems import DEVICE, Side, Tile, apart, coefficients, soft
+from tests.grid import grid
 
 FLOAT, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
 # Not float32's 6e-8: a logit of 14 or 20 is spaced 1e-6 to 2e-6, and its exponential is off by as much.
@@ -41,9 +37,7 @@ TILES = {
     "halves": Tile(16, 17, 5, BF16, FP16),
     "mixed": Tile(17, 16, 16, BF16, FLOAT),
 }
-each_tile = pytest.mark.parametrize("name", TILES)
-DIRECTIONS = [(True, True), (True, False), (False, True)]
-each_option = pytest.mark.parametrize("rows, cols, teacher", [(*d, t) for d in DIRECTIONS for t in (True, False)])
+DIRECTIONS = {"both": (True, True), "rows": (True, False), "columns": (False, True)}
 
 
 @pytest.fixture(autouse=True)
@@ -86,11 +80,9 @@ def check_stats(parts: Tensor, student: Tensor, teacher: Tensor | None, positive
             assert_near(found[5][others], own[others], (1 - own)[others])
 
 
-@each_tile
-@pytest.mark.parametrize("entropy", [False, True])
-@each_option
-def test_statistics(name, rows, cols, teacher, entropy):
-    tile = TILES[name]
+@grid(["directions teacher entropy"], name=TILES, directions=DIRECTIONS, teacher=[True, False], entropy=[False, True])
+def test_statistics(name, directions, teacher, entropy):
+    tile, (rows, cols) = TILES[name], DIRECTIONS[directions]
     taught = cosines(tile.teacher) if teacher else None
     positives = torch.full((1 + teacher, tile.height), 7.0, device=DEVICE)
     found = launch.stats(cosines(tile.student), taught, positives, tile.diagonal, rows=rows, cols=cols, entropy=entropy)
@@ -106,10 +98,9 @@ def test_statistics(name, rows, cols, teacher, entropy):
         assert bool((row[~here] == 7.0).all()), "a logit was written for a row whose positive is elsewhere"
 
 
-@each_tile
-@each_option
-def test_weights(name, rows, cols, teacher):
-    tile = TILES[name]
+@grid(["directions teacher"], name=TILES, directions=DIRECTIONS, teacher=[True, False])
+def test_weights(name, directions, teacher):
+    tile, (rows, cols) = TILES[name], DIRECTIONS[directions]
     given = coefficients(tile, rows, cols, teacher)
     student, taught = cosines(tile.student), cosines(tile.teacher) if teacher else None
     memory = torch.full((tile.height, tile.width + 5), 7.0, dtype=student.storage, device=DEVICE)
@@ -166,12 +157,14 @@ def test_weights_without_the_scales_part():
     assert torch.equal(*tables)
 
 
-@pytest.mark.parametrize("height, width, dim", [(1, 1, 1), (17, 33, 5), (33, 16, 70), (16, 3, 48)])
-@pytest.mark.parametrize(
-    "stored, dtype", [(FLOAT, FLOAT), (BF16, BF16), (FLOAT, FP16), (BF16, FLOAT), (FLOAT, BF16)], ids=str
+@grid(
+    ["size transposed"],
+    size=[(1, 1, 1), (17, 33, 5), (33, 16, 70), (16, 3, 48), (16, 17, 16)],
+    dtypes=[(FLOAT, FLOAT), (BF16, BF16), (FLOAT, FP16), (BF16, FLOAT), (FLOAT, BF16)],
+    transposed=[False, True],
 )
-@pytest.mark.parametrize("transposed", [False, True])
-def test_products_are_added(height, width, dim, stored, dtype, transposed):
+def test_products_are_added(size, dtypes, transposed):
+    (height, width, dim), (stored, dtype) = size, dtypes
     generator = problems.seeded(height)
     tile = apart(torch.randn(height, width, generator=generator).to(DEVICE, stored))
     tile = tile.T if transposed else tile
@@ -184,6 +177,17 @@ def test_products_are_added(height, width, dim, stored, dtype, transposed):
     assert_near(out, wanted, size, 2e-6)
 
 
+@pytest.mark.parametrize("size", [(16, 32, 48), (17, 32, 48), (16, 33, 48), (16, 32, 49)], ids=str)
+def test_only_where_all_sides_are_whole_products_read_without_masks(size, monkeypatch):
+    """Beyond a ragged side there is other memory: nothing of it reaches the result, but a GPU may refuse the read."""
+    seen = {}
+    monkeypatch.setattr(launch, "launch", lambda *_, **constants: seen.update(constants))
+    height, width, dim = size
+    tile, values, out = (torch.zeros(shape, device=DEVICE) for shape in ((height, width), (width, dim), (height, dim)))
+    launch.add_product(tile, values, torch.ones(height, device=DEVICE), out, "ieee")
+    assert seen["EVEN"] == (size == (16, 32, 48))
+
+
 def variation(tile: Tile) -> tuple[Variation, Tensor]:
     """An upstream, and V in float64."""
     side = tile.student
@@ -192,10 +196,9 @@ def variation(tile: Tile) -> tuple[Variation, Tensor]:
     return made, side.factors * (rows.double() @ side.keys.double().T + side.queries.double() @ cols.double().T)
 
 
-@each_tile
-@pytest.mark.parametrize("rows, cols", DIRECTIONS)
-def test_second_statistics(name, rows, cols):
-    tile = TILES[name]
+@grid(name=TILES, directions=DIRECTIONS)
+def test_second_statistics(name, directions):
+    tile, (rows, cols) = TILES[name], DIRECTIONS[directions]
     given, (turned, v) = coefficients(tile, rows, cols, False), variation(tile)
     found = second_launch.second_stats(cosines(tile.student), turned, given, tile.diagonal)
     vectors = (turned.row_positives, turned.col_positives)
@@ -207,10 +210,9 @@ def test_second_statistics(name, rows, cols):
             assert_near(parts.sum(0), terms.sum(dim), (weight * (v.abs().max() + 1)).sum(dim))
 
 
-@each_tile
-@pytest.mark.parametrize("rows, cols", DIRECTIONS)
-def test_second_weights(name, rows, cols):
-    tile = TILES[name]
+@grid(name=TILES, directions=DIRECTIONS)
+def test_second_weights(name, directions):
+    tile, (rows, cols) = TILES[name], DIRECTIONS[directions]
     given, (turned, v) = coefficients(tile, rows, cols, False), variation(tile)
     student = cosines(tile.student)
     means = tile.vector(13, tile.height), tile.vector(14, tile.width)
@@ -245,7 +247,7 @@ def test_second_weights_where_all_logits_are_near_minus_100(height, width):
 
 
 BIAS, TEACHER_BIAS = -3.0, -5.0
-each_target = pytest.mark.parametrize("labels, teacher", [(True, False), (False, True), (True, True)])
+TARGETS = {"labels": (True, False), "teacher": (False, True), "both": (True, True)}
 
 
 def biased(side: Side, bias: float) -> tuple[Logits, Tensor]:
@@ -253,10 +255,9 @@ def biased(side: Side, bias: float) -> tuple[Logits, Tensor]:
     return Logits(cosines(side), torch.tensor(bias, device=DEVICE)), side.logits + bias
 
 
-@each_tile
-@each_target
-def test_sigmoid_sums(name, labels, teacher):
-    tile = TILES[name]
+@grid(name=TILES, targets=TARGETS)
+def test_sigmoid_sums(name, targets):
+    tile, (labels, teacher) = TILES[name], TARGETS[targets]
     (student, z), (taught, z_t) = biased(tile.student, BIAS), biased(tile.teacher, TEACHER_BIAS)
     found = sigmoid_launch.sigmoid_sums(student, taught if teacher else None, tile.diagonal, labels=labels)
     for parts, wanted, target in zip(found, (labels, teacher), (tile.positive.double(), z_t.sigmoid()), strict=True):
@@ -267,10 +268,9 @@ def test_sigmoid_sums(name, labels, teacher):
             assert_near(parts.sum(0), total, total + (z.abs() * target * (1 - target)).sum(1))
 
 
-@each_tile
-@each_target
-def test_sigmoid_weights(name, labels, teacher):
-    tile = TILES[name]
+@grid(name=TILES, targets=TARGETS)
+def test_sigmoid_weights(name, targets):
+    tile, (labels, teacher) = TILES[name], TARGETS[targets]
     (student, z), (taught, z_t) = biased(tile.student, BIAS), biased(tile.teacher, TEACHER_BIAS)
     given = ByTarget(*(tile.vector(7 + i, tile.height) if used else None for i, used in enumerate((labels, teacher))))
     memory = torch.full((tile.height, tile.width + 5), 7.0, dtype=student.cosines.storage, device=DEVICE)

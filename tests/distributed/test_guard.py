@@ -47,7 +47,7 @@ def test_it_says_both_once(results):
         assert ["are neither" in sentence for sentence in sentences] == [False, True]
 
 
-@pytest.mark.skipif("fsdp2" not in guarded.JOBS, reason="this torch's FSDP2 cannot run on a CPU")
-def test_it_sees_an_optimizer_that_is_missing_behind_fsdp2(results):
-    for (sentence,) in results(2)["guard-fsdp2-without-optimizer"]:
+@pytest.mark.parametrize("name", sorted({"neither", "fsdp2-without-optimizer"} & set(guarded.JOBS)))
+def test_it_sees_an_optimizer_that_is_missing_also_behind_fsdp2(name, results):
+    for sentence, *_ in results(2)[f"guard-{name}"]:
         assert "no optimizer holds" in sentence
