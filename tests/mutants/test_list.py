@@ -29,8 +29,8 @@ def test_every_exact_part_has_mutants(part):
 
 
 @pytest.mark.parametrize("file", sorted({mutant.file for mutant in MUTANTS}))
-def test_every_mutant_is_in_its_line_and_is_other_code(file):
-    """`python -m tests.mutants --relocate` updates the lines after an edit."""
+def test_every_mutant_is_found_and_is_other_code(file):
+    """Lines may move (`make mutants ARGS=--relocate` updates their numbers); what is replaced must be there."""
     text = (ROOT / file).read_text(encoding="utf-8")
     for mutant in (mutant for mutant in MUTANTS if mutant.file == file):
         faulty = ast.parse(mutant.applied(text))  # a SyntaxError would be killed by anything
@@ -47,8 +47,7 @@ def test_tests_are_found_for_every_mutant():
 def test_a_mutant_whose_line_moved_is_relocated():
     mutant = Mutant("a.py", 1, "x + 1", "x - 1", "why")
     assert mutant.relocated("import y\n\nz = x + 1\n").line == 3
-    with pytest.raises(ValueError, match="does not hold"):
-        mutant.applied("import y\n\nz = x + 1\n")
+    assert mutant.applied("import y\n\nz = x + 1\n") == "import y\n\nz = x - 1\n"
     with pytest.raises(ValueError, match="rewrite this mutant"):
         mutant.relocated("nothing\n")
 
