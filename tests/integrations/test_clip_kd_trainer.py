@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "clip_kd_trainer.py"
 OPTIONS = ["--pairs", "96", "--grad-clip-norm", "100", "--alpha_gd_loss", "1e8", "--lr", "0.03"]
 LIMIT = 120

@@ -452,6 +452,7 @@ def test_the_pages_file_is_one(tmp_path):
 
 
 @pytest.mark.distributed
+@pytest.mark.slow
 def test_the_example_runs(folder, tmp_path):
     models = {}
     for name in (NARROW, WIDE):

@@ -13,7 +13,7 @@ from kdlosses.integrations.attach import without_loss
 from tests.integrations import open_clip_ranks, open_clip_runs
 from tests.integrations.open_clip_runs import NARROW, WIDE, checkpoint, config
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
