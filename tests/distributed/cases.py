@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import kdlosses
 from kdlosses import backends
 from tests.backends.cases import EVERY, Case
+from tests.grid import covering
 from tests.problems import Inputs, Problem
 from tests.running import Outcome
 
@@ -92,6 +93,21 @@ def _splits() -> dict[str, Split]:
 
 
 SPLITS = _splits()
+
+
+def _fast() -> set[str]:
+    """A covering selection of the splits: each loss in each kind of world, all terms at once in one kind."""
+    names, seen = list(SPLITS), []
+    for name in names:
+        split = SPLITS[name]
+        kind = (split.size, split.backend, split.dtype, split.case.problem.batch)
+        seen.append(
+            {"loss": (split.case.name, split.case.weights is None), "kind": kind, "variant": split.case.variant}
+        )
+    return {names[number] for number in covering(seen, [["loss", "kind"], ["loss", "variant"]])}
+
+
+FAST = _fast()  # the others are computed by worlds of their own
 HALF = {
     f"{name}-{str(dtype)[6:]}": Split(Case(name, MIXED).gentle(), 2, dtype=dtype)
     for name in ("clip_kd", "afd", "gd")

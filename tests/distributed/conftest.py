@@ -14,7 +14,7 @@ from tests.distributed.world import Results, start
 
 
 @cache
-def _results(size: int, folder: Path) -> Results | str:
+def _results(size: int, slow: bool, folder: Path) -> Results | str:
     """The results, or why there are none, so that a world that fails is not started again by every test."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "results.pt"
@@ -22,7 +22,7 @@ def _results(size: int, folder: Path) -> Results | str:
         fcntl.flock(lock, fcntl.LOCK_EX)  # under xdist one worker starts the world, the others wait for what it finds
         if not file.exists():
             try:
-                found: Results | str = start(size, folder)
+                found: Results | str = start(size, slow, folder)
             except Exception as failure:
                 found = str(failure)
             torch.save(found, file)
@@ -31,12 +31,12 @@ def _results(size: int, folder: Path) -> Results | str:
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory):
-    """`results(size)`: what every job gave on a world of that many processes."""
+    """`results(size)`: what every fast job gave on a world of that many processes; `results(size, True)`: slow ones."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    def of_world(size: int) -> Results:
-        found = _results(size, base / f"world-{size}")
+    def of_world(size: int, slow: bool = False) -> Results:
+        found = _results(size, slow, base / f"world-{size}{'-slow' * slow}")
         return pytest.fail(found) if isinstance(found, str) else found
 
     return of_world

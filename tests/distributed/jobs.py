@@ -14,18 +14,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 import kdlosses
 from tests.distributed import clip_kd, guarded, refusals, siglip, training
-from tests.distributed.cases import HALF, MIXED, SPLITS, Split, multi_teacher, of_teachers, part
+from tests.distributed.cases import FAST, HALF, MIXED, SPLITS, Split, multi_teacher, of_teachers, part
 from tests.distributed.world import Jobs
 from tests.running import Outcome, build, run
 
 
-def jobs(size: int) -> Jobs:
-    """All jobs for a world of this size, in the order in which they are done."""
+def jobs(size: int, slow: bool) -> Jobs:
+    """All jobs for a world of this size, in the order in which they are done; the full tier adds a slow world."""
     warnings.filterwarnings("ignore", message="mfd is combined")
     warnings.filterwarnings("ignore", category=kdlosses.UntrainedParametersWarning)
     warnings.filterwarnings("error", message=".*torch.distributed.*deprecated")
-    found: Jobs = {f"refusal-{name}": job for name, job in refusals.JOBS.items()}
-    found |= {name: partial(_split, split) for name, split in (SPLITS | HALF).items() if split.size == size}
+    splits = {name: split for name, split in SPLITS.items() if (name not in FAST) == slow} | ({} if slow else HALF)
+    found: Jobs = {name: partial(_split, split) for name, split in splits.items() if split.size == size}
+    if slow:
+        return found
+    found |= {f"refusal-{name}": job for name, job in refusals.JOBS.items()}
     found |= {name: job for name, job in _MORE.items() if size == 2 or name in _ALSO_FOUR}
     if size == 2:
         found |= {f"guard-{name}": job for name, job in guarded.JOBS.items()}

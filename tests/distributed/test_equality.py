@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.backends.agreement import distance
-from tests.distributed.cases import HALF, MIXED, SAME, SPLITS, Split, joined, multi_teacher, of_teachers, part
+from tests.distributed.cases import FAST, HALF, MIXED, SAME, SPLITS, Split, joined, multi_teacher, of_teachers, part
 from tests.distributed.refusals import PLAIN
 from tests.distributed.siglip import OpenClips
 from tests.distributed.siglip import inputs as siglip_inputs
@@ -24,10 +24,12 @@ def in_one_process(split: Split) -> Outcome:
     return run(split.loss("dense"), split.inputs())
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in SPLITS]
+)
 def test_every_loss(name, results):
     split = SPLITS[name]
-    found = joined(results(split.size)[name])
+    found = joined(results(split.size, name not in FAST)[name])
     assert_same(found, in_one_process(Split(split.case, 1, dtype=split.dtype)), split.dtype)
     if split.case.name != "contrastive":
         assert any(grad is not None for grad in found.grads.values())

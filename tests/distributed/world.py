@@ -23,14 +23,14 @@ Jobs = dict[str, Callable[[int, int], Any]]
 Results = dict[str, list[Any]]
 
 
-def start(size: int, folder: Path) -> Results:
+def start(size: int, slow: bool, folder: Path) -> Results:
     """The results of all jobs for `size` processes, by name, each a list in the order of the ranks."""
-    mp.spawn(_work, (size, str(folder)), nprocs=size)
+    mp.spawn(_work, (size, slow, str(folder)), nprocs=size)
     by_rank = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
     return {name: [results[name] for results in by_rank] for name in by_rank[0]}
 
 
-def _work(rank: int, size: int, folder: str) -> None:
+def _work(rank: int, size: int, slow: bool, folder: str) -> None:
     from tests.distributed.jobs import jobs  # here, as this module is imported by the tests too
 
     torch.set_num_threads(1)
@@ -39,7 +39,7 @@ def _work(rank: int, size: int, folder: str) -> None:
     meeting = f"file://{folder}/meeting"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size, timeout=_TIMEOUT)
     results = {}
-    for name, job in jobs(size).items():
+    for name, job in jobs(size, slow).items():
         try:
             results[name] = job(rank, size)
         except Exception:

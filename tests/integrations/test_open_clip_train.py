@@ -29,6 +29,7 @@ from kdlosses.integrations.open_clip_train.settings import KEYS, read_settings
 from kdlosses.integrations.open_clip_train.teacher import Teacher
 from tests.integrations import open_clip_runs as runs
 from tests.integrations.open_clip_runs import NARROW, WEIGHTS, WIDE, arguments, checkpoint, ours, shards
+from tests.problems import Problem
 
 MODELS = {
     NARROW: runs.config(12),
@@ -269,6 +270,18 @@ def test_the_losses_scales_are_clamped_before_each_step(folder):
         *features, torch.tensor(1.0), dist_image_features=features[0], dist_text_features=features[1]
     )
     assert loss.cross_logit_scale.item() <= 4.6052
+
+
+@pytest.mark.parametrize("bias", [-10.0, None])
+def test_the_loss_gets_the_teachers_own_scale_and_bias(bias):
+    """As the teacher's last output had them, and the student's, of two models that differ in both."""
+    inputs = Problem(student_dim=4, teacher_dim=4).inputs()
+    teacher = SimpleNamespace(scale=torch.tensor(30.0), bias=None if bias is None else torch.tensor(bias))
+    loss = kdlosses.CLIPKDLoss({"crd": 1} if bias is None else {"sigmoid_kd": 1, "crd": 1})
+    named = {key: value for key, value in inputs.items() if not key.startswith("dist_logit")}
+    found = Objective(loss, teacher, 1)(**named)
+    numbers = {"dist_logit_scale": teacher.scale, "dist_logit_bias": teacher.bias}
+    torch.testing.assert_close(found, loss(**named, **numbers, output_dict=True), rtol=0, atol=0)
 
 
 def test_the_teacher_is_frozen_whatever_the_student_does(folder):
