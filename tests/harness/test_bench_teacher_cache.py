@@ -6,7 +6,7 @@ import json
 
 from harness.bench import teacher_cache
 from harness.config import dump_recipe, load_recipe
-from tests.harness.teacher_caches import recipe
+from tests.harness.teachers.teacher_caches import recipe
 
 
 def test_it_reports_time_memory_and_size(tmp_path, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from harness.metrics import read_metrics
 from harness.train import Trainer, train
 from harness.train import run as loop
 from tests.harness import tiny
-from tests.harness.pairs import pair, write_tar
+from tests.harness.data.pairs import pair, write_tar
 
 
 def trainer(tmp_path, **sections) -> Trainer:

@@ -13,7 +13,7 @@ from harness.config import load_recipe, recipe_names, recipes_dir
 from harness.train import train
 from harness.zoo import register
 from tests.harness import tiny
-from tests.harness.pairs import write_shards
+from tests.harness.data.pairs import write_shards
 
 MODELS = {
     "vit-b-16": "ViT-B-16",

@@ -21,7 +21,7 @@ from harness.config import ModelConfig, load_recipe, recipe_names
 from harness.errors import UserError
 from harness.models import create_model
 from tests.harness import tiny
-from tests.harness.pairs import write_shards
+from tests.harness.data.pairs import write_shards
 
 METHODS = [name for name in recipe_names() if name.startswith("paper/method/")]
 

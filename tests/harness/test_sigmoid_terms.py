@@ -14,7 +14,7 @@ from harness.task import DistillTask, teacher_roles
 from harness.teachers.build import build_cache
 from harness.train import train
 from tests.harness import tiny
-from tests.harness.teacher_caches import data, recipe
+from tests.harness.teachers.teacher_caches import data, recipe
 
 SIGMOIDS = {"siglip": 1, "sigmoid_kd": 1}
 CAPTIONS = ["a red apple", "two dogs", "the sea", "a house"]

@@ -16,7 +16,7 @@ from harness.data.dataloader import lost_worker
 from harness.errors import UserError
 from harness.teachers.decoding import Pieces, decode_parts
 from tests.harness.data.forked import children, running, start, until_gone
-from tests.harness.pairs import load, pair, take, write_csv, write_shards, write_tar
+from tests.harness.data.pairs import load, pair, take, write_csv, write_shards, write_tar
 
 SECONDS = 10
 
@@ -88,7 +88,7 @@ FAILS = """
 import sys
 from harness.teachers.decoding import Pieces, decode_parts
 from tests.harness.data.forked import children
-from tests.harness.pairs import load, take
+from tests.harness.data.pairs import load, take
 
 loader = load(sys.argv[1], workers=2)
 take(loader, 1)

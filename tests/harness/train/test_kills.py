@@ -9,7 +9,7 @@ import torch
 
 from harness.metrics import read_metrics
 from tests.harness import tiny
-from tests.harness.pairs import write_csv, write_shards
+from tests.harness.data.pairs import write_csv, write_shards
 from tests.harness.train.forks import carry_out
 
 TIMES = ("seconds", "images_per_second")

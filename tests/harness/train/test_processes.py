@@ -16,7 +16,7 @@ from harness.train import Trainer
 from harness.train.parallel import can_shard
 from harness.train.processes import Processes, joined
 from tests.harness import tiny
-from tests.harness.pairs import write_csv
+from tests.harness.data.pairs import write_csv
 from tests.harness.train.forks import carry_out
 
 CPU = torch.device("cpu")

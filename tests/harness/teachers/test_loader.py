@@ -11,8 +11,8 @@ from harness.errors import UserError
 from harness.models import create_model
 from harness.teachers.build import build_cache
 from harness.teachers.opening import open_cache
-from tests.harness.pairs import write_tar
-from tests.harness.teacher_caches import KINDS, data, noise, raws, recipe
+from tests.harness.data.pairs import write_tar
+from tests.harness.teachers.teacher_caches import KINDS, data, noise, raws, recipe
 
 
 def loader(wanted, **changes):

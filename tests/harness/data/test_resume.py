@@ -14,7 +14,7 @@ import torch
 
 from harness.data import Loader
 from harness.errors import UserError
-from tests.harness.pairs import load, pair, write_csv, write_shards, write_tar
+from tests.harness.data.pairs import load, pair, write_csv, write_shards, write_tar
 
 NUM_BATCHES = 9
 BROKEN = ("broken", {"png": b"", "txt": b"x"})

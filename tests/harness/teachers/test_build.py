@@ -22,8 +22,8 @@ from harness.teachers.build import build_cache
 from harness.teachers.replay import apply_maps
 from harness.teachers.samples import sample_id
 from tests.harness import tiny
-from tests.harness.pairs import write_tar
-from tests.harness.teacher_caches import KINDS, data, noise, parts, raws, recipe, shard
+from tests.harness.data.pairs import write_tar
+from tests.harness.teachers.teacher_caches import KINDS, data, noise, parts, raws, recipe, shard
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:

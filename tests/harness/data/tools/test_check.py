@@ -24,7 +24,7 @@ from harness.data.tools.duplicates import find_duplicates
 from harness.data.tools.gaps import find_gaps
 from harness.data.tools.tally import CAPTION, HEIGHT, WIDTH, spread
 from harness.data.tools.verdict import problem
-from tests.harness.pairs import pair, picture, write_csv, write_shards, write_tar
+from tests.harness.data.pairs import pair, picture, write_csv, write_shards, write_tar
 
 
 def half_a_jpeg() -> bytes:

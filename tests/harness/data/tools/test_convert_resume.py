@@ -12,8 +12,8 @@ from harness.config import DataConfig
 from harness.data.tools.convert import convert
 from harness.data.tools.display import WorkDisplay
 from harness.errors import UserError
-from tests.harness.conversions import config, contents, from_shards, run
-from tests.harness.pairs import write_csv, write_shards
+from tests.harness.data.pairs import write_csv, write_shards
+from tests.harness.data.tools.conversions import config, contents, from_shards, run
 
 
 def interrupted(monkeypatch, cfg: DataConfig, out: Path, after: int, **options) -> None:

@@ -15,8 +15,8 @@ from PIL import Image
 from harness.data.csv_files import CsvSource
 from harness.data.tools.convert import convert
 from harness.data.tools.to_csv import csv_writer
-from tests.harness.conversions import config, contents, from_csv, from_shards, run
-from tests.harness.pairs import pair, picture, write_csv, write_shards, write_tar
+from tests.harness.data.pairs import pair, picture, write_csv, write_shards, write_tar
+from tests.harness.data.tools.conversions import config, contents, from_csv, from_shards, run
 
 CAPTIONS = [
     "plain", "two\nlines", "three\r\nlines\rin all", 'a "quoted" word', "a,b;c|d\te", " spaces around ", "'", '"',

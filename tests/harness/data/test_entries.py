@@ -20,7 +20,7 @@ from harness.data.samples import BadSample
 from harness.data.shards import ShardSource
 from harness.errors import UserError
 from tests.harness import tiny
-from tests.harness.pairs import load, pair, take, write_csv, write_shards, write_tar
+from tests.harness.data.pairs import load, pair, take, write_csv, write_shards, write_tar
 
 
 def paths(*train, **options) -> list[str]:
@@ -96,7 +96,7 @@ def test_a_pass_visits_each_sample_by_its_weight(tmp_path, weight, cache):
 
 
 def test_a_second_visit_in_a_pass_has_another_crop(tmp_path):
-    from tests.harness.test_loader import noisy_csv
+    from tests.harness.data.test_loader import noisy_csv
 
     noisy_csv(tmp_path)
     for cache in ("none", "memory"):

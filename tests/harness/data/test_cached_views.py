@@ -11,8 +11,8 @@ from harness.data.decode import decode
 from harness.data.samples import RawSample
 from harness.data.view import View
 from harness.teachers.cached import CachedView
-from tests.harness.pairs import load, pair, write_csv, write_tar
-from tests.harness.test_loader import noisy_csv
+from tests.harness.data.pairs import load, pair, write_csv, write_tar
+from tests.harness.data.test_loader import noisy_csv
 
 
 def number(key: str) -> int:

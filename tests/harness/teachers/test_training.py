@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.teachers.build import build_cache
 from harness.train import models, train
 from tests.harness import tiny
-from tests.harness.teacher_caches import KINDS, data, recipe
+from tests.harness.teachers.teacher_caches import KINDS, data, recipe
 
 # Without a projection the loss has no random numbers of its own, which come after the teacher's where it is loaded.
 SAME_WIDTH = {"model": "test-tiny-teacher-16", "config": {**tiny.TEACHER, "embed_dim": 16}}

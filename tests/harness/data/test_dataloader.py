@@ -10,7 +10,7 @@ from harness.data.dataloader import lost_worker
 from harness.data.texts import Texts
 from harness.data.tokens import leaders
 from harness.errors import UserError
-from tests.harness.pairs import load, numbers, take, write_csv, write_shards
+from tests.harness.data.pairs import load, numbers, take, write_csv, write_shards
 
 
 def test_too_little_shared_memory_is_told():

@@ -15,7 +15,7 @@ from harness.data.samples import BadSample, RawSample
 from harness.data.shards import ShardSource
 from harness.data.sources import open_source, open_train
 from harness.errors import UserError
-from tests.harness.pairs import pair, picture, write_csv, write_shards, write_tar
+from tests.harness.data.pairs import pair, picture, write_csv, write_shards, write_tar
 
 
 def opened(*train, **options):

@@ -15,7 +15,7 @@ from harness.data.samples import RawSample
 from harness.teachers.datafiles import data_files
 from harness.teachers.fingerprint import shared_size
 from tests.harness import tiny
-from tests.harness.pairs import write_tar
+from tests.harness.data.pairs import write_tar
 
 RANDOM = {"crop": "random_resized", "crop_scale": (0.4, 0.9), "augment": {"rotate": 0.2, "shift": 0.1}, "cache": "none"}
 KINDS = ("shards", "csv", "synthetic")

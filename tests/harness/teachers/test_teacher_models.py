@@ -25,7 +25,7 @@ from harness.teachers.build import build_cache
 from harness.train import train
 from tests.harness import tiny
 from tests.harness.evaluate.eval_sets import write_retrieval, write_zeroshot
-from tests.harness.teacher_caches import data, recipe
+from tests.harness.teachers.teacher_caches import data, recipe
 
 # As open_clip's ViT-B-16-SigLIP: a timm trunk with attention pooling and no projection, a text tower that sees ahead
 # and pools its last token, a bias on the logits, a tokenizer from a folder, and its own idea of clean text.

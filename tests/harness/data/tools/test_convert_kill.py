@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness.data.tools.convert import convert
-from tests.harness.conversions import config, contents
-from tests.harness.pairs import pair, picture, write_tar
+from tests.harness.data.pairs import pair, picture, write_tar
+from tests.harness.data.tools.conversions import config, contents
 
 ROWS, PER_SHARD = 300, 2
 SECONDS = 90  # more than a start takes on a machine that is busy with other tests

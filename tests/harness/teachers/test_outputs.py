@@ -17,7 +17,7 @@ from harness.teachers.opening import open_cache
 from harness.teachers.replay import apply_maps, draw_maps
 from kdlosses import CLIPKDLoss
 from tests.harness import tiny
-from tests.harness.teacher_caches import KINDS, data, raws, recipe
+from tests.harness.teachers.teacher_caches import KINDS, data, raws, recipe
 from tests.oracles import ORACLES, World
 
 EPSILON = 2.0**-11  # float16 rounds a number of this size by at most this share,

@@ -12,7 +12,7 @@ from PIL import Image
 from harness.data.bad import MIN_SEEN, BadSampleLog
 from harness.data.samples import BadSample
 from harness.errors import UserError
-from tests.harness.pairs import load, pair, picture, take, write_csv, write_shards, write_tar
+from tests.harness.data.pairs import load, pair, picture, take, write_csv, write_shards, write_tar
 
 
 def floating() -> bytes:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from harness.data.view import View
 from harness.errors import UserError
-from tests.harness.pairs import load, take, write_csv, write_shards, write_tar
+from tests.harness.data.pairs import load, take, write_csv, write_shards, write_tar
 
 # The ways to read the same twelve pairs; those with a cache or a CSV know the whole data set.
 KNOWN = {"cached shards": ("shards", "memory"), "csv": ("csv", "none"), "cached csv": ("csv", "memory")}

@@ -23,8 +23,8 @@ from harness.teachers.identity import identify
 from harness.teachers.lookup import TeacherCache
 from harness.teachers.opening import open_cache
 from tests.harness import tiny
-from tests.harness.pairs import write_tar
-from tests.harness.teacher_caches import KINDS, data, noise, raws, recipe, shard
+from tests.harness.data.pairs import write_tar
+from tests.harness.teachers.teacher_caches import KINDS, data, noise, raws, recipe, shard
 
 
 @pytest.fixture(scope="module")
