@@ -7,7 +7,7 @@
 # make bench        time and memory of every loss under pytest-benchmark; sizes by ARGS="--bench-batch 1024"
 # make check-recipes  every recipe at full model size: two steps, export, evaluation (8 GiB, 6 CPU-minutes, no network)
 # make check-wheel  every loss from the wheel in an environment with torch alone (downloads torch, 6 GB, removed afterwards)
-# make lint         ruff: rules and formatting
+# make lint         ruff: rules and formatting; codespell: spelling
 # make env          the environment alone
 # make clean        remove the environment and what tools cached; data/ and runs/ stay
 #
@@ -64,6 +64,7 @@ check-wheel:
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m codespell_lib .
 
 env: $(VENV)/.test
 
