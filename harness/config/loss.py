@@ -6,28 +6,25 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from harness.config.section import Section, problem
+from harness.config.terms import default_weights, known_backends, known_terms, terms_reading
 
 
 def known_term(term: str) -> str:
     """Refuse a term that no loss has, naming the known ones."""
-    import kdlosses  # here, since it imports torch and `clipkd --help` must not
-
-    return _known("loss term", term, kdlosses.available_terms())
+    return _known("loss term", term, list(known_terms()))
 
 
 def known_backend(backend: str) -> str:
     """Refuse a backend that does not exist; whether it can run is a question for the machine that trains."""
-    import kdlosses
-
-    return _known("backend", backend, ["auto", *kdlosses.backends.available()])
+    return _known("backend", backend, ["auto", *known_backends()])
 
 
-def _known(what: str, name: str, names: list[str]) -> str:
+def _known(what: str, name: str, names: list[str], at: tuple[str, ...] = ()) -> str:
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise problem(f"names no {what}, got {name!r}; {hint}known: {', '.join(names)}")
+    raise problem(f"must be a known {what}, got {name!r}; {hint}known: {', '.join(names)}", at=at)
 
 
 Term = Annotated[str, AfterValidator(known_term)]
@@ -73,9 +70,7 @@ class LossConfig(Section):
         return tuple(term for term, weight in self.weights.items() if weight > 0)
 
     def reading(self, need: str) -> tuple[str, ...]:
-        """The active terms that read ``need``, a word of ``kdlosses.views.NEEDS``."""
-        from kdlosses.registry import terms_reading
-
+        """The active terms that read ``need``, a word of kdlosses' ``needs`` such as "teacher"."""
         return terms_reading(self.active, need)
 
     @model_validator(mode="before")
@@ -88,43 +83,49 @@ class LossConfig(Section):
         variant = values.get("variant", "paper")
         if variant not in VARIANTS:
             return values
-        from kdlosses.weights import default_weights
-
         known = default_weights(variant)
         filled = {term: known.get(term, w) if w == DEFAULT else w for term, w in weights.items()}
         return {**values, "weights": filled}
 
     @model_validator(mode="after")
     def _options_are_the_backends(self) -> "LossConfig":
-        from kdlosses.backends import options
-
         at = ("loss", "backend_options")
         if self.backend_options and self.backend == "auto":
             raise problem("belong to one backend: name it in loss.backend, which is auto", at=at)
         for option in self.backend_options:
-            if option not in options(self.backend):
-                known = ", ".join(options(self.backend)) or "none"
+            if option not in known_backends()[self.backend]:
+                known = ", ".join(known_backends()[self.backend]) or "none"
                 raise problem(f"has no option {option!r} for backend {self.backend}; known: {known}", at=at)
         return self
 
     @model_validator(mode="after")
     def _weights_make_sense(self) -> "LossConfig":
-        from kdlosses.weights import check_weights
-
-        try:
-            check_weights(self.weights, self.variant)
-        except ValueError as error:
-            # The schema has checked each term and weight: what is left is that none is active, or the weight of gd.
-            at = ("loss", "weights", "gd") if "gd" in self.active else ("loss", "weights")
-            raise problem(f"cannot be used: {error}", at=at) from error
+        at = ("loss", "weights")
+        if not self.active:
+            raise problem(f"must give at least one term a weight above zero, got {self.weights}", at=at)
+        # kdlosses refuses that very number too, when it makes the loss.
+        if self.variant == "paper" and self.weights.get("gd") == default_weights("released")["gd"]:
+            raise problem(
+                f"is {self.weights['gd']:g}, which belongs to variant: released; the paper's gradients are far larger: "
+                f"start from {default_weights('paper')['gd']:g} x (B / 1024)^2 x (D / 512)",
+                at=(*at, "gd"),
+            )
         return self
 
     @model_validator(mode="after")
     def _options_are_the_terms(self) -> "LossConfig":
-        from kdlosses.options import check_options
-
-        try:
-            check_options(self.options, self.weights)
-        except ValueError as error:
-            raise problem(f"cannot be used: {error}", at=("loss", "options")) from error
+        for term, values in self.options.items():
+            at = ("loss", "options", term)
+            known = known_terms()[term].options
+            if values and not known:
+                others = ", ".join(name for name, info in known_terms().items() if info.options)
+                raise problem(f"must be empty, since this term takes no options; those that do: {others}", at=at)
+            if term not in self.weights:
+                raise problem("belongs to a term without a weight; add it to loss.weights or remove it", at=at)
+            for option, value in values.items():
+                _known("option of this term", option, list(known), at=at)
+                if value is not None and value <= 0:
+                    raise problem(
+                        f"must be above 0, or null for the model's own scale, got {value:g}", at=(*at, option)
+                    )
         return self

@@ -2,9 +2,11 @@
 
 import difflib
 import functools
+import json
 from collections.abc import Collection
 from typing import Any
 
+from harness.config import static
 from harness.config.section import problem
 
 TOWERS = ("vision_cfg", "text_cfg")
@@ -29,20 +31,17 @@ def check_model_config(config: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def known_keys() -> dict[str, frozenset[str]]:
     """Keys of each tower, and of the config itself under the name ""."""
-    # Here, since open_clip imports torch: `clipkd --help` must not, and a recipe without an inline config need not.
-    import dataclasses
-    import inspect
-
-    import open_clip
-    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-
-    used = {key for name in open_clip.list_models() for key in open_clip.get_model_config(name)}
+    folder = static.package_folder("open_clip")
+    model = static.classes(folder / "model.py")
+    configs = [json.loads(path.read_bytes()) for path in (folder / "model_configs").glob("*.json")]
+    # open_clip itself takes a file without one of these for something else.
+    used = {key for config in configs if {"embed_dim", *TOWERS} <= config.keys() for key in config}
     # open_clip passes cast_dtype itself, beside the config, and would get it twice.
-    arguments = set(inspect.signature(CLIP.__init__).parameters) - {"self", "cast_dtype"}
+    arguments = set(static.parameters(model["CLIP"])) - {"cast_dtype"}
     return {
         "": frozenset(used | arguments),
-        "vision_cfg": frozenset(field.name for field in dataclasses.fields(CLIPVisionCfg)),
-        "text_cfg": frozenset(field.name for field in dataclasses.fields(CLIPTextCfg)),
+        "vision_cfg": frozenset(static.fields(model["CLIPVisionCfg"])),
+        "text_cfg": frozenset(static.fields(model["CLIPTextCfg"])),
     }
 
 

@@ -1,16 +1,12 @@
 """Recipes: what is read, what is refused, and in which words."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import harness
 from harness.config import Recipe, RecipeError, dump_recipe, load_recipe
 from harness.config.keys import all_keys
 
@@ -109,16 +105,23 @@ def test_other_plain_scalars_are_text(recipe, text):
         ("loss.mask_ratio=1", "loss.mask_ratio must be less than 1"),
         ("loss.mask_ratio=-0.1", "loss.mask_ratio must be greater than or equal to 0"),
         ("loss.weights.crd=-1", "loss.weights.crd must be greater than or equal to 0"),
-        ("loss.weights={contrastive: 0}", "loss.weights cannot be used: weights must give at least one term"),
-        ("loss.weights.clip_kd=1", "loss.weights.clip_kd names no loss term"),
-        ("loss.options={affinty: {teacher_scale: 9}}", "loss.options.affinty names no loss term"),
+        ("loss.weights={contrastive: 0}", "loss.weights must give at least one term a weight above zero"),
+        ("loss.weights.clip_kd=1", "loss.weights.clip_kd must be a known loss term, got 'clip_kd'"),
+        (
+            "loss.options={affinty: {teacher_scale: 9}}",
+            "loss.options.affinty must be a known loss term, got 'affinty'; did you mean affinity?",
+        ),
         (
             "loss.options={affinity: {teacher_scale: 9}}",
-            "loss.options cannot be used: options name 'affinity', which has",
+            "loss.options.affinity belongs to a term without a weight; add it to loss.weights or remove it",
         ),
-        ("loss.options={contrastive: {scale: 9}}", "loss.options cannot be used: term 'contrastive' takes no options"),
-        ("loss={weights: {affinity: 1}, options: {affinity: {scale: 9}}}", "'scale' is unknown; known: student_scale"),
-        ("loss.backend=cuda", "loss.backend names no backend, got 'cuda'"),
+        ("loss.options={contrastive: {scale: 9}}", "loss.options.contrastive must be empty, since this term takes no"),
+        ("loss={weights: {affinity: 1}, options: {affinity: {scale: 9}}}", "known: student_scale, teacher_scale"),
+        (
+            "loss={weights: {affinity: 1}, options: {affinity: {teacher_scale: 0}}}",
+            "loss.options.affinity.teacher_scale must be above 0, or null for the model's own scale, got 0",
+        ),
+        ("loss.backend=cuda", "loss.backend must be a known backend, got 'cuda'; known: auto, chunked, dense, triton"),
         ("loss.backend_options={chunk_size: 8}", "loss.backend_options belong to one backend: name it in loss.backend"),
         ("schedule.warmup_steps=5", "schedule.warmup_steps must not exceed train.steps (4)"),
         ("schedule.min_lr=1", "schedule.min_lr must not exceed optim.lr (0.001), got 1"),
@@ -198,16 +201,14 @@ def test_an_override_of_one_weight_keeps_the_default_ones(recipe):
 
 def test_the_released_gd_weight_needs_the_released_variant(recipe):
     gd = ["teacher.model=ViT-B-16", "loss.weights.gd=1e8"]
-    says = (
-        '--set loss.weights.gd=1e8: loss.weights.gd cannot be used: a gd weight of 1e+08 belongs to variant="released"'
-    )
+    says = "--set loss.weights.gd=1e8: loss.weights.gd is 1e+08, which belongs to variant: released; the paper's"
     assert refused(recipe(BASE + "loss: {weights: {contrastive: 1}}\n"), *gd).startswith(says)
     assert load_recipe(recipe(), [*gd, "loss.variant=released"]).loss.weights["gd"] == 1e8
 
 
 def test_weights_that_are_all_zero_blame_the_mapping(recipe):
     text = BASE + "loss:\n  weights: {contrastive: 0, gd: 0}\n"
-    assert refused(recipe(text)).startswith("recipe.yaml, line 12: loss.weights cannot be used")
+    assert refused(recipe(text)).startswith("recipe.yaml, line 12: loss.weights must give at least one")
 
 
 def test_min_lr_must_not_exceed_loss_lr_either(recipe):
@@ -395,7 +396,7 @@ def test_a_default_weight_follows_the_variant_and_is_a_number_when_resolved(reci
     assert "gd: 100000.0" in dump_recipe(load_recipe(source))
     assert "loss.weights.gd must be a number, got 'deflaut'" in refused(source, "loss.weights.gd=deflaut")
     assert "loss.variant must be one of 'paper' or 'released'" in refused(source, "loss.variant=paprika")
-    assert "names no loss term" in refused(source, "loss.weights.gdd=default")
+    assert "must be a known loss term" in refused(source, "loss.weights.gdd=default")
 
 
 def test_weights_root_is_filled_in(recipe):
@@ -512,26 +513,6 @@ def test_a_misspelt_key_of_an_inline_config_has_its_line(recipe):
         "recipe.yaml, line 10: student.config.text_cfg.widht is not a key of open_clip's model configs; "
         "did you mean width?"
     )
-
-
-def test_every_config_that_comes_with_open_clip_can_be_written_inline():
-    import open_clip
-
-    from harness.config import ModelConfig
-
-    for name in open_clip.list_models():
-        config = open_clip.get_model_config(name)
-        assert ModelConfig(model="mine", config=config).config == config
-
-
-@pytest.mark.parametrize(("inline", "paid"), [(False, False), (True, True)])
-def test_only_an_inline_config_pays_for_open_clip(recipe, inline, paid):
-    recipe(BASE.replace("student:\n  model: ViT-B-32\n", INLINE) if inline else BASE)
-    code = "import sys; from harness.config import load_recipe; load_recipe('recipe.yaml')\n"
-    code += f"assert ('open_clip' in sys.modules) is {paid}"
-    environment = os.environ | {"PYTHONPATH": str(Path(harness.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
 
 
 def test_an_unknown_option_of_a_backend_is_refused_with_the_known_ones(recipe):

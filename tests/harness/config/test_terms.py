@@ -1,0 +1,64 @@
+"""What recipes know of kdlosses without importing it is what kdlosses itself says."""
+
+import pytest
+from pydantic import ValidationError
+
+import kdlosses
+from harness.config import LossConfig, terms
+from kdlosses import backends
+from kdlosses.registry import term_class, terms_reading
+
+
+def test_terms_are_those_of_the_registry():
+    known = terms.known_terms()
+    assert list(known) == kdlosses.available_terms()
+    for name, info in known.items():
+        loss = term_class(name)
+        assert (info.needs, info.options, info.default_weight) == (loss.needs, loss.options, loss.default_weight)
+
+
+def test_backends_and_their_options_are_those_of_kdlosses():
+    expected = {name: tuple(backends.options(name)) for name in backends.available()}
+    assert terms.known_backends() == expected
+    assert any(expected.values())
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_default_weights_are_those_of_kdlosses(variant):
+    assert terms.default_weights(variant) == kdlosses.default_weights(variant)
+
+
+def test_terms_are_found_by_what_they_read():
+    names = kdlosses.available_terms()
+    for need in ("teacher", "bias", "teacher_bias"):
+        assert terms.terms_reading(names, need) == terms_reading(names, need) != ()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"weights": {"contrastive": 1, "crd": 0}},
+        {"weights": {"contrastive": 0, "crd": 0}},
+        {"weights": {}},
+        {"weights": {"gd": 1e8}},
+        {"weights": {"gd": 1e8}, "variant": "released"},
+        {"weights": {"gd": 1e5}},
+        {"weights": {"affinity": 1}, "options": {"affinity": {"teacher_scale": 100}}},
+        {"weights": {"affinity": 1}, "options": {"affinity": {"teacher_scale": None}}},
+        {"weights": {"affinity": 1}, "options": {"affinity": {"teacher_scale": 0}}},
+        {"weights": {"affinity": 1}, "options": {"affinity": {"scale": 1}}},
+        {"weights": {"affinity": 0, "crd": 1}, "options": {"affinity": {"teacher_scale": 1}}},
+        {"weights": {"crd": 1}, "options": {"affinity": {"teacher_scale": 1}}},
+        {"weights": {"crd": 1}, "options": {"affinity": {}}},
+        {"weights": {"crd": 1}, "options": {"crd": {"scale": 1}}},
+        {"weights": {"crd": 1}, "options": {"crd": {}}},
+    ],
+)
+def test_a_loss_section_is_refused_exactly_when_kdlosses_refuses_it(settings):
+    try:
+        kdlosses.CLIPKDLoss(**settings, student_dim=4, teacher_dim=4)
+    except ValueError:
+        with pytest.raises(ValidationError):
+            LossConfig.model_validate(settings)
+    else:
+        assert LossConfig.model_validate(settings).active
