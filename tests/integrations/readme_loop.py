@@ -14,11 +14,12 @@ import kdlosses
 from kdlosses.integrations.outputs import bare_model
 from tests.integrations.scripts import ROOT, blocks
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = "docs/quickstart.md"  # the README's loop, and the table of what changes in it
+QUICKSTART = (ROOT / PAGE).read_text(encoding="utf-8")
 
 MODELS = """    with torch.no_grad():
-        t_image, t_text, t_scale = teacher(images, texts)
-    s_image, s_text, s_scale = student(images, texts)
+        teacher_outputs = teacher(images, texts)  # image features, text features, logit scale
+    losses = loss(*student(images, texts), *teacher_outputs, output_dict=True)  # {"crd_loss": ..., ...}
 """
 BACKWARD = "    sum(losses.values()).backward()\n"
 STEP = "    optimizer.step()\n"
@@ -27,13 +28,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def told(row: str) -> list[str]:
-    """The code in that row of the README's table."""
-    (cell,) = re.findall(rf"^\| `?{row}`? \| (.*) \|$", README, flags=re.M)
+    """The code in that row of the page's table."""
+    (cell,) = re.findall(rf"^\| `?{row}`? \| (.*) \|$", QUICKSTART, flags=re.M)
     return re.findall(r"`(.*?)`", cell)
 
 
 def changes() -> dict[str, dict[str, str]]:
-    """By name: what of the loop is replaced, and by what the README tells."""
+    """By name: what of the loop is replaced, and by what the page says."""
     context = told("autocast")[0].replace('"cuda"', '"cpu"')
     backward, step, update = told("GradScaler")
     compiled = re.sub(r"compile\((\w+)\)", r'compile(\1, backend="eager")', told("torch.compile")[0])
@@ -81,7 +82,7 @@ def run(*names: str, rank: int = 0, size: int = 1) -> dict[str, Tensor]:
 
 def changed(*names: str) -> str:
     """The README's code with these changes, each of whose lines it has once."""
-    (code,) = blocks("README.md")
+    (code,) = blocks(PAGE)
     for name in names:
         for old, new in changes()[name].items():
             assert len(re.findall(f"^{re.escape(old)}", code, flags=re.M)) == 1, f"no such line in the README: {old!r}"
