@@ -7,6 +7,7 @@
 # make bench        time and memory of every loss under pytest-benchmark; sizes by ARGS="--bench-batch 1024"
 # make check-recipes  every recipe at full model size: two steps, export, evaluation (8 GiB, 6 CPU-minutes, no network)
 # make check-wheel  every loss from the wheel in an environment with torch alone (downloads torch, 6 GB, removed afterwards)
+# make docs         the documentation site in site/, which needs no network; a broken link or reference fails
 # make lint         ruff: rules and formatting; codespell: spelling
 # make env          the environment alone
 # make clean        remove the environment and what tools cached; data/ and runs/ stay
@@ -18,7 +19,7 @@ VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: quickstart study test test-all coverage mutants bench check-recipes check-wheel lint env clean
+.PHONY: quickstart study test test-all coverage mutants bench check-recipes check-wheel docs lint env clean
 
 quickstart: $(VENV)/.harness
 	@$(BIN)/clipkd quickstart $(ARGS)
@@ -61,6 +62,10 @@ check-recipes: $(VENV)/.harness
 check-wheel:
 	@PYTHON=$(PYTHON) .ci/check_wheel.sh
 
+docs: $(VENV)/.docs
+	@$(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@echo "site/index.html"
+
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -69,7 +74,7 @@ lint: $(VENV)/.test
 env: $(VENV)/.test
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks .coverage-data
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks .coverage-data
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(VENV)/.unfinished marks an installation under way. Where it is found at the start, the last one was killed and may have
@@ -90,4 +95,8 @@ $(VENV)/.harness: pyproject.toml setup.py
 
 $(VENV)/.test: pyproject.toml setup.py
 	$(call install,test)
+	@touch $(VENV)/.harness $@
+
+$(VENV)/.docs: pyproject.toml setup.py
+	$(call install,docs)
 	@touch $(VENV)/.harness $@

@@ -111,7 +111,9 @@ def test_the_table_of_results_has_four_of_the_committed_rows():
 
 
 def test_the_three_numbers_are_the_committed_ones():
-    (gain,) = re.findall(r"^\| top-1 \|.*\| (\S+), 3 of 3 \|$", read("harness/bench/results/quickstart/table.md"), flags=re.M)
+    (gain,) = re.findall(
+        r"^\| top-1 \|.*\| (\S+), 3 of 3 \|$", read("harness/bench/results/quickstart/table.md"), flags=re.M
+    )
     assert f"**{gain} points** of zero-shot top-1" in README
     rows = newest(read_rows(RESULTS / "losses/cpu.csv"))
     peak = {row.subject: row.peak_bytes / 2**20 for row in rows if row.loss == "clip_kd" and row.batch == 4096}

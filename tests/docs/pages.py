@@ -10,7 +10,12 @@ RESULTS = ROOT / "harness/bench/results"
 # Every page that a reader of the repository finds, from the root of the repository.
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md"), ROOT / "recipes/README.md"]
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob(".github/**/*.md"),
+        ROOT / "recipes/README.md",
+    ]
 )
 
 

@@ -39,7 +39,9 @@ def test_links_lead_to_files_and_headings(page):
     for path, anchor in links_of(page):
         assert path.exists(), f"{page}: no file {path}"
         if anchor:
-            assert anchor in anchors_of(path.read_text(encoding="utf-8")), f"{page}: no heading #{anchor} in {path.name}"
+            assert anchor in anchors_of(path.read_text(encoding="utf-8")), (
+                f"{page}: no heading #{anchor} in {path.name}"
+            )
 
 
 def test_what_a_teacher_cache_saves_is_what_was_measured():
@@ -98,7 +100,8 @@ def test_a_loss_of_your_own_works_as_written(monkeypatch):
     sum(terms.values()).backward()
     assert set(terms) == {"contrastive_loss", "image_crd_loss"}
     assert image.grad is not None and text.grad is not None
-    assert float(kdlosses.build("image_crd")(image, text, 10.0, image.detach(), text.detach(), 10.0)) == 0
+    same = kdlosses.build("image_crd")(image, text, 10.0, image.detach(), text.detach(), 10.0)
+    assert same.item() == 0
 
 
 def test_pages_name_nothing_of_this_machine():
@@ -108,5 +111,7 @@ def test_pages_name_nothing_of_this_machine():
 
 def test_every_file_under_docs_is_a_page_or_linked():
     linked = {path.resolve() for page in PAGES for path, _ in links_of(page)}
-    files = [path for path in (ROOT / "docs").rglob("*") if path.is_file() and path.suffix not in {".md", ".css", ".js"}]
+    files = [
+        path for path in (ROOT / "docs").rglob("*") if path.is_file() and path.suffix not in {".md", ".css", ".js"}
+    ]
     assert [path for path in files if path.resolve() not in linked] == []
