@@ -1,4 +1,4 @@
-"""What mkdocs needs beyond docs/: pages from the root of the repository, the files that pages link to, generated pages."""
+"""What mkdocs needs beyond docs/: pages from the root of the repository, files that pages link to, generated pages."""
 
 from __future__ import annotations
 
