@@ -11,7 +11,7 @@ from tests.mutants.mutant import ROOT, Mutant
 
 # By the longest prefix of the mutated file; folders are run whole, in this order, until a test fails.
 RELATED = {
-    "kdlosses/": ("tests/losses", "tests/test_*.py", "tests/backends", "tests/distributed"),
+    "kdlosses/": ("tests/test_*.py", "tests/losses", "tests/backends", "tests/distributed"),
     "kdlosses/backends/": ("tests/backends", "tests/losses", "tests/test_*.py"),
     "kdlosses/tiles/": ("tests/backends", "tests/losses", "tests/test_*.py"),
     "kdlosses/distributed/": ("tests/distributed", "tests/test_*.py"),
