@@ -15,6 +15,7 @@ import gc
 import math
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -72,7 +73,8 @@ def batches(args: argparse.Namespace) -> Iterator[tuple[Tensor, Tensor]]:
 def build(args: argparse.Namespace) -> tuple[nn.Module, nn.Module, KDClipLoss, torch.optim.Optimizer]:
     """Student, teacher, loss and optimizer."""
     torch.manual_seed(0)
-    model, teacher = ToyCLIP(args.s_embed_dim), ToyCLIP(args.t_embed_dim).requires_grad_(False).eval()
+    model: nn.Module = ToyCLIP(args.s_embed_dim)
+    teacher = ToyCLIP(args.t_embed_dim).requires_grad_(False).eval()
     torch.manual_seed(args.rank)  # as released: what is made from here on differs between processes
     if args.world_size > 1:
         model = DistributedDataParallel(model)
@@ -100,14 +102,15 @@ def train_kd_one_epoch(
             with torch.no_grad():
                 t_image_features, t_text_features, t_logit_scale = teacher(images, texts)
             losses = loss(image_features, text_features, logit_scale, t_image_features, t_text_features, t_logit_scale)
-            total_loss = sum(losses)
+            total_loss = sum(losses, torch.zeros(()))
         total_loss.backward()
         if args.grad_clip_norm is not None:
             trained = [*model.parameters(), *loss.parameters()]  # NEW: the loss's too
             torch.nn.utils.clip_grad_norm_(trained, args.grad_clip_norm)
         optimizer.step()
         with torch.no_grad():
-            getattr(model, "module", model).logit_scale.clamp_(0, math.log(100))
+            bare: Any = getattr(model, "module", model)
+            bare.logit_scale.clamp_(0, math.log(100))
         if args.rank == 0:
             terms = " ".join(f"{name} {value.item():.4f}" for name, value in zip(TERMS, losses, strict=True))
             print(f"step {step}: loss {total_loss.item():.4f} = {terms}")

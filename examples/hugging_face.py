@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, TrainingArguments
 
 from kdlosses import CLIPKDLoss
 from kdlosses.integrations.hugging_face import CLIPDistillationTrainer
-from kdlosses.integrations.outputs import embedding_width
+from kdlosses.integrations.model_adapters import embedding_width
 
 
 class Pairs(Dataset):

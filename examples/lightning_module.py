@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -80,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> L.Trainer:
     data, held_out = pairs(256, 1), pairs(64, 2)
     # On several processes Lightning shuffles and shares the data by a DistributedSampler. One process that has one too
     # sees the same pairs in each batch.
-    sampler = DistributedSampler(data, num_replicas=1, rank=0) if args.devices == 1 else None
+    sampler: DistributedSampler[Any] | None = (
+        DistributedSampler(data, num_replicas=1, rank=0) if args.devices == 1 else None
+    )
     loader = partial(DataLoader, batch_size=args.batch // args.devices)
     trainer = L.Trainer(
         max_epochs=args.epochs,

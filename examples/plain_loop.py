@@ -78,7 +78,7 @@ def train(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
     saved = {"student": student, "loss": loss, "optimizer": optimizer, "scaler": scaler}
     start = load(saved, args.checkpoint)
 
-    task = Task(student, loss)
+    task: nn.Module = Task(student, loss)
     if args.compile:
         task.compile(backend=args.compile)  # in place: names in checkpoints stay what they are
     if dist.is_initialized():
@@ -89,7 +89,7 @@ def train(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
         with autocast:
             losses = task(images, texts, *teacher(images, texts))
         optimizer.zero_grad()
-        scaler.scale(sum(losses.values())).backward()  # outside autocast
+        scaler.scale(sum(losses.values(), torch.zeros(()))).backward()  # outside autocast
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(task.parameters(), args.clip)
         scaler.step(optimizer)

@@ -1,12 +1,12 @@
-"""The module behind every loss: open_clip's keywords in, one pass of a backend, weighted terms out."""
+"""`DistillLoss`, the module behind every loss: open_clip's keywords in, one call of a backend, weighted terms out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdlosses import backends
 from kdlosses.backends.contract import Backend
@@ -14,12 +14,12 @@ from kdlosses.checks import check_variant, check_width
 from kdlosses.distributed.shard import alone, check_group
 from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
 from kdlosses.guard import Guard
-from kdlosses.inputs import Inputs, Scale, read_inputs
-from kdlosses.layers import MAX_LOGIT_SCALE, add_layers, make_views
+from kdlosses.inputs import Inputs, StudentArguments, TeacherArguments, read_inputs
+from kdlosses.layers import MAX_LOGIT_SCALE, Layers, add_layers, make_views
 from kdlosses.mixture import weighted_mean
 from kdlosses.options import Options, check_options
 from kdlosses.registry import term_class
-from kdlosses.requests import Request, Term
+from kdlosses.requests import Request, Term, add_up
 from kdlosses.views import Views
 from kdlosses.weights import check_weights
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-class DistillLoss(nn.Module):
-    """Base of all losses: validates, normalises, projects, and returns a scalar or a dict of weighted terms.
+class DistillLoss(Layers):
+    """Base class of all losses: validates, normalises, projects, and returns a scalar or a dict of weighted terms.
 
     A subclass that is one term sets ``name``, ``needs`` and ``default_weight`` and defines ``term``. ``needs`` says
     what the term reads of `Views`, in the words of ``kdlosses.views.NEEDS``; ``options`` names what it may be told
@@ -50,6 +50,23 @@ class DistillLoss(nn.Module):
 
     Raises:
         ValueError: for an unknown variant, backend or group, or missing widths where the loss has layers of its own.
+
+    Example:
+        Every loss is called alike, with open_clip's keywords.
+
+        >>> import torch
+        >>> from kdlosses import DistillLoss, build
+        >>> loss = build("icl", student_dim=16, teacher_dim=32)
+        >>> isinstance(loss, DistillLoss)
+        True
+        >>> _ = torch.manual_seed(0)
+        >>> student = {"image_features": torch.randn(8, 16), "text_features": torch.randn(8, 16), "logit_scale": 14.3}
+        >>> teacher = {"dist_image_features": torch.randn(8, 32), "dist_text_features": torch.randn(8, 32)}
+        >>> list(loss(**student, **teacher, output_dict=True))
+        ['icl_loss']
+        >>> loss(**student)
+        Traceback (most recent call last):
+        ValueError: ICLLoss needs the teacher's outputs; missing: dist_image_features, dist_text_features
     """
 
     name: ClassVar[str]
@@ -75,7 +92,7 @@ class DistillLoss(nn.Module):
 
     @staticmethod
     def term(views: Views) -> Term:
-        """The requests and the final step of this loss; a subclass that is one term defines it."""
+        """The requests to a backend and the final step of this loss; a subclass that is one term defines it."""
         raise NotImplementedError
 
     @classmethod
@@ -115,8 +132,56 @@ class DistillLoss(nn.Module):
         self._guard = Guard(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch has no types for it
         self._guard = Guard(self)  # copies and pickles have new parameters
+
+    @overload
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor,
+        dist_image_features: Tensor | None = ...,
+        dist_text_features: Tensor | None = ...,
+        dist_logit_scale: float | Tensor | None = ...,
+        output_dict: Literal[False] = ...,
+        logit_bias: float | Tensor | None = ...,
+        dist_logit_bias: float | Tensor | None = ...,
+        *,
+        masked_image_features: Tensor | None = ...,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor,
+        dist_image_features: Tensor | None = ...,
+        dist_text_features: Tensor | None = ...,
+        dist_logit_scale: float | Tensor | None = ...,
+        output_dict: Literal[True] = ...,
+        logit_bias: float | Tensor | None = ...,
+        dist_logit_bias: float | Tensor | None = ...,
+        *,
+        masked_image_features: Tensor | None = ...,
+    ) -> dict[str, Tensor]: ...
+
+    @overload
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor,
+        dist_image_features: Tensor | None = ...,
+        dist_text_features: Tensor | None = ...,
+        dist_logit_scale: float | Tensor | None = ...,
+        output_dict: bool = ...,
+        logit_bias: float | Tensor | None = ...,
+        dist_logit_bias: float | Tensor | None = ...,
+        *,
+        masked_image_features: Tensor | None = ...,
+    ) -> Tensor | dict[str, Tensor]: ...
 
     def forward(
         self,
@@ -162,12 +227,15 @@ class DistillLoss(nn.Module):
         teacher = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
         return self._compute(lambda: self._read(student, teacher, masked_image_features), output_dict)
 
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module's own says Any
+
     @torch.no_grad()
     def clamp_scales(self) -> None:
         """Bring the learnable scales back to at most ln 100; call it after ``optimizer.step()``.
 
         Beyond that they are clamped where they are used and get no gradient, so one that overshoots would stay there.
-        The released variant's scales are no logarithms and run free, as in its code.
+        The released variant's scales are not logarithms and run free, as in its code.
         """
         if self.variant == "paper":
             for name, parameter in self.named_parameters():
@@ -177,8 +245,8 @@ class DistillLoss(nn.Module):
 
     def _read(
         self,
-        student: tuple[Tensor, Tensor, Scale, Scale | None],
-        teacher: tuple[Tensor | None, Tensor | None, Scale | None, Scale | None],
+        student: StudentArguments,
+        teacher: TeacherArguments,
         masked: Tensor | None,
     ) -> list[Inputs]:
         """Validated inputs, one for each teacher."""
@@ -200,7 +268,7 @@ class DistillLoss(nn.Module):
             from kdlosses.distributed import call  # here, as what keeps a compiler out imports the compiler
 
             losses = call.weighted_terms(self, read)
-        return losses if output_dict else sum(losses.values())
+        return losses if output_dict else add_up(losses.values())
 
     def weighted_terms(
         self, inputs: list[Inputs], evaluate: Callable[[Backend, list[Request]], list[Any]]

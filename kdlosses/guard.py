@@ -14,6 +14,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,8 +34,14 @@ if TYPE_CHECKING:
 class UntrainedParametersWarning(UserWarning):
     """A loss's own parameters are in no optimizer, or are not kept equal on several processes.
 
-    ``warnings.filterwarnings("ignore", category=kdlosses.UntrainedParametersWarning)`` where they are trained by what
-    cannot be seen (DeepSpeed, Horovod, a loop that averages gradients itself), or not meant to be.
+    Ignore it where they are trained by what cannot be seen (DeepSpeed, Horovod, a loop that averages gradients itself),
+    or not meant to be.
+
+    Example:
+        >>> import warnings
+        >>> import kdlosses
+        >>> with warnings.catch_warnings():  # or without a block, for good
+        ...     warnings.filterwarnings("ignore", category=kdlosses.UntrainedParametersWarning)
     """
 
 
@@ -156,7 +163,8 @@ def _silenced() -> bool:
 
 def _warn(message: str) -> None:
     """Point at the line that called for the backward pass; a GPU's thread comes from nowhere."""
-    level, frame = 2, sys._getframe(1)
+    level = 2
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("kdlosses", "torch"):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UntrainedParametersWarning, stacklevel=level)

@@ -11,6 +11,9 @@ from torch import Tensor
 from kdlosses.checks import as_scale, check_features, check_finite, check_same_rows, check_same_width
 
 Scale = float | Tensor
+# Image features, text features, scale and bias as a call has them.
+StudentArguments = tuple[Tensor, Tensor, Scale, Scale | None]
+TeacherArguments = tuple[Tensor | None, Tensor | None, Scale | None, Scale | None]
 
 
 @dataclass(eq=False)
@@ -77,8 +80,8 @@ def read_inputs(
     features.update({name: value for name, value in optional.items() if value is not None})
     _check(features)
     dtype = dtype or computation_dtype(list(features.values()))
-    numbers = {"logit_bias": bias, "dist_logit_scale": teacher_scale, "dist_logit_bias": teacher_bias}
-    numbers = {name: as_scale(name, value, image, dtype) for name, value in numbers.items() if value is not None}
+    given = {"logit_bias": bias, "dist_logit_scale": teacher_scale, "dist_logit_bias": teacher_bias}
+    numbers = {name: as_scale(name, value, image, dtype) for name, value in given.items() if value is not None}
     numbers["logit_scale"] = as_scale("logit_scale", scale, image, dtype)
     if check:
         check_finite({**features, **numbers})

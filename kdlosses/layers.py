@@ -20,9 +20,25 @@ INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 MAX_LOGIT_SCALE = math.log(100)
 
 
-def add_layers(loss: nn.Module, needs: frozenset[str], student_dim: int | None, teacher_dim: int | None) -> None:
-    """Give ``loss`` the projections, fusion layers and scales that ``needs`` names, and no others."""
-    if "aligned" in needs and student_dim != teacher_dim:
+class Layers(nn.Module):
+    """What a loss may own, for one teacher; `add_layers` makes those that its terms read, and no others."""
+
+    visual_proj: nn.Linear
+    text_proj: nn.Linear
+    cross_logit_scale: nn.Parameter
+    image_logit_scale: nn.Parameter
+    text_logit_scale: nn.Parameter
+    visual_fusion_proj: nn.Linear
+    text_fusion_proj: nn.Linear
+    fusion_logit_scale: nn.Parameter
+
+
+def add_layers(loss: Layers, needs: frozenset[str], student_dim: int | None, teacher_dim: int | None) -> None:
+    """Give ``loss`` the projections, fusion layers and scales that ``needs`` names, and no others.
+
+    `check_dims` has seen to it that both widths are there where one is needed.
+    """
+    if "aligned" in needs and student_dim is not None and teacher_dim is not None and student_dim != teacher_dim:
         loss.visual_proj = nn.Linear(student_dim, teacher_dim)
         loss.text_proj = nn.Linear(student_dim, teacher_dim)
     if "cross_scale" in needs:
@@ -30,14 +46,14 @@ def add_layers(loss: nn.Module, needs: frozenset[str], student_dim: int | None, 
     if "vertical" in needs:
         loss.image_logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
         loss.text_logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
-    if "fusion" in needs:
+    if "fusion" in needs and student_dim is not None and teacher_dim is not None:
         loss.visual_fusion_proj = nn.Linear(student_dim + teacher_dim, student_dim)
         loss.text_fusion_proj = nn.Linear(student_dim + teacher_dim, student_dim)
         loss.fusion_logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
 
 
 def make_views(
-    loss: nn.Module, needs: frozenset[str], variant: str, inputs: Inputs, student: Pairs | None = None
+    loss: Layers, needs: frozenset[str], variant: str, inputs: Inputs, student: Pairs | None = None
 ) -> Views:
     """Project and fuse ``inputs`` once, as far as ``needs`` asks.
 
@@ -53,8 +69,9 @@ def make_views(
         variant=variant, student=student or _pairs(inputs.image, inputs.text, inputs.scale, dtype, inputs.bias)
     )
     if "teacher" in needs:
-        teacher = inputs.teacher_image, inputs.teacher_text, inputs.teacher_scale
-        views.teacher = _pairs(*teacher, dtype, inputs.teacher_bias)
+        image, text = inputs.teacher_image, inputs.teacher_text
+        assert image is not None and text is not None, "check_call refuses calls without them"
+        views.teacher = _pairs(image, text, inputs.teacher_scale, dtype, inputs.teacher_bias)
     if "aligned" in needs:
         views.aligned = _aligned(loss, views.student, inputs)
     if "masked" in needs:
@@ -76,14 +93,14 @@ def _pairs(image: Tensor, text: Tensor, scale: Tensor | None, dtype: torch.dtype
     return Pairs(rows_of(image, dtype), rows_of(text, dtype), scale, bias)
 
 
-def _aligned(loss: nn.Module, student: Pairs, inputs: Inputs) -> Pairs:
+def _aligned(loss: Layers, student: Pairs, inputs: Inputs) -> Pairs:
     if not hasattr(loss, "visual_proj"):
         return student
     image, text = (value.to(inputs.dtype) for value in (inputs.image, inputs.text))
     return _pairs(_linear(loss.visual_proj, image), _linear(loss.text_proj, text), inputs.scale, inputs.dtype)
 
 
-def _masked(loss: nn.Module, views: Views, inputs: Inputs) -> Pairs:
+def _masked(loss: Layers, views: Views, inputs: Inputs) -> Pairs:
     # The released code overwrites the masked embedding by the unmasked one, so there MFD is FD.
     if inputs.masked_image is None or views.variant == "released":
         return views.aligned
@@ -93,7 +110,7 @@ def _masked(loss: nn.Module, views: Views, inputs: Inputs) -> Pairs:
     return Pairs(rows_of(image, inputs.dtype), views.aligned.text, None)
 
 
-def _fused(loss: nn.Module, views: Views, dtype: torch.dtype) -> Pairs:
+def _fused(loss: Layers, views: Views, dtype: torch.dtype) -> Pairs:
     student, teacher = views.student, views.teacher
     images = torch.cat([student.image.normalized(), teacher.image.normalized()], dim=1)
     texts = torch.cat([student.text.normalized(), teacher.text.normalized()], dim=1)

@@ -20,7 +20,7 @@ def random_patch_mask(
     generator: Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Boolean ``[batch, num_patches]``, True where hidden; every row hides exactly ``round(ratio * num_patches)``.
+    """Random mask of patches; every row hides exactly ``round(ratio * num_patches)``, chosen by itself.
 
     Args:
         batch: number of samples B.
@@ -29,8 +29,20 @@ def random_patch_mask(
         generator: source of randomness; torch's global one by default.
         device: where the mask goes; the generator's device by default.
 
+    Returns:
+        Boolean ``[batch, num_patches]``, True where hidden.
+
     Raises:
         ValueError: for a ratio outside [0, 1) or a ratio that would hide every patch.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses.masking import random_patch_mask
+        >>> mask = random_patch_mask(2, 16, ratio=0.75, generator=torch.Generator().manual_seed(0))
+        >>> mask.sum(dim=1)
+        tensor([12, 12])
+        >>> torch.equal(mask, random_patch_mask(2, 16, 0.75, torch.Generator().manual_seed(0)))  # a seed fixes it
+        True
     """
     hidden = _num_hidden(num_patches, ratio)
     source = generator.device if generator is not None else torch.device("cpu")
@@ -43,17 +55,28 @@ def random_patch_mask(
 def mask_pixels(
     images: Tensor, ratio: float, patch_size: int, generator: Generator | None = None, fill: float = 0.0
 ) -> Tensor:
-    """``images`` with a random share of their square patches replaced by ``fill``; works with any backbone.
+    """Images with a random share of their square patches replaced by ``fill``; works with any backbone.
 
     Args:
-        images: ``[B, C, H, W]``, H and W multiples of ``patch_size``; not modified.
+        images: ``[B, C, H, W]``, any dtype, H and W multiples of ``patch_size``; not modified.
         ratio: share of patches to hide, in [0, 1).
         patch_size: side of a patch in pixels.
         generator: source of randomness.
         fill: value of a hidden pixel; 0 is the mean colour of normalised images.
 
+    Returns:
+        A new tensor like ``images``.
+
     Raises:
         ValueError: for a wrong shape or ratio, or sides that ``patch_size`` does not divide.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses.masking import mask_pixels
+        >>> images = torch.ones(2, 3, 8, 8)
+        >>> masked = mask_pixels(images, ratio=0.75, patch_size=2, generator=torch.Generator().manual_seed(0))
+        >>> masked.mean(dim=(1, 2, 3))
+        tensor([0.2500, 0.2500])
     """
     if images.ndim != 4:
         raise ValueError(f"images must have shape [B, C, H, W], got {list(images.shape)}")
@@ -67,7 +90,7 @@ def mask_pixels(
 
 
 class TokenDropout(nn.Module):
-    """Keep a random subset of each sample's patch tokens, in order, and every prefix token.
+    """Token dropout: keeps a random subset of each sample's patch tokens, in order, and every prefix token.
 
     Unlike open_clip's patch dropout it also acts in eval mode and draws from a generator of its own.
 
@@ -78,6 +101,16 @@ class TokenDropout(nn.Module):
 
     Raises:
         ValueError: for a ratio outside [0, 1).
+
+    Example:
+        >>> import torch
+        >>> from kdlosses.masking import TokenDropout
+        >>> tokens = torch.randn(2, 1 + 16, 8)  # a class token and 16 patches
+        >>> dropout = TokenDropout(ratio=0.75, generator=torch.Generator().manual_seed(0))
+        >>> dropout(tokens).shape
+        torch.Size([2, 5, 8])
+        >>> torch.equal(dropout(tokens)[:, 0], tokens[:, 0])  # the class token stays
+        True
     """
 
     def __init__(self, ratio: float, num_prefix_tokens: int = 1, generator: Generator | None = None) -> None:
@@ -97,7 +130,7 @@ class TokenDropout(nn.Module):
 
 @contextmanager
 def token_dropping(visual: nn.Module, ratio: float, generator: Generator | None = None) -> Iterator[None]:
-    """Within the block, a ViT image tower sees a random ``1 - ratio`` of its patch tokens.
+    """Context manager: within the block, a ViT image tower sees a random ``1 - ratio`` of its patch tokens.
 
     Args:
         visual: open_clip's ``VisionTransformer``, a timm ViT, or open_clip's ``TimmModel`` around one.
@@ -106,6 +139,23 @@ def token_dropping(visual: nn.Module, ratio: float, generator: Generator | None 
 
     Raises:
         ValueError: when the tower has no place for token dropping; `mask_pixels` works for those.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from kdlosses.masking import token_dropping
+        >>> class Tower(nn.Module):  # as open_clip's and timm's ViTs do it
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.patch_dropout = nn.Identity()
+        ...     def forward(self, tokens):
+        ...         return self.patch_dropout(tokens).shape
+        >>> visual, tokens = Tower(), torch.randn(2, 1 + 16, 8)
+        >>> with token_dropping(visual, ratio=0.75):
+        ...     visual(tokens)
+        torch.Size([2, 5, 8])
+        >>> visual(tokens)
+        torch.Size([2, 17, 8])
     """
     owner, attribute = _token_dropping_place(visual)
     dropout = TokenDropout(ratio, getattr(owner, "num_prefix_tokens", 1), generator)
@@ -118,7 +168,17 @@ def token_dropping(visual: nn.Module, ratio: float, generator: Generator | None 
 
 
 def supports_token_dropping(visual: nn.Module) -> bool:
-    """Whether `token_dropping` can be used on this image tower."""
+    """Whether `token_dropping` can be used on this image tower.
+
+    Args:
+        visual: any image tower.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.masking import supports_token_dropping
+        >>> supports_token_dropping(nn.Conv2d(3, 8, 1))
+        False
+    """
     try:
         _token_dropping_place(visual)
     except ValueError:
@@ -131,11 +191,12 @@ def _token_dropping_place(visual: nn.Module) -> tuple[nn.Module, str]:
         for attribute in ("patch_dropout", "patch_drop"):
             module = getattr(owner, attribute, None)
             # timm's EVA also wants the indices of the kept tokens, for its rotary positions.
-            if isinstance(module, nn.Module) and not type(module).__name__.endswith("WithIndices"):
+            takes = isinstance(module, nn.Module) and not type(module).__name__.endswith("WithIndices")
+            if takes and isinstance(owner, nn.Module):
                 return owner, attribute
     raise ValueError(
         f"{type(visual).__name__} has neither patch_dropout (open_clip) nor patch_drop (timm): "
-        "it is no ViT that can drop tokens; mask its pixels instead (kdlosses.masking.mask_pixels)"
+        "it is not a ViT that can drop tokens; mask its pixels instead (kdlosses.masking.mask_pixels)"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from kdlosses.relation import Pairs, Relation
-from kdlosses.requests import KL, JensenShannon, Request, Term
+from kdlosses.requests import KL, JensenShannon, Request, Term, add_up
 
 Directions = tuple[Relation, Relation]
 
@@ -18,12 +18,12 @@ def weighted_mean(terms: Sequence[Term], weights: Sequence[float]) -> Term:
     requests = [request for term in terms for request in term.requests]
 
     def finish(answers: Sequence[Any]) -> Tensor:
-        total, start = 0, 0
+        parts, start = [], 0
         for term, weight in zip(terms, weights, strict=True):
             stop = start + len(term.requests)
-            total = total + weight * term.finish(answers[start:stop])
+            parts.append(weight * term.finish(answers[start:stop]))
             start = stop
-        return total
+        return add_up(parts)
 
     return Term(requests, finish)
 
@@ -51,6 +51,6 @@ def divergence_from_mixture(
         parts.append((-1.0, JensenShannon(target, weights)))
 
     def finish(answers: Sequence[Tensor]) -> Tensor:
-        return sum(factor * rows.mean() for (factor, _), rows in zip(parts, answers, strict=True)) / len(targets)
+        return add_up(factor * rows.mean() for (factor, _), rows in zip(parts, answers, strict=True)) / len(targets)
 
     return Term([request for _, request in parts], finish)

@@ -1,9 +1,9 @@
-"""Several teachers for one student."""
+"""`MultiTeacherLoss`: several teachers for one student."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from torch import Tensor, nn
 
@@ -12,8 +12,8 @@ from kdlosses.base import DistillLoss
 from kdlosses.checks import check_weight, check_width
 from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
 from kdlosses.guard import Guard
-from kdlosses.inputs import Inputs, Scale, computation_dtype, read_inputs
-from kdlosses.layers import add_layers, make_views
+from kdlosses.inputs import Inputs, Scale, StudentArguments, computation_dtype, read_inputs
+from kdlosses.layers import Layers, add_layers, make_views
 from kdlosses.options import Options
 from kdlosses.registry import term_class
 from kdlosses.requests import Term
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class MultiTeacherLoss(DistillLoss):
-    """`CLIPKDLoss` with several teachers: their distributions are averaged, their features each have a projection.
+    """CLIP-KD with several teachers: their distributions are averaged, their features each have a projection.
 
     With teacher weights ``w_k``, divided by their sum:
 
@@ -47,12 +47,31 @@ class MultiTeacherLoss(DistillLoss):
         teacher_weights: numbers above zero, one for each teacher; equal by default. Only their ratios count, so that
             another teacher does not change how much distillation weighs beside the contrastive term.
         options: as in `CLIPKDLoss`; a teacher's scale is then that of every teacher.
-        variant, backend, check, group: see `DistillLoss`.
+        variant: see `DistillLoss`.
+        backend: see `DistillLoss`.
+        check: see `DistillLoss`.
+        group: see `DistillLoss`.
 
     Raises:
         ValueError: as `CLIPKDLoss`, and for no teacher at all or weights that are not one number above zero for each.
 
-    Gradient: the union of its terms'; no teacher receives any.
+    Gradient:
+        The union of its terms'; no teacher receives any.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses import MultiTeacherLoss
+        >>> _ = torch.manual_seed(0)
+        >>> student = torch.randn(8, 16), torch.randn(8, 16)
+        >>> images, texts = [torch.randn(8, 32), torch.randn(8, 24)], [torch.randn(8, 32), torch.randn(8, 24)]
+        >>> weights = {"contrastive": 1.0, "crd": 1.0, "fd": 2000.0}
+        >>> loss = MultiTeacherLoss(weights, student_dim=16, teacher_dims=[32, 24], teacher_weights=[3, 1])
+        >>> list(loss(*student, 14.3, images, texts, [100.0, 50.0], output_dict=True))
+        ['contrastive_loss', 'crd_loss', 'fd_loss']
+        >>> loss.teacher_weights
+        (0.75, 0.25)
+        >>> [layers.visual_proj.out_features for layers in loss.teachers]
+        [32, 24]
     """
 
     name = "multi_teacher"
@@ -80,9 +99,58 @@ class MultiTeacherLoss(DistillLoss):
         for number, width in enumerate(self.teacher_dims):
             check_width(f"teacher_dims[{number}]", width)
             check_dims(type(self).__name__, self._needs, variant, student_dim, width)
-            self.teachers.append(nn.Module())
-            add_layers(self.teachers[-1], self._needs, student_dim, width)
+            layers = Layers()
+            add_layers(layers, self._needs, student_dim, width)
+            self.teachers.append(layers)
         self._guard = Guard(self)
+
+    @overload  # type: ignore[override]  # a sequence where the other losses take one teacher's
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Scale,
+        dist_image_features: Sequence[Tensor] | None = ...,
+        dist_text_features: Sequence[Tensor] | None = ...,
+        dist_logit_scale: Sequence[Scale] | None = ...,
+        output_dict: Literal[False] = ...,
+        logit_bias: Scale | None = ...,
+        dist_logit_bias: Sequence[Scale | None] | None = ...,
+        *,
+        masked_image_features: Tensor | None = ...,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Scale,
+        dist_image_features: Sequence[Tensor] | None = ...,
+        dist_text_features: Sequence[Tensor] | None = ...,
+        dist_logit_scale: Sequence[Scale] | None = ...,
+        output_dict: Literal[True] = ...,
+        logit_bias: Scale | None = ...,
+        dist_logit_bias: Sequence[Scale | None] | None = ...,
+        *,
+        masked_image_features: Tensor | None = ...,
+    ) -> dict[str, Tensor]: ...
+
+    @overload
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Scale,
+        dist_image_features: Sequence[Tensor] | None = ...,
+        dist_text_features: Sequence[Tensor] | None = ...,
+        dist_logit_scale: Sequence[Scale] | None = ...,
+        output_dict: bool = ...,
+        logit_bias: Scale | None = ...,
+        dist_logit_bias: Sequence[Scale | None] | None = ...,
+        *,
+        masked_image_features: Tensor | None = ...,
+    ) -> Tensor | dict[str, Tensor]: ...
 
     def forward(
         self,
@@ -124,14 +192,16 @@ class MultiTeacherLoss(DistillLoss):
         teachers = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
         return self._compute(lambda: self._read(student, teachers, masked_image_features), output_dict)
 
-    def _read(self, student: tuple[Any, ...], teacher: tuple[Any, ...], masked: Tensor | None) -> list[Inputs]:
+    if TYPE_CHECKING:
+        __call__ = forward  # type: ignore[assignment]  # as forward itself
+
+    def _read(self, student: StudentArguments, teacher: tuple[Any, ...], masked: Tensor | None) -> list[Inputs]:
         names = ("dist_image_features", "dist_text_features", "dist_logit_scale", "dist_logit_bias")
-        images, texts, *numbers = (self._entries(*named) for named in zip(names, teacher, strict=True))
+        images, texts, scales, biases = (self._entries(*named) for named in zip(names, teacher, strict=True))
         dtype = computation_dtype([*student[:2], *images, *texts, masked])
         found = []
-        for number, (outputs, width) in enumerate(
-            zip(zip(images, texts, *numbers, strict=True), self.teacher_dims, strict=True)
-        ):
+        for number, width in enumerate(self.teacher_dims):
+            outputs = images[number], texts[number], scales[number], biases[number]
             try:
                 inputs = read_inputs(*student, *outputs, masked, self.check, dtype)
                 check_call(type(self).__name__, self._needs, inputs, self.student_dim, width)
@@ -154,7 +224,7 @@ class MultiTeacherLoss(DistillLoss):
         views: list[Views] = []
         for layers, one in zip(self.teachers, inputs, strict=True):
             student = views[0].student if views else None  # so that their relations are computed once
-            views.append(make_views(layers, self._needs, self.variant, one, student))
+            views.append(make_views(cast(Layers, layers), self._needs, self.variant, one, student))
         return views
 
     def _terms(self, views: list[Views]) -> list[Term]:

@@ -51,8 +51,8 @@ def _check_term(term: str, values: object, weights: Mapping[str, float]) -> None
 
 
 def _check_scale(name: str, value: object) -> None:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if value is not None and not (number and math.isfinite(value) and value > 0):
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if value is not None and not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name} must be a finite number above zero, or None for the model's own, got {value!r}")
 
 

@@ -11,12 +11,20 @@ from torch.optim import Optimizer
 
 @dataclass(frozen=True)
 class ParameterReport:
-    """A loss's own trainable parameters, and those that an optimizer does not hold.
+    """A loss's own trainable parameters, and those that an optimizer does not hold; what `parameter_report` returns.
 
     Args:
         names: the trainable parameters' names.
         missing: those of them that are in no group of the optimizer; all of them where none was given.
         message: one sentence for a person.
+
+    Example:
+        >>> from kdlosses import CRDLoss, parameter_report
+        >>> report = parameter_report(CRDLoss())
+        >>> report.has_parameters, report.ok
+        (False, True)
+        >>> print(report)
+        CRDLoss has no parameters of its own; nothing to add to an optimizer.
     """
 
     names: tuple[str, ...]
@@ -38,11 +46,25 @@ class ParameterReport:
 
 
 def parameter_report(loss: nn.Module, optimizer: Optimizer | None = None) -> ParameterReport:
-    """Say whether ``loss`` has parameters of its own and whether ``optimizer`` holds them all.
+    """Report of a loss's own parameters: whether it has any and whether ``optimizer`` holds them all.
 
     Args:
         loss: any loss module.
         optimizer: the optimizer in use, or None to ask only what would be needed.
+
+    Returns:
+        What is there and what is missing, with one sentence that says what to do.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses import ICLLoss, parameter_report
+        >>> student, loss = torch.nn.Linear(4, 4), ICLLoss()
+        >>> optimizer = torch.optim.AdamW(student.parameters())
+        >>> parameter_report(loss, optimizer).missing
+        ('cross_logit_scale',)
+        >>> optimizer.add_param_group({"params": loss.parameters(), "weight_decay": 0.0})
+        >>> parameter_report(loss, optimizer).ok
+        True
     """
     own = trainable(loss)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]} if optimizer is not None else set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kdlosses.checks import check_known
 from kdlosses.views import NEEDS
@@ -52,15 +52,26 @@ def terms_reading(terms: Iterable[str], need: str) -> tuple[str, ...]:
     return tuple(term for term in terms if need in term_class(term).needs)
 
 
-def build(name: str, **kwargs: object) -> DistillLoss:
+def build(name: str, **kwargs: Any) -> DistillLoss:
     """The loss called ``name``, constructed with ``kwargs``.
 
     Args:
         name: one of ``available_losses()``.
         kwargs: the loss's constructor keywords.
 
+    Returns:
+        A new loss; `DistillLoss.forward` says how to call it.
+
     Raises:
-        ValueError: for an unknown name; lists the known ones.
+        ValueError: for an unknown name; lists the known ones and the nearest.
+
+    Example:
+        >>> from kdlosses import build
+        >>> build("affinity", teacher_scale=100.0)
+        AffinityLoss(1 affinity(teacher_scale=100), variant='paper', backend='auto')
+        >>> build("ckd")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: loss 'ckd' is unknown; known: afd, affinity, clip_kd, ...; did you mean 'crd'?
     """
     check_known("loss", name, available_losses())
     return _LOSSES[name](**kwargs)

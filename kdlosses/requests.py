@@ -6,7 +6,7 @@ can answer them in one pass over each tile, and sum their gradients before round
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,12 +109,17 @@ class Term:
     finish: Callable[[Sequence[Any]], Tensor]
 
 
+def add_up(values: Iterable[Tensor]) -> Tensor:
+    """The sum of at least one tensor; ``sum`` begins with the number 0, which is one more addition and another type."""
+    total, *others = values
+    for value in others:
+        total = total + value
+    return total
+
+
 def mean_of_directions(rows: Sequence[Tensor]) -> Tensor:
     """The mean over rows of each direction, averaged over the directions."""
-    total = rows[0].mean()
-    for direction in rows[1:]:
-        total = total + direction.mean()
-    return total / len(rows)
+    return add_up(direction.mean() for direction in rows) / len(rows)
 
 
 def relations_in(request: Request) -> list[Relation]:

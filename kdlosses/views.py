@@ -16,7 +16,7 @@ NEEDS = frozenset(
 
 @dataclass(eq=False)
 class Views:
-    """What a term may read. A field is None unless an active term lists it in its ``needs``.
+    """What a term may read. All but the first two are set only where an active term lists them in its ``needs``.
 
     Args:
         variant: ``"paper"`` or ``"released"``.
@@ -34,12 +34,12 @@ class Views:
 
     variant: str
     student: Pairs
-    teacher: Pairs | None = None
-    aligned: Pairs | None = None
-    masked: Pairs | None = None
-    cross_i2t: Relation | None = None
-    cross_t2i: Relation | None = None
-    vertical_image: Relation | None = None
-    vertical_text: Relation | None = None
-    fused: Pairs | None = None
+    teacher: Pairs = field(init=False)
+    aligned: Pairs = field(init=False)
+    masked: Pairs = field(init=False)
+    cross_i2t: Relation = field(init=False)
+    cross_t2i: Relation = field(init=False)
+    vertical_image: Relation = field(init=False)
+    vertical_text: Relation = field(init=False)
+    fused: Pairs = field(init=False)
     options: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)

@@ -11,13 +11,23 @@ CLIP_KD = {"contrastive": 1.0, "crd": 1.0, "fd": 2000.0, "icl": 1.0}
 
 
 def default_weights(variant: str = "paper") -> dict[str, float]:
-    """The weight each term starts from in ``variant``; weights of one variant mean nothing in the other.
+    """Default weight of every term in ``variant``; weights of one variant mean nothing in the other.
 
     Args:
         variant: ``"paper"`` or ``"released"``.
 
+    Returns:
+        ``{term: weight}`` for all of ``available_terms()``.
+
     Raises:
         ValueError: for an unknown variant.
+
+    Example:
+        >>> from kdlosses import default_weights
+        >>> default_weights()["fd"]
+        2000.0
+        >>> default_weights("paper")["gd"], default_weights("released")["gd"]
+        (100000.0, 100000000.0)
     """
     check_variant(variant)
     return {name: term_class(name).default_weight[variant] for name in available_terms()}

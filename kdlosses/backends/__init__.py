@@ -18,12 +18,18 @@ _BACKENDS: dict[str, type[Backend]] = {
 
 
 def available() -> dict[str, str | None]:
-    """Every known backend's name, with None when it can be used here and otherwise the reason why not."""
+    """Every known backend's name, with None when it can be used here and otherwise the reason why not.
+
+    Example:
+        >>> from kdlosses import backends
+        >>> backends.available()["dense"] is None  # plain torch runs anywhere
+        True
+    """
     return {name: backend.unavailable() for name, backend in _BACKENDS.items()}
 
 
 def create(name: str, **given: object) -> Backend:
-    """The backend called ``name`` with options; pass it as ``backend=`` to a loss.
+    """The backend called ``name``, made with options; pass it as ``backend=`` to a loss.
 
     Args:
         name: one of ``available()``.
@@ -32,6 +38,15 @@ def create(name: str, **given: object) -> Backend:
     Raises:
         ValueError: for an unknown name or option, or a backend that cannot run here: an explicit choice never falls
             back.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses import CLIPLoss, backends
+        >>> _ = torch.manual_seed(0)
+        >>> image, text = torch.randn(100, 16), torch.randn(100, 16)
+        >>> tiled = CLIPLoss(backend=backends.create("chunked", chunk_size=32))  # never holds a 100 x 100 matrix
+        >>> torch.allclose(tiled(image, text, 14.3), CLIPLoss(backend="dense")(image, text, 14.3))
+        True
     """
     if name == "auto":
         raise ValueError(
@@ -44,15 +59,33 @@ def create(name: str, **given: object) -> Backend:
 
 
 def options(name: str) -> list[str]:
-    """The options that ``create(name)`` takes."""
+    """The options that ``create(name)`` takes.
+
+    Args:
+        name: one of ``available()``.
+
+    Example:
+        >>> from kdlosses import backends
+        >>> backends.options("chunked")
+        ['chunk_size']
+    """
     return list(inspect.signature(_BACKENDS[name]).parameters)
 
 
 def check_name(name: str) -> None:
     """Refuse a backend that does not exist or cannot run here.
 
+    Args:
+        name: what was asked for.
+
     Raises:
         ValueError: naming the known backends, or why this one is unavailable.
+
+    Example:
+        >>> from kdlosses import backends
+        >>> backends.check_name("cuda")
+        Traceback (most recent call last):
+        ValueError: backend='cuda' is unknown; known backends: auto, chunked, dense, triton
     """
     if name not in _BACKENDS:
         raise ValueError(f"backend={name!r} is unknown; known backends: {', '.join(['auto', *_BACKENDS])}")
@@ -64,8 +97,19 @@ def check_name(name: str) -> None:
 def resolve(backend: str | Backend) -> Backend:
     """``backend`` itself, or the one it names.
 
+    Args:
+        backend: ``"auto"``, one of ``available()``, or what `create` made.
+
     Raises:
         ValueError: as `create`, or for something that is neither a name nor a backend.
+
+    Example:
+        >>> from kdlosses import backends
+        >>> tiled = backends.create("chunked", chunk_size=32)
+        >>> backends.resolve(tiled)
+        chunked(chunk_size=32)
+        >>> backends.resolve("auto").name
+        'auto'
     """
     if isinstance(backend, str):
         return _auto() if backend == "auto" else create(backend)

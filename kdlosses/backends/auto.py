@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -21,6 +21,9 @@ from kdlosses.backends.contract import Backend
 from kdlosses.relation import Relation
 from kdlosses.requests import Request, relations_in, rows_in
 from kdlosses.tiles.program import add_once
+
+if TYPE_CHECKING:
+    from kdlosses.backends.triton import Backend as TritonBackend
 
 DENSE_BYTES = 2**30
 TRITON_ROWS = 2048
@@ -39,6 +42,7 @@ class Auto:
 
     def __init__(self, backends: Mapping[str, Backend]) -> None:
         self._backends = dict(backends)
+        self._triton = cast("TritonBackend | None", self._backends.get("triton"))
         self._told: set[str] = set()
 
     @staticmethod
@@ -57,8 +61,7 @@ class Auto:
 
     def choose(self, requests: Sequence[Request]) -> str:
         """The name of the backend for ``requests``."""
-        triton = self._backends.get("triton")
-        if triton is not None and triton.suits(requests, TRITON_ROWS):
+        if self._triton is not None and self._triton.suits(requests, TRITON_ROWS):
             return "triton"
         return "dense" if _kept_bytes(requests) <= DENSE_BYTES else "chunked"
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from kdlosses.base import DistillLoss
 
 
-@torch.compiler.disable  # it waits for other processes, which no graph can hold
+# Waiting for other processes is not something that a graph can hold.
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
 def weighted_terms(loss: DistillLoss, read: Callable[[], list[Inputs]]) -> dict[str, Tensor]:
     """The weighted terms of all processes' rows, with the gradient of this process's.
 

@@ -44,7 +44,8 @@ def reduce(shard: Shard, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def mean(shard: Shard, values: Tensor) -> Tensor:
     """The processes' mean of ``values``, with the gradient of this process's own: DDP takes the mean of those."""
-    return _Mean.apply(shard, values)
+    averages: Tensor = _Mean.apply(shard, values)
+    return averages
 
 
 class _Gather(torch.autograd.Function):

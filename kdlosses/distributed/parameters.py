@@ -20,16 +20,23 @@ if TYPE_CHECKING:
 def share_parameters(loss: nn.Module, group: str | ProcessGroup | None = "auto") -> None:
     """Keep the parameters of ``loss`` equal on all processes, for those who do not wrap it in DistributedDataParallel.
 
-    Copies the first process's parameters to all now, and from now on averages every gradient over the processes as
-    soon as a backward pass has added to it. Several backward passes before one optimizer step are right too: a gradient
-    that is averaged already stays what it is. Every process must make the same backward passes, as with DDP.
+    Copies rank 0's parameters to all now, and from now on averages every gradient over the processes as soon as a
+    backward pass has added to it. Several backward passes before one optimizer step are right too: a gradient that is
+    averaged already stays what it is. Every process must make the same backward passes, as with DDP.
 
     Args:
         loss: a loss, or any module whose gradients are to be averaged; move it to its device and dtype first.
         group: as in `DistillLoss`; without other processes nothing is done.
 
     Raises:
-        ValueError: for a group that is none, or that this process is not in.
+        ValueError: for something that is not a process group with this process in it.
+
+    Example:
+        The same script runs on one process, where there is nothing to share, and under ``torchrun`` on several.
+
+        >>> from kdlosses import CLIPKDLoss, share_parameters
+        >>> loss = CLIPKDLoss(student_dim=16, teacher_dim=32)
+        >>> share_parameters(loss)
     """
     check_group(group)
     if alone(group):
@@ -66,11 +73,12 @@ def check_equal(shard: Shard, loss: nn.Module) -> None:
 
 
 def _average(shard: Shard, parameter: Tensor) -> None:
+    assert parameter.grad is not None, "the hook runs once a gradient is there"
     parameter.grad.copy_(averaged(shard, parameter.grad))
 
 
 def _of_first(shard: Shard, parameter: Tensor) -> Tensor:
-    """The first process's numbers of this parameter."""
+    """Rank 0's numbers of this parameter."""
     bits = _bits(parameter).clone()
     dist.broadcast(bits, src=dist.get_global_rank(shard.group, 0), group=shard.group)
     return bits.view(parameter.dtype).view(parameter.shape)

@@ -47,7 +47,8 @@ def alone(group: str | ProcessGroup | None) -> bool:
     return group is None
 
 
-def place(group: str | ProcessGroup) -> Shard:
-    """This process's place in ``group``, or in the default group for ``"auto"``."""
-    group = dist.group.WORLD if isinstance(group, str) else group
-    return Shard(group, dist.get_rank(group), dist.get_world_size(group))
+def place(group: str | ProcessGroup | None) -> Shard:
+    """This process's place in ``group``, or in the default group for ``"auto"``; not for a loss that is `alone`."""
+    chosen = dist.group.WORLD if isinstance(group, str) else group
+    assert chosen is not None, "a loss that is alone has no place among others"
+    return Shard(chosen, dist.get_rank(chosen), dist.get_world_size(chosen))

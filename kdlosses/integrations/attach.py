@@ -32,6 +32,15 @@ def attach_loss(student: nn.Module, loss: nn.Module) -> None:
 
     Raises:
         ValueError: where the student has a ``kd_loss`` already or is wrapped in DDP.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses import ICLLoss
+        >>> from kdlosses.integrations.attach import attach_loss
+        >>> student = nn.Linear(4, 4, bias=False)
+        >>> attach_loss(student, ICLLoss())
+        >>> [name for name, _ in student.named_parameters()]
+        ['weight', 'kd_loss.cross_logit_scale']
     """
     if isinstance(student, DistributedDataParallel):
         raise ValueError(
@@ -53,6 +62,17 @@ def detach_loss(student: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: where no loss is attached.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses import ICLLoss
+        >>> from kdlosses.integrations.attach import attach_loss, detach_loss
+        >>> student, loss = nn.Linear(4, 4, bias=False), ICLLoss()
+        >>> attach_loss(student, loss)
+        >>> detach_loss(student) is loss
+        True
+        >>> list(student.state_dict())
+        ['weight']
     """
     bare = _bare(student)
     loss = bare._modules.pop(NAME, None)
@@ -68,6 +88,14 @@ def without_loss(state_dict: Mapping[str, T]) -> dict[str, T]:
 
     Args:
         state_dict: of a student with a loss attached, also one whose names begin with ``module.`` or ``_orig_mod.``.
+
+    Returns:
+        A new dict; the tensors are the same objects.
+
+    Example:
+        >>> from kdlosses.integrations.attach import without_loss
+        >>> without_loss({"module.visual.weight": 1, "module.kd_loss.cross_logit_scale": 2})
+        {'module.visual.weight': 1}
     """
     return {name: value for name, value in state_dict.items() if not _ENTRY.match(name)}
 

@@ -51,22 +51,39 @@ class KDClipLoss(CLIPKDLoss):
 
     Args:
         args: has the six ``alpha_*_loss``, ``s_embed_dim`` and ``t_embed_dim``.
-        local_loss, gather_with_grad, cache_labels: accepted and ignored: each process computes its own rows, gradients
-            are always those of the whole batch, and no labels are kept. The logger ``kdlosses`` says so once where the
-            released class's gradients would have been others.
-        rank: the process that says so is 0.
+        local_loss: ignored: each process always computes its own rows against all keys. Rank 0 logs a warning.
+        gather_with_grad: ignored: gradients are always those of the whole batch. Rank 0 logs a warning where the
+            released class's would have been others.
+        cache_labels: ignored: no labels are kept.
+        rank: of this process.
         world_size: how many processes share the batch; must be the size of ``group``.
         use_horovod: refused.
         variant: ``"released"``, the default, for the released class's numbers; ``"paper"`` for the published formulas,
             whose GD needs another weight.
-        backend, group: see `DistillLoss`.
+        backend: see `DistillLoss`.
+        group: see `DistillLoss`.
 
     Raises:
         ValueError: for an attribute that ``args`` lacks, a bad weight or width, Horovod, widths that differ with the
             released AFD, or the released GD weight with the paper's GD.
 
-    Gradient: the student and the loss's own parameters; the teacher receives none.
-    Source: CLIP-KD (arXiv 2307.12732) and its released code.
+    Gradient:
+        The student and the loss's own parameters; the teacher receives none.
+
+    Source:
+        CLIP-KD (arXiv 2307.12732) and its released code.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import torch
+        >>> from kdlosses.integrations.clip_kd import WEIGHTS, KDClipLoss
+        >>> args = SimpleNamespace(**dict.fromkeys(WEIGHTS.values(), 0.0), s_embed_dim=16, t_embed_dim=32)
+        >>> args.alpha_ckd_loss = 1.0
+        >>> _ = torch.manual_seed(0)
+        >>> student, teacher = torch.randn(2, 8, 16), torch.randn(2, 8, 32)
+        >>> task, ckd, icl, cross_kd, fd, gd, afd = KDClipLoss(args)(*student, 14.3, *teacher, 100.0)
+        >>> ckd > 0, fd
+        (tensor(True), tensor(0.))
     """
 
     def __init__(
@@ -92,11 +109,11 @@ class KDClipLoss(CLIPKDLoss):
         widths = {"student_dim": _read(args, "s_embed_dim"), "teacher_dim": _read(args, "t_embed_dim")}
         super().__init__(weights, variant=variant, backend=backend, group=group, **widths)
         self.world_size = world_size
-        self.register_load_state_dict_pre_hook(_drop_unread)
+        self.register_load_state_dict_pre_hook(_drop_unread)  # type: ignore[no-untyped-call]  # torch has no types for it
         if rank == 0:
             _say_what_is_ignored(local_loss, world_size > 1 and not gather_with_grad)
 
-    def forward(
+    def forward(  # type: ignore[override]  # the released class's arguments, and its terms as a tuple
         self,
         image_features: Tensor,
         text_features: Tensor,
@@ -135,6 +152,9 @@ class KDClipLoss(CLIPKDLoss):
         zero = torch.zeros_like(terms["contrastive_loss"])
         return tuple(terms.get(f"{term}_loss", zero) for term in ("contrastive", *WEIGHTS))
 
+    if TYPE_CHECKING:
+        __call__ = forward  # type: ignore[assignment]  # as forward itself
+
     def _check_world(self) -> None:
         if self.group is None:
             return
@@ -157,7 +177,7 @@ def _read(args: Any, name: str) -> Any:
 
 
 def _weight(args: Any, name: str) -> float:
-    value = _read(args, name)
+    value: float = _read(args, name)
     check_weight(f"args.{name}", value)
     return value
 

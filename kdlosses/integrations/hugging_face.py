@@ -18,10 +18,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.hooks import RemovableHandle
 
 try:
     import accelerate  # noqa: F401 - the Trainer cannot be made without
     from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers.trainer_utils import EvalLoopOutput
     from transformers.training_args import ParallelMode
 except ImportError as missing:
     raise ImportError(
@@ -29,19 +32,20 @@ except ImportError as missing:
     ) from missing
 
 from kdlosses.integrations.attach import attach_loss, detach_loss, without_loss
-from kdlosses.integrations.inside import LossInside
-from kdlosses.integrations.loss_file import load_loss, save_loss
-from kdlosses.integrations.outputs import arguments_for, embedding_width, names_taken
+from kdlosses.integrations.checkpoint import load_loss, save_loss
+from kdlosses.integrations.distillation_step import PREFIX, check_unmasked, distillation_loss, frozen, teacher_features
+from kdlosses.integrations.forward_hook import LossForwardHook
+from kdlosses.integrations.model_adapters import arguments_for, embedding_width, names_taken
 from kdlosses.integrations.running_means import RunningMeans
-from kdlosses.integrations.terms import PREFIX, check_unmasked, distillation_loss, frozen, teacher_features
 from kdlosses.losses.clip_kd import CLIPKDLoss
 from kdlosses.parameters import parameter_report
+from kdlosses.requests import add_up
 
 __all__ = ["CLIPDistillationTrainer", "distillation_loss", "load_loss", "save_loss"]
 
 
 class CLIPDistillationTrainer(Trainer):
-    """transformers' Trainer with a teacher: trains ``model`` on the sum of the loss's terms.
+    """Subclass of transformers' Trainer with a teacher: trains ``model`` on the sum of the loss's terms.
 
     ``loss = sum_t weights[t] * L_t(student(batch), teacher(batch))``; everything else is the Trainer's.
 
@@ -49,8 +53,8 @@ class CLIPDistillationTrainer(Trainer):
         model: the student: ``CLIPModel``, ``SiglipModel``, ``ChineseCLIPModel``, or an open_clip model.
         args: the Trainer's.
         teacher: likewise, of any width; put into ``eval()``, frozen and moved to the Trainer's device. Batch entries
-            whose names begin with ``teacher_`` are for it (`kdlosses.integrations.terms.teacher_batch`). None for a
-            loss that reads no teacher.
+            whose names begin with ``teacher_`` are for it (`kdlosses.integrations.distillation_step.teacher_batch`).
+            None for a loss that reads no teacher.
         loss: any `kdlosses.DistillLoss`; the paper's CLIP-KD for both models' widths by default. With ``model_init``
             every new student begins with a copy of it.
         kwargs: all other arguments of ``transformers.Trainer``.
@@ -62,6 +66,25 @@ class CLIPDistillationTrainer(Trainer):
 
     Logs, under the Trainer's names: ``loss`` and every ``<term>_loss``, means over the logging window;
     ``eval_<term>_loss`` beside ``eval_loss``.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers import CLIPConfig, CLIPModel, TrainingArguments
+        >>> from kdlosses.integrations.hugging_face import CLIPDistillationTrainer
+        >>> small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+        >>> def model(width):
+        ...     vision = {**small, "image_size": 8, "patch_size": 4}
+        ...     text = {**small, "vocab_size": 9, "bos_token_id": 7, "eos_token_id": 8}
+        ...     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=width))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     args = TrainingArguments(folder, use_cpu=True, report_to=[])
+        ...     trainer = CLIPDistillationTrainer(model(4), args, teacher=model(6))
+        >>> trainer.loss
+        CLIPKDLoss(
+          1 contrastive + 1 crd + 2000 fd + 1 icl, variant='paper', backend='auto'
+          (visual_proj): Linear(in_features=4, out_features=6, bias=True)
+          (text_proj): Linear(in_features=4, out_features=6, bias=True)
+        )
     """
 
     loss_is_scaled_for_ga = False  # a mean over each micro batch; the Trainer divides by their number
@@ -75,31 +98,48 @@ class CLIPDistillationTrainer(Trainer):
         loss: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        self.teacher, self.loss, self._given_loss = teacher, loss, loss
-        self._inside, self._handle = LossInside(), None
+        self.teacher, self._given_loss = teacher, loss
+        self._inside = LossForwardHook()
+        self._handle: RemovableHandle | None = None
         self._window, self._evaluated = RunningMeans(), RunningMeans()
+        if loss is not None:
+            self.loss: nn.Module = loss
         super().__init__(model, args, **kwargs)
         self._refuse()
         # A forward may take **kwargs, but no student takes num_items_in_batch, which would rescale gradients.
         self.model_accepts_loss_kwargs = False
         if teacher is not None:
-            frozen(teacher, self.model).to(self.args.device)
-        if self.loss is None:
-            self.loss = self._new_loss(self.model)
+            frozen(teacher, self._student).to(self.args.device)
+        if not hasattr(self, "loss"):  # neither given nor made by call_model_init
+            self.loss = self._new_loss(self._student)
         check_unmasked(self.loss)
         self.loss.to(self.args.device)
         self.add_callback(_ClampScales(self))
+
+    @property
+    def _student(self) -> nn.Module:
+        assert isinstance(self.model, nn.Module), "the Trainer refuses to be made without a model"
+        return self.model
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's; the loss is a part of the student until it returns."""
         with self._attached():
             return super().train(*args, **kwargs)
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         """As the Trainer's, with the mean of every term among the metrics."""
         self._evaluated = RunningMeans()
         with self._attached():
-            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
         means = self._evaluated.take()
         if not means:
             warnings.warn(
@@ -107,9 +147,8 @@ class CLIPDistillationTrainer(Trainer):
                 "than per_device_eval_batch_size on each process give none",
                 stacklevel=2,
             )
-        for name, value in means.items():
-            output.metrics[f"{metric_key_prefix}_{name}"] = value
-        return output
+        named = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
+        return output._replace(metrics=(output.metrics or {}) | named)
 
     def compute_loss(
         self,
@@ -129,7 +168,7 @@ class CLIPDistillationTrainer(Trainer):
             self._inside.teacher = None
         if self.is_in_train and model.training:
             self._window.add(outputs["terms"], weight=1 / self.current_gradient_accumulation_steps)
-        total = sum(outputs["terms"].values())
+        total = add_up(outputs["terms"].values())
         return (total, outputs) if return_outputs else total
 
     def prediction_step(
@@ -188,7 +227,7 @@ class CLIPDistillationTrainer(Trainer):
         with self._detached():
             super()._save(output_dir, None if state_dict is None else without_loss(state_dict))
         if self.args.should_save:
-            save_loss(self.loss, output_dir or self.args.output_dir)
+            save_loss(self.loss, output_dir or str(self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         with self._detached():
@@ -198,16 +237,17 @@ class CLIPDistillationTrainer(Trainer):
     def _load_best_model(self) -> None:
         with self._detached():
             super()._load_best_model()
-        load_loss(self.loss, self.state.best_model_checkpoint)
+        load_loss(self.loss, str(self.state.best_model_checkpoint))
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
-            wanted = names_taken(self.model)
+            wanted = names_taken(self._student)
             if self.teacher is not None:
                 taught = names_taken(self.teacher)
                 wanted |= taught | {PREFIX + name for name in taught}
-            self._signature_columns += sorted(wanted - set(self._signature_columns))
+            columns: Any = self._signature_columns  # the list that the Trainer has just made
+            columns += sorted(wanted - set(columns))
 
     def _new_loss(self, model: nn.Module) -> nn.Module:
         if self._given_loss is not None:
@@ -239,7 +279,7 @@ class CLIPDistillationTrainer(Trainer):
         """The loss in the student; it may be there already."""
         began = self._handle is None
         if began:
-            self._attach(self.model)
+            self._attach(self._student)
         try:
             yield
         finally:
@@ -254,7 +294,7 @@ class CLIPDistillationTrainer(Trainer):
             yield
         finally:
             if attached:
-                self._attach(self.model)
+                self._attach(self._student)
 
     def _attach(self, model: nn.Module) -> None:
         attach_loss(model, self.loss)
@@ -266,7 +306,7 @@ class CLIPDistillationTrainer(Trainer):
             return False
         self._handle.remove()
         self._handle = None
-        detach_loss(self.model)
+        detach_loss(self._student)
         return True
 
 
@@ -278,4 +318,5 @@ class _ClampScales(TrainerCallback):
 
     def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Called by the Trainer between the optimizer's step and the next."""
-        self.trainer.loss.clamp_scales()
+        loss: Any = self.trainer.loss
+        loss.clamp_scales()

@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from kdlosses.base import DistillLoss
-from kdlosses.integrations.outputs import Batch, bare_model, features_of
-from kdlosses.integrations.terms import check_unmasked, frozen, teacher_features
+from kdlosses.integrations.distillation_step import check_unmasked, frozen, teacher_features
+from kdlosses.integrations.model_adapters import Batch, bare_model, features_of
 from kdlosses.parameters import parameter_report
+from kdlosses.requests import add_up
 
 try:
     import lightning.pytorch as pl
@@ -27,13 +28,16 @@ except ModuleNotFoundError as missing:
         "kdlosses.integrations.lightning needs the package lightning; install it with pip install 'kdlosses[lightning]'"
     ) from missing
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 # Gets parameter groups, returns what configure_optimizers may: an optimizer, or a dict with a scheduler as well.
 MakeOptimizer = Callable[[list[dict[str, Any]]], Any]
 ADAMW: MakeOptimizer = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.1)
 
 
 class CLIPDistillation(pl.LightningModule):
-    """A student that learns from batches of pairs and from a teacher.
+    """LightningModule of a student that learns from batches of pairs and from a teacher.
 
     The total is the sum of the loss's weighted terms, over the rows of all processes. Batches are pairs (images, texts)
     or mappings, see `features_of`; logged are ``train/loss``, ``train/<term>_loss``, and the same for ``val``. After a
@@ -49,8 +53,25 @@ class CLIPDistillation(pl.LightningModule):
             without weight decay; returns what ``configure_optimizers`` may, so also a dict with a scheduler.
 
     Raises:
-        ValueError: where the teacher is no model or shares trainable parameters with the student, and for MFD, unless
-            a subclass's ``forward`` gives ``masked_image_features``.
+        ValueError: where the teacher is not a model or shares trainable parameters with the student, and for MFD,
+            unless a subclass's ``forward`` gives ``masked_image_features``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from kdlosses import ICLLoss
+        >>> from kdlosses.integrations.lightning import CLIPDistillation
+        >>> class TinyCLIP(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.image, self.text = nn.Linear(8, 4), nn.Linear(8, 4)
+        ...     def forward(self, image, text):
+        ...         return self.image(image), self.text(text), torch.tensor(100.0)
+        >>> module = CLIPDistillation(student=TinyCLIP(), teacher=TinyCLIP(), loss=ICLLoss())
+        >>> sorted({name.split(".")[0] for name, _ in module.named_parameters()})  # the teacher is not among them
+        ['loss', 'student']
+        >>> list(module.teacher_outputs((torch.randn(2, 8), torch.randn(2, 8))))
+        ['dist_image_features', 'dist_text_features', 'dist_logit_scale']
     """
 
     def __init__(
@@ -73,7 +94,7 @@ class CLIPDistillation(pl.LightningModule):
         """The student's features and scale, by the names that a loss takes."""
         return features_of(self.student, batch)
 
-    def teach(self, batch: Batch) -> dict[str, Any]:
+    def teacher_outputs(self, batch: Batch) -> dict[str, Any]:
         """The loss's ``dist_`` arguments; override it for cached embeddings or for several teachers."""
         return teacher_features(self.teacher, batch, self.student)
 
@@ -87,8 +108,8 @@ class CLIPDistillation(pl.LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         student = self(batch)
-        losses = self.loss(**student, **self.teach(batch), output_dict=True)
-        total = sum(losses.values())
+        losses = self.loss(**student, **self.teacher_outputs(batch), output_dict=True)
+        total = add_up(losses.values())
         logged = {f"{stage}/{name}": value.detach() for name, value in (losses | {"loss": total}).items()}
         self.log_dict(logged, batch_size=len(student["image_features"]), sync_dist=stage == "val")
         return total
@@ -112,11 +133,12 @@ class CLIPDistillation(pl.LightningModule):
         if isinstance(scale, nn.Parameter):
             scale.clamp_(0, math.log(100))
 
-    def _apply(self, *args: Any, **kwargs: Any) -> CLIPDistillation:
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
         # Through here pass .to, .cuda, .half and their like; nothing else tells the teacher where to go.
         for teacher in self._hidden:
             teacher._apply(*args, **kwargs)
-        return super()._apply(*args, **kwargs)
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch has no types for it
+        return self
 
 
 class DistillationCallback(pl.Callback):

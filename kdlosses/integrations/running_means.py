@@ -9,7 +9,19 @@ from torch import Tensor
 
 
 class RunningMeans:
-    """Weighted means since the last `take`; adding waits for nothing, so it may be done in every step."""
+    """Running means of named scalars since the last `take`; adding waits for nothing, so it may be done in every step.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses.integrations.running_means import RunningMeans
+        >>> means = RunningMeans()
+        >>> means.add({"loss": torch.tensor(1.0)})
+        >>> means.add({"loss": torch.tensor(4.0)}, weight=2.0)
+        >>> means.take()
+        {'loss': 3.0}
+        >>> means.take()
+        {}
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}

@@ -10,7 +10,7 @@ from kdlosses.views import Views
 
 @register
 class AFDLoss(DistillLoss):
-    """CLIP loss of embeddings that fuse the student's and the teacher's.
+    """Augmented feature distillation (AFD): CLIP loss of embeddings that fuse the student's and the teacher's.
 
     ``L = 1/2 [ CE(c'' f_v f_s^T, diag) + CE(c'' f_s f_v^T, diag) ]`` with
     ``f_v = norm(visual_fusion_proj [v_S ; v_T])`` and ``f_s = norm(text_fusion_proj [s_S ; s_T])``, linear layers
@@ -21,10 +21,26 @@ class AFDLoss(DistillLoss):
     ``variant="released"`` multiplies by ``fusion_logit_scale`` itself (2.659 at the start, no clamp) and, as the
     released code has a shape error there, refuses different widths.
 
-    Constructor and call: `DistillLoss`; always needs ``student_dim`` and ``teacher_dim``.
+    Constructor arguments: see `DistillLoss`; always needs ``student_dim`` and ``teacher_dim``. Call arguments and
+    result: see `DistillLoss.forward`.
 
-    Gradient: student features, both layers and ``fusion_logit_scale``; neither the teacher nor ``logit_scale``.
-    Source: CLIP-KD (arXiv 2307.12732), L_AFD; its weight is recorded nowhere, 1 is our start.
+    Gradient:
+        Student features, both layers and ``fusion_logit_scale``; neither the teacher nor ``logit_scale``.
+
+    Source:
+        CLIP-KD (arXiv 2307.12732), L_AFD; its weight is not reported, 1 is our start.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses import AFDLoss
+        >>> _ = torch.manual_seed(0)
+        >>> student = torch.randn(8, 16), torch.randn(8, 16)
+        >>> teacher = torch.randn(8, 32), torch.randn(8, 32)
+        >>> loss = AFDLoss(student_dim=16, teacher_dim=32)
+        >>> loss(*student, 14.3, *teacher).shape
+        torch.Size([])
+        >>> loss.visual_fusion_proj
+        Linear(in_features=48, out_features=16, bias=True)
     """
 
     name = "afd"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @register
 class AffinityLoss(DistillLoss):
-    """Cross-entropy of the student's image-text similarity distributions with the teacher's as soft targets.
+    """Affinity mimicking: cross-entropy of the student's image-text softmax with the teacher's as soft targets.
 
     ``L = 1/2 [ CE(softmax(c_T v_T s_T^T), c_S v_S s_S^T) + CE(softmax(c_T s_T v_T^T), c_S s_S v_S^T) ]`` with
     ``CE(p, z) = - sum_j p_j log softmax(z)_j``, each a mean over the B rows, in nats. It is `CRDLoss` plus the entropy
@@ -25,20 +25,41 @@ class AffinityLoss(DistillLoss):
 
     Several teachers, in `MultiTeacherLoss`: the target is the average of their softmaxes, each at its own scale.
 
+    Call arguments and result: see `DistillLoss.forward`.
+
     Args:
         student_scale: a constant in place of ``logit_scale``, which then gets no gradient from this term.
         teacher_scale: a constant in place of ``dist_logit_scale``, of every teacher (MobileCLIP takes 100). A call
             takes both scales all the same.
-        variant, student_dim, teacher_dim, backend, check, group: see `DistillLoss`.
-
-    Call: `DistillLoss`.
+        variant: see `DistillLoss`.
+        student_dim: see `DistillLoss`.
+        teacher_dim: see `DistillLoss`.
+        backend: see `DistillLoss`.
+        check: see `DistillLoss`.
+        group: see `DistillLoss`.
 
     Raises:
-        ValueError: as `DistillLoss`, and for a scale that is no number above zero.
+        ValueError: as `DistillLoss`, and for a scale that is not a number above zero.
 
-    Gradient: student features and ``logit_scale``; the teacher receives none. No parameters.
-    Source: affinity mimicking of TinyCLIP (arXiv 2309.12314); the distillation term of open_clip's DistillClipLoss; the
-    soft targets of MobileCLIP (arXiv 2311.17049), which average several teachers after the softmax.
+    Gradient:
+        Student features and ``logit_scale``; the teacher receives none. No parameters.
+
+    Source:
+        Affinity mimicking of TinyCLIP (arXiv 2309.12314); the distillation term of open_clip's DistillClipLoss; the
+        soft targets of MobileCLIP (arXiv 2311.17049), which average several teachers after the softmax.
+
+    Example:
+        A teacher at scale 0 asks for the uniform distribution, whose entropy is ln B; a constant scale replaces it.
+
+        >>> import torch
+        >>> from kdlosses import AffinityLoss, CRDLoss
+        >>> features = torch.eye(4)
+        >>> AffinityLoss()(features, features, 0.0, features, features, 0.0)
+        tensor(1.3863)
+        >>> CRDLoss()(features, features, 0.0, features, features, 0.0)
+        tensor(0.)
+        >>> print(AffinityLoss(teacher_scale=100.0))
+        AffinityLoss(1 affinity(teacher_scale=100), variant='paper', backend='auto')
     """
 
     name = "affinity"

@@ -10,16 +10,34 @@ from kdlosses.views import Views
 
 @register
 class CLIPLoss(DistillLoss):
-    """Contrastive loss of the student alone: pulls each image to its own text among the batch, and back.
+    """CLIP's contrastive loss of the student alone: symmetric InfoNCE over the batch.
+
+    Pulls each image to its own text among the batch's texts, and each text to its own image:
 
     ``L = 1/2 [ CE(c v s^T, diag) + CE(c s v^T, diag) ]`` with unit rows ``v`` (images), ``s`` (texts) and
     ``c = logit_scale``; each CE is a mean over the B rows, in nats. Identical in both variants.
 
     Drops in for ``open_clip.ClipLoss``, called by keyword or with three arguments; a teacher's arguments are checked
-    and not used. Constructor and call: `DistillLoss`.
+    and not used.
 
-    Gradient: student features and ``logit_scale``. No parameters.
-    Source: CLIP-KD (arXiv 2307.12732), the task loss.
+    Constructor arguments: see `DistillLoss`. Call arguments and result: see `DistillLoss.forward`.
+
+    Gradient:
+        Student features and ``logit_scale``. No parameters.
+
+    Source:
+        CLIP (arXiv 2103.00020); the task loss of CLIP-KD (arXiv 2307.12732).
+
+    Example:
+        At scale 0 every text is equally likely, so the loss is ln B; a larger scale makes matching pairs stand out.
+
+        >>> import torch
+        >>> from kdlosses import CLIPLoss
+        >>> image, text = torch.eye(4), torch.eye(4)  # four pairs, unlike each other
+        >>> CLIPLoss()(image, text, logit_scale=0.0)
+        tensor(1.3863)
+        >>> CLIPLoss()(image, text, logit_scale=10.0)
+        tensor(0.0001)
     """
 
     name = "contrastive"

@@ -17,26 +17,47 @@ if TYPE_CHECKING:
 
 @register
 class CLIPKDLoss(DistillLoss):
-    """Weighted sum of any terms, computed together.
+    """CLIP-KD: the weighted sum of any loss terms, computed together.
 
     ``L = sum_t weights[t] * L_t``; by default the paper's CLIP-KD, ``L_CLIP + L_CRD + 2000 L_FD + L_ICL``. The terms
     share embeddings, projections, learnable scales and relations. A term of weight zero costs and owns nothing.
+
+    Call arguments and result: see `DistillLoss.forward`; ``output_dict=True`` returns the weighted terms.
 
     Args:
         weights: ``{term: weight}``, terms from ``kdlosses.available_terms()``, weights >= 0, at least one above zero.
             They belong to the variant: `kdlosses.default_weights`.
         options: ``{term: {option: value}}``, what the terms' own classes take as keywords, as in
             ``{"affinity": {"teacher_scale": 100.0}}``.
-        variant, student_dim, teacher_dim, backend, check, group: see `DistillLoss`.
-
-    Call: `DistillLoss`; ``output_dict=True`` returns the weighted terms.
+        variant: see `DistillLoss`.
+        student_dim: see `DistillLoss`.
+        teacher_dim: see `DistillLoss`.
+        backend: see `DistillLoss`.
+        check: see `DistillLoss`.
+        group: see `DistillLoss`.
 
     Raises:
         ValueError: for an unknown term, a bad weight or option, no term at all, or the released GD weight with the
             paper's GD.
 
-    Gradient: the union of its terms'; the teacher receives none.
-    Source: CLIP-KD (arXiv 2307.12732), the overall objective.
+    Gradient:
+        The union of its terms'; the teacher receives none.
+
+    Source:
+        CLIP-KD (arXiv 2307.12732), the overall objective.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses import CLIPKDLoss
+        >>> _ = torch.manual_seed(0)
+        >>> student = torch.randn(8, 16), torch.randn(8, 16)
+        >>> teacher = torch.randn(8, 32), torch.randn(8, 32)
+        >>> loss = CLIPKDLoss({"contrastive": 1.0, "crd": 1.0, "icl": 1.0}, student_dim=16, teacher_dim=32)
+        >>> terms = loss(*student, 14.3, *teacher, 100.0, output_dict=True)
+        >>> list(terms)
+        ['contrastive_loss', 'crd_loss', 'icl_loss']
+        >>> torch.equal(sum(terms.values()), loss(*student, 14.3, *teacher, 100.0))
+        True
     """
 
     name = "clip_kd"

@@ -13,16 +13,31 @@ from kdlosses.views import Views
 
 @register
 class CRDLoss(DistillLoss):
-    """Pulls the student's image-text similarity distributions to the teacher's.
+    """Contrastive relational distillation (CRD): KL divergence from the teacher's image-text softmax to the student's.
 
     ``L = 1/2 [ KL(c_T v_T s_T^T || c_S v_S s_S^T) + KL(c_T s_T v_T^T || c_S s_S v_S^T) ]``, softmax over rows, each
     KL a mean over the B rows, in nats. Zero where the student equals the teacher. Identical in both variants. The
     widths of student and teacher may differ: no projection is involved.
 
-    Constructor and call: `DistillLoss`.
+    Constructor arguments: see `DistillLoss`. Call arguments and result: see `DistillLoss.forward`.
 
-    Gradient: student features and ``logit_scale``; the teacher receives none. No parameters.
-    Source: CLIP-KD (arXiv 2307.12732), L_CRD; called ckd in the released code.
+    Gradient:
+        Student features and ``logit_scale``; the teacher receives none. No parameters.
+
+    Source:
+        CLIP-KD (arXiv 2307.12732), L_CRD; called ckd in the released code.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses import CRDLoss
+        >>> _ = torch.manual_seed(0)
+        >>> student = torch.randn(8, 16), torch.randn(8, 16)
+        >>> teacher = torch.randn(8, 32), torch.randn(8, 32)
+        >>> loss = CRDLoss()
+        >>> loss(*student, 14.3, *teacher, 100.0) > 0
+        tensor(True)
+        >>> loss(*teacher, 100.0, *teacher, 100.0)
+        tensor(0.)
     """
 
     name = "crd"

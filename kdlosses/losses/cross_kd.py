@@ -13,17 +13,34 @@ from kdlosses.views import Views
 
 @register
 class CrossKDLoss(DistillLoss):
-    """Pulls student-to-teacher similarity distributions to the teacher's own.
+    """Cross-model knowledge distillation: KL divergence from the teacher's softmax to the student-teacher one.
 
     ``L = 1/2 [ KL(c_T v_T s_T^T || c' P(v_S) s_T^T) + KL(c_T s_T v_T^T || c' P(s_S) v_T^T) ]``, each KL a mean over the
     B rows, in nats. ``c'`` and P are those of `ICLLoss`, and shared with it in `CLIPKDLoss`.
 
     ``variant="released"`` multiplies by ``cross_logit_scale`` itself: it starts at 2.659 and is not clamped.
 
-    Constructor and call: `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``.
+    Constructor arguments: see `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``. Call
+    arguments and result: see `DistillLoss.forward`.
 
-    Gradient: student features, P and ``cross_logit_scale``; neither the teacher nor ``logit_scale``.
-    Source: the released code of CLIP-KD (arXiv 2307.12732), cross_kd.
+    Gradient:
+        Student features, P and ``cross_logit_scale``; neither the teacher nor ``logit_scale``.
+
+    Source:
+        The released code of CLIP-KD (arXiv 2307.12732), cross_kd; its recipes leave it at weight zero.
+
+    Example:
+        Zero where the student equals the teacher, which has the scale that the learnable one starts from.
+
+        >>> import torch
+        >>> from kdlosses import CrossKDLoss
+        >>> _ = torch.manual_seed(0)
+        >>> teacher = torch.randn(8, 16), torch.randn(8, 16)
+        >>> loss = CrossKDLoss()
+        >>> loss(*teacher, 50.0, *teacher, 1 / 0.07).abs() < 1e-6
+        tensor(True)
+        >>> round(loss.cross_logit_scale.exp().item(), 4)
+        14.2857
     """
 
     name = "cross_kd"

@@ -12,13 +12,13 @@ from torch import Tensor
 from kdlosses.base import DistillLoss
 from kdlosses.registry import register
 from kdlosses.relation import Pairs
-from kdlosses.requests import CrossEntropyGrad, Term
+from kdlosses.requests import CrossEntropyGrad, Term, add_up
 from kdlosses.views import Views
 
 
 @register
 class GDLoss(DistillLoss):
-    """Pulls the gradients of the student's CLIP loss to those of the teacher's.
+    """Gradient distillation (GD): mean squared error between the gradients of both models' CLIP losses.
 
     ``L = mse(G_v^S, G_v^T) + mse(G_s^S, G_s^T)``, each mse a mean over B * Dt. ``G_v`` and ``G_s`` are the gradients of
     the CLIP loss (mean over the batch, both directions) with respect to the unit image and text embeddings, each side
@@ -32,10 +32,26 @@ class GDLoss(DistillLoss):
     100, and shorter before (`harness/bench/gd_weight.py`, results beside it). The default is that for the paper's
     B = 1024, D = 512; scale it to yours.
 
-    Constructor and call: `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``.
+    Constructor arguments: see `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``. Call
+    arguments and result: see `DistillLoss.forward`.
 
-    Gradient: student features, ``logit_scale`` and P; the teacher receives none.
-    Source: CLIP-KD (arXiv 2307.12732), L_GD.
+    Gradient:
+        Student features, ``logit_scale`` and P; the teacher receives none.
+
+    Source:
+        CLIP-KD (arXiv 2307.12732), L_GD.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses import GDLoss
+        >>> _ = torch.manual_seed(0)
+        >>> teacher = torch.randn(8, 16), torch.randn(8, 16)
+        >>> student = torch.randn(8, 16), torch.randn(8, 16)
+        >>> loss = GDLoss()
+        >>> loss(*student, 14.3, *teacher, 100.0) > 0
+        tensor(True)
+        >>> loss(*teacher, 100.0, *teacher, 100.0)
+        tensor(0.)
     """
 
     name = "gd"
@@ -52,7 +68,7 @@ class GDLoss(DistillLoss):
 
 def _released(pairs: Pairs) -> list[CrossEntropyGrad]:
     """Each direction by itself, at the inverse scale."""
-    inverted = Pairs(pairs.image, pairs.text, 1 / pairs.scale)
+    inverted = Pairs(pairs.image, pairs.text, 1 / pairs.i2t.scale)
     return [CrossEntropyGrad(inverted.i2t), CrossEntropyGrad(inverted.t2i)]
 
 
@@ -60,4 +76,4 @@ def _sum_of_mse(answers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """The first half of the answers, the student's, against the second, the teacher's."""
     half = len(answers) // 2
     sides = zip(chain(*answers[:half]), chain(*answers[half:]), strict=True)
-    return sum(F.mse_loss(student, teacher) for student, teacher in sides)
+    return add_up(F.mse_loss(student, teacher) for student, teacher in sides)

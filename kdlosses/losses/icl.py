@@ -10,7 +10,9 @@ from kdlosses.views import Views
 
 @register
 class ICLLoss(DistillLoss):
-    """Contrastive loss across the models: each student embedding finds its match among the teacher's.
+    """Interactive contrastive learning (ICL): InfoNCE between the student's embeddings and the teacher's.
+
+    Each student embedding finds its match among the teacher's embeddings of the other modality:
 
     ``L = 1/2 [ CE(c' P(v_S) s_T^T, diag) + CE(c' P(s_S) v_T^T, diag) ]``, each CE a mean over the B rows, in nats.
     ``c' = exp(cross_logit_scale)`` is learnable, starts at 1/0.07 and is clamped to 100 when used (its gradient is zero
@@ -19,10 +21,27 @@ class ICLLoss(DistillLoss):
 
     ``variant="released"`` multiplies by ``cross_logit_scale`` itself: it starts at 2.659 and is not clamped.
 
-    Constructor and call: `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``.
+    Constructor arguments: see `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``. Call
+    arguments and result: see `DistillLoss.forward`.
 
-    Gradient: student features, P and ``cross_logit_scale``; neither the teacher nor ``logit_scale``.
-    Source: CLIP-KD (arXiv 2307.12732), L_ICL.
+    Gradient:
+        Student features, P and ``cross_logit_scale``; neither the teacher nor ``logit_scale``.
+
+    Source:
+        CLIP-KD (arXiv 2307.12732), L_ICL.
+
+    Example:
+        With the student as its own teacher it is the CLIP loss at the learnable scale.
+
+        >>> import torch
+        >>> from kdlosses import CLIPLoss, ICLLoss
+        >>> _ = torch.manual_seed(0)
+        >>> student = torch.randn(8, 16), torch.randn(8, 16)
+        >>> loss = ICLLoss()
+        >>> torch.allclose(loss(*student, 50.0, *student), CLIPLoss()(*student, loss.cross_logit_scale.exp()))
+        True
+        >>> [name for name, _ in ICLLoss(student_dim=16, teacher_dim=32).named_parameters()]
+        ['cross_logit_scale', 'visual_proj.weight', 'visual_proj.bias', 'text_proj.weight', 'text_proj.bias']
     """
 
     name = "icl"

@@ -10,7 +10,7 @@ from kdlosses.views import Views
 
 @register
 class SigmoidKDLoss(DistillLoss):
-    """Pulls the student's probability that an image and a text belong together to the teacher's, for all B x B pairs.
+    """Sigmoid distillation: binary cross-entropy of the student's B x B pair probabilities with the teacher's.
 
     ``L = 1/B sum_ij [ -q_ij log p_ij - (1 - q_ij) log(1 - p_ij) ]`` with ``p = sigmoid(c v s^T + b)`` of the student
     and ``q = sigmoid(c_T v_T s_T^T + b_T)`` of the teacher, ``b`` being ``logit_bias`` and ``b_T`` ``dist_logit_bias``;
@@ -27,10 +27,25 @@ class SigmoidKDLoss(DistillLoss):
     of their sigmoids, as it is linear in ``q``.
 
     Both biases must be given. A CLIP trained with a softmax has none, and its sigmoid means nothing: its logits are
-    right up to a constant for each image and each text. Constructor and call: `DistillLoss`.
+    right up to a constant for each image and each text.
 
-    Gradient: student features, ``logit_scale`` and ``logit_bias``; the teacher receives none. No parameters.
-    Source: knowledge distillation (arXiv 1503.02531) with the sigmoid of SigLIP (arXiv 2303.15343).
+    Constructor arguments: see `DistillLoss`. Call arguments and result: see `DistillLoss.forward`.
+
+    Gradient:
+        Student features, ``logit_scale`` and ``logit_bias``; the teacher receives none. No parameters.
+
+    Source:
+        Knowledge distillation (arXiv 1503.02531) with the sigmoid of SigLIP (arXiv 2303.15343).
+
+    Example:
+        A teacher that is undecided about all pairs has an entropy of ln 2 for each of the B texts.
+
+        >>> import torch
+        >>> from kdlosses import SigmoidKDLoss
+        >>> features = torch.eye(4)
+        >>> undecided = {"logit_bias": 0.0, "dist_logit_bias": 0.0}
+        >>> SigmoidKDLoss()(features, features, 0.0, features, features, 0.0, **undecided)
+        tensor(2.7726)
     """
 
     name = "sigmoid_kd"
@@ -40,5 +55,6 @@ class SigmoidKDLoss(DistillLoss):
     def term(views: Views) -> Term:
         """Binary cross-entropy with the teacher; the sum over all pairs is the same from either side."""
         student, teacher = views.student, views.teacher
+        assert student.bias is not None, "check_call refuses calls without it"
         request = SigmoidCrossEntropy(student.i2t, student.bias, teacher.i2t, teacher.bias)
         return Term([request], lambda rows: rows[0].mean())

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from kdlosses.base import DistillLoss
 from kdlosses.registry import register
-from kdlosses.requests import KL, Term, mean_of_directions
+from kdlosses.requests import KL, Request, Term, mean_of_directions
 from kdlosses.views import Views
 
 
 @register
 class XRDLoss(DistillLoss):
-    """Makes the two cross-model relations alike: student images to teacher texts, student texts to teacher images.
+    """Cross relational distillation (XRD): KL divergence between the two cross-modal student-teacher softmaxes.
 
-    With ``A = c' P(v_S) s_T^T`` and ``B = c' P(s_S) v_T^T``,
+    With ``A = c' P(v_S) s_T^T`` (student images to teacher texts) and ``B = c' P(s_S) v_T^T`` (student texts to teacher
+    images),
 
     ``L = 1/4 [ KL(A || B) + KL(B || A) + KL(A^T || B^T) + KL(B^T || A^T) ]``,
 
@@ -23,10 +24,24 @@ class XRDLoss(DistillLoss):
     ``variant="released"`` multiplies by ``cross_logit_scale`` itself: it starts at 2.659 and is not clamped. Of the
     paper we could read the abstract alone, so ``"paper"`` has everything else from the released code.
 
-    Constructor and call: `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``.
+    Constructor arguments: see `DistillLoss`; different widths need ``student_dim`` and ``teacher_dim``. Call
+    arguments and result: see `DistillLoss.forward`.
 
-    Gradient: student features, P and ``cross_logit_scale``; neither the teacher nor ``logit_scale``.
-    Source: CLIP-RD (arXiv 2603.25383), L_XRD, and its released code.
+    Gradient:
+        Student features, P and ``cross_logit_scale``; neither the teacher nor ``logit_scale``.
+
+    Source:
+        CLIP-RD (arXiv 2603.25383), L_XRD, and its released code.
+
+    Example:
+        Zero where each model embeds an image as it embeds its text, even where the models disagree with each other.
+
+        >>> import torch
+        >>> from kdlosses import XRDLoss
+        >>> _ = torch.manual_seed(0)
+        >>> student, teacher = torch.randn(2, 8, 16)
+        >>> XRDLoss()(student, student, 14.3, teacher, teacher).item()
+        0.0
     """
 
     name = "xrd"
@@ -35,7 +50,7 @@ class XRDLoss(DistillLoss):
     @staticmethod
     def term(views: Views) -> Term:
         """KL of each cross relation to the other, from both sides."""
-        requests = []
+        requests: list[Request] = []
         i2t, t2i = views.cross_i2t, views.cross_t2i
         for student, target in ((t2i, i2t.constant()), (i2t, t2i.constant())):
             requests += [KL(student, target), KL(student.transposed(), target.transposed())]

@@ -23,6 +23,12 @@ class Softened(NamedTuple):
     m_t: Tensor | None = None
     w_t: Tensor | None = None
 
+    def block(self, entries: slice) -> Softened:
+        """These entries of each vector."""
+        m_t = None if self.m_t is None else self.m_t[entries]
+        w_t = None if self.w_t is None else self.w_t[entries]
+        return Softened(self.m[entries], self.w[entries], m_t, w_t)
+
 
 class Coefficients(NamedTuple):
     """All of ``W``: the rows' part, the columns' part, and its values at the positives ``[N]``."""
@@ -30,6 +36,10 @@ class Coefficients(NamedTuple):
     rows: Softened | None
     cols: Softened | None
     diagonal: Tensor
+
+    def directions(self) -> list[tuple[Softened, int]]:
+        """The parts that are there, each with the dimension of a tile that its softmax sums over."""
+        return [(part, dim) for part, dim in ((self.rows, 1), (self.cols, 0)) if part is not None]
 
 
 def from_upstream(statistics: Statistics, upstream: dict[tuple[bool, bool], Tensor]) -> Coefficients:
@@ -39,34 +49,32 @@ def from_upstream(statistics: Statistics, upstream: dict[tuple[bool, bool], Tens
         statistics: the job's.
         upstream: gradients ``[N]`` by (columns?, KL?), without those that are zero.
     """
-    parts: list[Softened | None] = []
+    parts: dict[bool, Softened] = {}
     diagonal = torch.zeros_like(statistics.positives[0])
     for cols in (False, True):
         entropy, kl = upstream.get((cols, False)), upstream.get((cols, True))
         if entropy is None and kl is None:
-            parts.append(None)
             continue
         direction = statistics.direction(cols)
         if entropy is not None:
             diagonal = diagonal - entropy * direction.doubt()
-        if kl is None:
-            parts.append(Softened(direction.m, entropy / direction.total))
-            continue
-        diagonal = diagonal + kl * direction.excess()
-        both = kl if entropy is None else entropy + kl
-        parts.append(Softened(direction.m, both / direction.total, direction.m_t, kl / direction.total_t))
-    return Coefficients(*parts, diagonal)
+        if kl is not None:
+            diagonal = diagonal + kl * direction.excess()
+            both = kl if entropy is None else entropy + kl
+            parts[cols] = Softened(direction.m, both / direction.total, direction.m_t, kl / direction.total_t)
+        elif entropy is not None:
+            parts[cols] = Softened(direction.m, entropy / direction.total)
+    return Coefficients(parts.get(False), parts.get(True), diagonal)
 
 
 def residual(statistics: Statistics, row_share: float, col_share: float, factor: float = 1.0) -> Coefficients:
     """``W`` of ``factor`` times the summed cross-entropies of rows and of columns, each with its share."""
-    parts: list[Softened | None] = []
+    parts: dict[bool, Softened] = {}
     diagonal = torch.zeros_like(statistics.positives[0])
     for cols, share in ((False, row_share), (True, col_share)):
         if not share:
-            parts.append(None)
             continue
         direction = statistics.direction(cols)
         diagonal = diagonal - share * factor * direction.doubt()
-        parts.append(Softened(direction.m, share * factor / direction.total))
-    return Coefficients(*parts, diagonal)
+        parts[cols] = Softened(direction.m, share * factor / direction.total)
+    return Coefficients(parts.get(False), parts.get(True), diagonal)

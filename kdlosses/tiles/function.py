@@ -62,7 +62,7 @@ class _Answers(torch.autograd.Function):
         answers: list[Tensor] = []
         for output in program.outputs:
             if isinstance(output, Sigmoid):
-                answers.append(row_sums[output.job].taught if output.taught else row_sums[output.job].labels)
+                answers.append(row_sums[output.job].of(output.taught))
             else:
                 answers += _answer(program, engine, statistics, kept, output)
         ctx.program, ctx.engine = program, engine
@@ -92,8 +92,9 @@ class _Answers(torch.autograd.Function):
 
 def _live(program: Program, needed: Sequence[bool]) -> list[Relation]:
     """The relations that the backward pass reads."""
-    found = []
-    for job in [*program.jobs, *program.sigmoid_jobs]:
+    found: list[Relation] = []
+    jobs: list[Job | SigmoidJob] = [*program.jobs, *program.sigmoid_jobs]
+    for job in jobs:
         relation = job.relation
         inputs = [program.row_index(relation.queries), program.row_index(relation.keys)]
         inputs.append(len(program.rows) + program.scale_index(relation.scale))
@@ -123,9 +124,9 @@ def _answer(program: Program, engine: Engine, statistics: list[Statistics], kept
             return [direction.cross_entropy()]
         return [direction.kl() + direction.entropy_t() if output.entropy else direction.kl()]
     job = program.jobs[output.job]
-    sums = Sums(_zeros(job.relation.queries), _zeros(job.relation.keys), None)
-    engine.add_products(job, _residual(statistics, output, job), sums, kept, exact=True)
-    return [sums.keys, sums.queries] if output.swapped else [sums.queries, sums.keys]
+    queries, keys = _zeros(job.relation.queries), _zeros(job.relation.keys)
+    engine.add_products(job, _residual(statistics, output, job), Sums(queries, keys, None), kept, exact=True)
+    return [keys, queries] if output.swapped else [queries, keys]
 
 
 def _residual(statistics: list[Statistics], output: Gradient, job: Job) -> Coefficients:
@@ -196,10 +197,11 @@ def _differentiate(
         sums = totals.of(job)
         if asked and sums.any:
             engine.add_products(job, from_upstream(measured, asked), sums, kept)
-    for job, asked in zip(program.sigmoid_jobs, by_sigmoid_job, strict=True):
-        sums = totals.of(job)
-        if asked and sums.any:
-            engine.add_sigmoid_products(job, ByTarget(asked.get(False), asked.get(True)), sums, kept)
+    for sigmoid_job, by_target in zip(program.sigmoid_jobs, by_sigmoid_job, strict=True):
+        sums = totals.of(sigmoid_job)
+        if by_target and sums.any:
+            upstreams = ByTarget(by_target.get(False), by_target.get(True))
+            engine.add_sigmoid_products(sigmoid_job, upstreams, sums, kept)
 
 
 def _add_at(found: dict[Any, Tensor], key: Any, gradient: Tensor) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdlosses.tiles.blocks import Positives
-from kdlosses.tiles.coefficients import Coefficients, Softened
+from kdlosses.tiles.coefficients import Coefficients
 from kdlosses.tiles.program import Job
 from kdlosses.tiles.walk import Walk
 
@@ -79,26 +79,18 @@ def add_rows(walk: Walk, sums: Sums, rows: slice, total: Tensor | None) -> None:
 def derivative(job: Job, coefficients: Coefficients, walk: Walk, rows: slice, cols: slice) -> Tensor:
     """One tile of ``W`` (see ``coefficients``), in a buffer of the walk."""
     logits = walk.logits("logits 0", job.relation, rows, cols)
-    soft = [_along(part, block, dim) for part, block, dim in _parts(coefficients, rows, cols)]
+    parts = [part.block(rows if dim == 1 else cols) for part, dim in coefficients.directions()]
     tile = None
-    for m, w, _, _ in soft:
-        tile = _add(walk, tile, logits, m, w)
-    taught = [part for part in soft if part[2] is not None]
-    if taught:
+    for (_, dim), part in zip(coefficients.directions(), parts, strict=True):
+        tile = _add(walk, tile, logits, part.m.unsqueeze(dim), part.w.unsqueeze(dim))
+    if job.teacher is not None and any(part.w_t is not None for part in parts):
         teacher = walk.logits("logits 1", job.teacher, rows, cols)
-        for _, _, m_t, w_t in taught:
-            tile = _add(walk, tile, teacher, m_t, w_t.neg())
+        for (_, dim), part in zip(coefficients.directions(), parts, strict=True):
+            if part.m_t is not None and part.w_t is not None:
+                tile = _add(walk, tile, teacher, part.m_t.unsqueeze(dim), part.w_t.neg().unsqueeze(dim))
+    assert tile is not None, "coefficients are of one direction at least"
     _set_positives(tile, walk.positives(rows, cols), coefficients.diagonal)
     return tile
-
-
-def _parts(coefficients: Coefficients, rows: slice, cols: slice) -> list[tuple[Softened, slice, int]]:
-    parts = [(coefficients.rows, rows, 1), (coefficients.cols, cols, 0)]
-    return [part for part in parts if part[0] is not None]
-
-
-def _along(part: Softened, block: slice, dim: int) -> list[Tensor | None]:
-    return [None if vector is None else vector[block].unsqueeze(dim) for vector in part]
 
 
 def _add(walk: Walk, tile: Tensor | None, logits: Tensor, m: Tensor, w: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -19,6 +20,8 @@ from kdlosses.requests import (
     SquaredDistance,
 )
 from kdlosses.rows import Rows
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(eq=False)
@@ -161,7 +164,7 @@ def _kl_job(program: Program, request: KL | SoftCrossEntropy) -> int:
     """The job of the student's relation with this teacher, both read from the side of the one that is computed."""
     student, teacher, cols = request.student, request.teacher, _is_transposed(request.student)
     assert not any(t.requires_grad for t in (teacher.queries.values, teacher.keys.values, teacher.scale))
-    if cols:
+    if student.source is not None:
         student = student.source
         teacher = teacher.source or teacher.transposed()
     for index, job in enumerate(program.jobs):
@@ -184,6 +187,7 @@ def _sigmoid_job(program: Program, request: SigmoidCrossEntropy) -> int:
     """The job of the relation and bias with this teacher; labels join whatever teacher there is."""
     teacher, bias = request.teacher, request.teacher_bias
     if teacher is not None:
+        assert bias is not None, "a teacher comes with its bias"
         assert not any(t.requires_grad for t in (teacher.queries.values, teacher.keys.values, teacher.scale, bias))
     for index, job in enumerate(program.sigmoid_jobs):
         fits = teacher is None or (job.teacher is teacher and job.teacher_bias is bias)
@@ -213,7 +217,7 @@ def _list(program: Program, *relations: Relation | None) -> None:
             add_once(program.scales, relation.scale)
 
 
-def add_once(items: list, item: object) -> None:
+def add_once(items: list[_Item], item: _Item) -> None:
     """Append ``item`` unless that very object is there."""
     if not any(item is other for other in items):
         items.append(item)

@@ -69,24 +69,25 @@ class SecondWalk(Walk):
     def centers(self) -> Centers:
         """The first pass: the mean of V under each softmax, relative to the positives."""
         none = Centers(self._positives(), None, None)
-        sums = {dim: torch.zeros_like(part.m) for part, dim in self._directions()}
+        sums = {dim: torch.zeros_like(part.m) for part, dim in self.coefficients.directions()}
         for rows, cols, _ in self.tiles():
-            for part, dim in self._directions():
+            for part, dim in self.coefficients.directions():
                 block = cols if dim == 0 else rows
                 soft = self._soft(part, rows, cols, dim)
                 sums[dim][block] += soft.mul_(self._centered(rows, cols, dim, none)).sum(dim)
         # The softmax comes with its direction's share; its mean does not.
-        rows = sums[1] / self.shares.row_share if 1 in sums else None
-        cols = sums[0] / self.shares.col_share if 0 in sums else None
-        return Centers(none.positives, rows, cols)
+        row_means = sums[1] / self.shares.row_share if 1 in sums else None
+        col_means = sums[0] / self.shares.col_share if 0 in sums else None
+        return Centers(none.positives, row_means, col_means)
 
     def curved(self, rows: slice, cols: slice, centers: Centers) -> Tensor:
         """A tile of Z."""
         total = None
-        for part, dim in self._directions():
+        for part, dim in self.coefficients.directions():
             name = "curved" if total is None else "soft"
             soft = self._soft(part, rows, cols, dim, name).mul_(self._centered(rows, cols, dim, centers))
             total = soft if total is None else total.add_(soft)
+        assert total is not None, "coefficients are of one direction at least"
         return total
 
     def add_to_keys(self, tile: Tensor, rows: slice, cols: slice, sums: Sums) -> None:
@@ -103,10 +104,6 @@ class SecondWalk(Walk):
     @property
     def _width(self) -> int:
         return self.upstream.queries.shape[1]
-
-    def _directions(self) -> list[tuple[Softened, int]]:
-        parts = [(self.coefficients.rows, 1), (self.coefficients.cols, 0)]
-        return [part for part in parts if part[0] is not None]
 
     def _positives(self) -> Tensor:
         """``[N]``: V at each row's positive."""

@@ -28,6 +28,12 @@ class ByTarget(NamedTuple):
     labels: Tensor | None
     taught: Tensor | None
 
+    def of(self, taught: bool) -> Tensor:
+        """The vector of one kind, which must be there."""
+        found = self.taught if taught else self.labels
+        assert found is not None, "this kind of target was not asked for"
+        return found
+
 
 def sigmoid_sums(job: SigmoidJob, walk: Walk) -> ByTarget:
     """The sums of the rows against each target that ``job`` has."""
@@ -42,7 +48,7 @@ def sigmoid_sums(job: SigmoidJob, walk: Walk) -> ByTarget:
         parts = []
         if job.labels:
             parts.append(_against_labels(shifted, where, walk.work.get("part", *shape)))
-        if taught:
+        if job.teacher is not None and job.teacher_bias is not None:
             table = walk.logits("logits 1", job.teacher, rows, cols)
             share = torch.add(table, job.teacher_bias, out=walk.work.get("part", *shape))
             share = share.mul_(shifted.sign_()).neg_().sigmoid_()
@@ -74,6 +80,7 @@ def _derivative(job: SigmoidJob, upstream: ByTarget, walk: Walk, rows: slice, co
     if upstream.taught is not None:
         gap = _off_teacher(job, logits, walk, rows, cols).mul_(upstream.taught[rows, None])
         tile = gap if tile is None else tile.add_(gap)
+    assert tile is not None, "one kind of target at least"
     return tile
 
 
@@ -88,6 +95,7 @@ def _off_labels(tile: Tensor, where: Positives) -> Tensor:
 
 def _off_teacher(job: SigmoidJob, logits: Tensor, walk: Walk, rows: slice, cols: slice) -> Tensor:
     """``sigmoid(z) - sigmoid(z_t)``."""
+    assert job.teacher is not None and job.teacher_bias is not None, "there is a gradient of the sums against it"
     theirs = walk.logits("logits 1", job.teacher, rows, cols)
     ours = torch.add(logits, job.bias, out=walk.work.get("ours", *logits.shape))
     theirs = torch.add(theirs, job.teacher_bias, out=walk.work.get("theirs", *logits.shape))

@@ -31,7 +31,9 @@ class Statistics(NamedTuple):
 
     def direction(self, cols: bool) -> Direction:
         """The rows' or the columns' statistics, readable by name."""
-        return Direction(self.cols if cols else self.rows, self.positives)
+        stack = self.cols if cols else self.rows
+        assert stack is not None, "this direction was not asked for"
+        return Direction(stack, self.positives)
 
 
 def merge(parts: Tensor) -> Tensor:
@@ -68,7 +70,8 @@ class Direction:
             self.m_t, self.s_t, self.a = stack[2], stack[3], stack[4]
             self.positive_t = positives[1] - self.m_t
             self.total_t = self.s_t + self.positive_t.exp()
-            self.h = stack[5] if len(stack) == 6 else None
+            if len(stack) == 6:
+                self.h = stack[5]
 
     def cross_entropy(self) -> Tensor:
         """``[N]``: minus log-softmax at the positive; exact also where it is far below the spacing near 1."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import kdlosses
-from kdlosses.integrations.outputs import bare_model
+from kdlosses.integrations.model_adapters import bare_model
 from tests.integrations.scripts import ROOT, blocks
 
 PAGE = "docs/quickstart.md"  # the README's loop, and the table of what changes in it

@@ -13,7 +13,7 @@ from torch import nn
 
 import kdlosses
 from kdlosses.integrations.hugging_face import CLIPDistillationTrainer, distillation_loss
-from kdlosses.integrations.outputs import features_of
+from kdlosses.integrations.model_adapters import features_of
 from kdlosses.integrations.running_means import RunningMeans
 from tests.integrations.hf_models import MODELS, Pairs, clip, open_clip_model, seeded, siglip, stacked
 from tests.integrations.hf_runs import WEIGHTS, arguments, assert_same, double, everything, loss_for, trainer

@@ -180,7 +180,7 @@ class TestMaskedImages:
         module = Masking(made.student, made.teacher, loss)
         module.log_dict = lambda *_, **__: None  # there is no trainer
         batch = next(iter(batches()))
-        whole = loss(**made(batch), **made.teach(batch))
+        whole = loss(**made(batch), **made.teacher_outputs(batch))
         assert not torch.allclose(module.training_step(batch, 0), whole)
 
 
@@ -215,7 +215,7 @@ class TestTheTeacher:
 
     def test_may_be_replaced_by_its_embeddings(self):
         class Cached(CLIPDistillation):
-            def teach(self, batch):
+            def teacher_outputs(self, batch):
                 return {f"dist_{name}": batch[name] for name in ("image_features", "text_features", "logit_scale")}
 
         module = toy.make_module(1e-3)

@@ -22,8 +22,8 @@ import torch
 import kdlosses
 from kdlosses.integrations.attach import attach_loss, without_loss
 from kdlosses.integrations.open_clip_train.command import main
+from kdlosses.integrations.open_clip_train.errors import ConfigError
 from kdlosses.integrations.open_clip_train.objective import Objective
-from kdlosses.integrations.open_clip_train.refusal import Refused
 from kdlosses.integrations.open_clip_train.run import NAMES
 from kdlosses.integrations.open_clip_train.settings import KEYS, read_settings
 from kdlosses.integrations.open_clip_train.teacher import Teacher
@@ -360,7 +360,7 @@ def test_without_a_teacher(folder):
 
 REFUSED = {
     "no --kd-config-config": (None, (), "--kd-config is missing: name a YAML file"),
-    "broken YAML": ("weights: {crd: 1", (), "is no YAML: while parsing"),
+    "broken YAML": ("weights: {crd: 1", (), "is not YAML: while parsing"),
     "empty": ("", (), "expected 'weights:"),
     "unknown key": ("weigths: {crd: 1}", (), "key 'weigths' is unknown; known: .* did you mean 'weights'?"),
     "unknown term": ("weights: {cdr: 1}", (), "loss term 'cdr' is unknown; .* did you mean 'crd'?"),
@@ -509,5 +509,5 @@ def test_the_trainer_gets_its_names_back_after_an_error(folder):
 
 
 def test_a_refusal_is_a_value_error():
-    assert issubclass(Refused, ValueError)
+    assert issubclass(ConfigError, ValueError)
     assert logging.getLogger("kdlosses").level in (logging.NOTSET, logging.INFO)

@@ -76,7 +76,8 @@ class Backend:
                 _check(rows.values, rows.dtype)
         from kdlosses.backends.triton.engine import evaluate  # here, as it imports triton
 
-        return evaluate(requests, self.precision, self.tile_size)
+        answers: list[Any] = evaluate(requests, self.precision, self.tile_size)
+        return answers
 
     def __repr__(self) -> str:
         return f"triton(precision={self.precision!r}, tile_size={self.tile_size})"

@@ -28,7 +28,8 @@ from kdlosses.tiles.walk import Kept
 _FORWARD = 2
 
 
-@torch.compiler.disable  # a compiler cannot see through launches; it breaks its graph here
+# A compiler cannot see through launches; it breaks its graph here.
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
 def evaluate(requests: Sequence[Request], precision: str, tile_size: int) -> list[Any]:
     """The answers to ``requests``, in order, differentiable once."""
     return function.evaluate(requests, TritonEngine(precision, tile_size))
@@ -64,6 +65,7 @@ class TritonEngine:
             )
             for across in job.directions:
                 key, part = (across, (cols if across else rows).start), parts[across]
+                assert part is not None, "launched with this direction asked for"
                 running[key] = merge(torch.cat([running[key][None], part]) if key in running else part)
         return Statistics(_finish(running, False, positives), _finish(running, True, positives), positives)
 
@@ -73,8 +75,8 @@ class TritonEngine:
         Gradients may carry the rounding of 16-bit inputs; answers, for which ``exact`` is set, must not.
         """
         student = cosines_of(job.relation, self.precision)
-        taught = any(part is not None and part.w_t is not None for part in coefficients[:2])
-        teacher = cosines_of(job.teacher, self.precision) if taught else None
+        taught = any(part.w_t is not None for part, _ in coefficients.directions())
+        teacher = cosines_of(job.teacher, self.precision) if taught and job.teacher is not None else None
         storage = Storage(student, self.tile_size, torch.float32 if exact else student.storage)
         precision = student.exact if exact else student.precision
         for rows, cols, diagonal in tiles(job.relation, self.tile_size):
@@ -87,7 +89,7 @@ class TritonEngine:
                 tile,
                 scale=sums.scale is not None,
             )
-            if sums.scale is not None:
+            if sums.scale is not None and scale is not None:
                 sums.scale.add_(scale.sum())
             if sums.queries is not None:
                 launch.add_product(tile, part.keys, part.query_factors, sums.queries[rows], precision)

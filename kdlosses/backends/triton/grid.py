@@ -41,7 +41,8 @@ def launch(kernel: Any, tile: Tile, shape: tuple[int, int], *arguments: Any, **c
 
 def programs(tile: Tile, height: int, width: int) -> int:
     """How many programs cover a matrix."""
-    return triton.cdiv(height, tile.BM) * triton.cdiv(width, tile.BN)
+    count: int = triton.cdiv(height, tile.BM) * triton.cdiv(width, tile.BN)
+    return count
 
 
 def pick(kernel: str, student: Cosines, teacher: Cosines | None = None) -> Tile:

@@ -122,7 +122,7 @@ def add_product(tile: Tensor, values: Tensor, factors: Tensor, out: Tensor, prec
     launch(
         matmul_kernel,
         size,
-        out.shape,
+        (out.shape[0], out.shape[1]),
         tile,
         *tile.stride(),
         values,

@@ -42,7 +42,7 @@ def add_second_products(
             (curved, residual),
             scale=sums.scale is not None,
         )
-        if sums.scale is not None:
+        if sums.scale is not None and scale is not None:
             sums.scale.add_(scale.sum())
         if sums.queries is not None:
             for tile, values in ((curved, part.keys), (residual, turned.keys)):

@@ -22,7 +22,7 @@ def sigmoid_sums(job: SigmoidJob, precision: str, size: int) -> ByTarget:
         theirs = None if teacher is None else teacher.tile(rows, cols)
         found = sigmoid_launch.sigmoid_sums(student.tile(rows, cols), theirs, diagonal, labels=job.labels)
         for total, parts in zip(sums, found, strict=True):
-            if total is not None:
+            if total is not None and parts is not None:
                 total[rows] += parts.sum(0)
     return sums
 
@@ -45,7 +45,7 @@ def add_sigmoid_products(job: SigmoidJob, upstream: ByTarget, sums: Sums, precis
             bias=sums.bias is not None,
         )
         for total, parts in zip((sums.scale, sums.bias), found, strict=True):
-            if total is not None:
+            if total is not None and parts is not None:
                 total.add_(parts.sum())
         cosines = part.cosines
         if sums.queries is not None:
@@ -56,7 +56,7 @@ def add_sigmoid_products(job: SigmoidJob, upstream: ByTarget, sums: Sums, precis
 
 def _logits(job: SigmoidJob, precision: str) -> tuple[Logits, Logits | None]:
     student = Logits(cosines_of(job.relation, precision), job.bias)
-    if job.teacher is None:
+    if job.teacher is None or job.teacher_bias is None:
         return student, None
     return student, Logits(cosines_of(job.teacher, precision), job.teacher_bias)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from kdlosses.backends.triton.operands import Cosines
 from kdlosses.relation import Relation
 from kdlosses.tiles.blocks import blocks
-from kdlosses.tiles.coefficients import Coefficients, Softened
+from kdlosses.tiles.coefficients import Coefficients
 
 _ALIGNMENT = 16  # entries: rows of a stored tile begin where vector accesses may
 
@@ -25,11 +25,9 @@ def tiles(relation: Relation, size: int) -> Iterator[tuple[slice, slice, int]]:
 
 def cut(coefficients: Coefficients, rows: slice, cols: slice) -> Coefficients:
     """The vectors of one tile."""
-    return Coefficients(_cut(coefficients.rows, rows), _cut(coefficients.cols, cols), coefficients.diagonal[rows])
-
-
-def _cut(part: Softened | None, block: slice) -> Softened | None:
-    return None if part is None else Softened(*(None if vector is None else vector[block] for vector in part))
+    of_rows = None if coefficients.rows is None else coefficients.rows.block(rows)
+    of_cols = None if coefficients.cols is None else coefficients.cols.block(cols)
+    return Coefficients(of_rows, of_cols, coefficients.diagonal[rows])
 
 
 class Storage:

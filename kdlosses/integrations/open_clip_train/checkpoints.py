@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kdlosses.integrations.attach import NAME, without_loss
-from kdlosses.integrations.open_clip_train.refusal import Refused
+from kdlosses.integrations.open_clip_train.errors import ConfigError
 
 WRAPPED = "module."
 
@@ -28,7 +28,7 @@ def fit(checkpoint: dict[str, Any], loss: nn.Module, distributed: bool) -> tuple
         distributed: whether the student is wrapped in DDP.
 
     Raises:
-        Refused: the checkpoint has the parameters of another loss.
+        ConfigError: the checkpoint has the parameters of another loss.
     """
     training = "epoch" in checkpoint
     state = bare_names(checkpoint["state_dict"] if training else checkpoint)
@@ -57,7 +57,7 @@ def _check_same(own: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> None:
     for name in dict.fromkeys([*own, *there]):
         shapes = [list(state[name].shape) if name in state else "absent" for state in (there, own)]
         if shapes[0] != shapes[1]:
-            raise Refused(
+            raise ConfigError(
                 f"--resume: the checkpoint was trained with another loss or teacher: {name} is {shapes[0]} there and "
                 f"{shapes[1]} here; resume with that run's --kd-config file and teacher, or start anew from its "
                 "exported student with --pretrained"
@@ -86,8 +86,10 @@ def _with_room(saved: dict[str, Any], loss: nn.Module) -> dict[str, Any]:
 def _optimizer_of(own: set[int]) -> Optimizer | None:
     # The trainer keeps it in a local variable.
     for thing in gc.get_objects():
+        # Not isinstance(): that asks for an object's __class__, at which lazy modules begin to load.
         if issubclass(type(thing), Optimizer) and own & {id(p) for g in thing.param_groups for p in g["params"]}:
-            return thing
+            found: Optimizer = thing
+            return found
     return None
 
 
@@ -95,18 +97,18 @@ def export(checkpoint: str, out: str) -> int:
     """Write the student of ``checkpoint`` alone, as a state dict that open_clip loads; returns its number of tensors.
 
     Raises:
-        Refused: the checkpoint cannot be read or holds no model, or there is no folder to write to.
+        ConfigError: the checkpoint cannot be read or holds no model, or there is no folder to write to.
     """
     if not Path(out).parent.is_dir():
-        raise Refused(f"--export: there is no folder {Path(out).parent}; make it first")
+        raise ConfigError(f"--export: there is no folder {Path(out).parent}; make it first")
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # for a file that is no checkpoint torch raises whatever its bytes lead to
         words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise Refused(f"--export: {checkpoint} cannot be read: {words}") from error
+        raise ConfigError(f"--export: {checkpoint} cannot be read: {words}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise Refused(
+        raise ConfigError(
             f"--export: {checkpoint} holds no model; name a checkpoint such as logs/NAME/checkpoints/epoch_1.pt"
         )
     return save_student(state, Path(out))

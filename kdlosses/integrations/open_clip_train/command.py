@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from kdlosses.integrations.open_clip_train.refusal import Refused
+from kdlosses.integrations.open_clip_train.errors import ConfigError
 
 PROG = "python -m kdlosses.integrations.open_clip_train"
 
@@ -23,8 +24,8 @@ def main(argv: Sequence[str]) -> int:
         if own.export:
             return _export(own.export, own.kd_config, rest)
         return _train(own.kd_config, rest)
-    except Refused as refused:
-        print(f"error: {refused}", file=sys.stderr)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
 
 
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(paths: Sequence[str], kd: str | None, rest: Sequence[str]) -> int:
     if kd is not None or rest:
-        raise Refused(
+        raise ConfigError(
             f"--export takes a checkpoint and a file to write, and nothing else; got {' '.join(rest) or '--kd-config'}"
         )
     from kdlosses.integrations.open_clip_train.checkpoints import export
@@ -63,7 +64,7 @@ def _export(paths: Sequence[str], kd: str | None, rest: Sequence[str]) -> int:
 
 def _train(kd: str | None, rest: Sequence[str]) -> int:
     if kd is None:
-        raise Refused(
+        raise ConfigError(
             "--kd-config is missing: name a YAML file with the loss, such as one line 'weights: {contrastive: 1, "
             "crd: 1, fd: 2000, icl: 1}'"
         )
@@ -82,10 +83,10 @@ def _train(kd: str | None, rest: Sequence[str]) -> int:
 
 def _trainer() -> ModuleType:
     try:
-        import open_clip_train.main as trainer
         import yaml  # noqa: F401, for read_settings
+
+        return importlib.import_module("open_clip_train.main")
     except ImportError as error:
-        raise Refused(
+        raise ConfigError(
             f"open_clip's trainer cannot be imported ({error}); install it with pip install 'kdlosses[open-clip]'"
         ) from error
-    return trainer

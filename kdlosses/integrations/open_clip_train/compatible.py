@@ -5,12 +5,12 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-import open_clip
 import torch
+from open_clip.factory import get_model_config, get_tokenizer
 from torch import nn
 
 from kdlosses import CLIPKDLoss
-from kdlosses.integrations.open_clip_train.refusal import Refused
+from kdlosses.integrations.open_clip_train.errors import ConfigError
 from kdlosses.registry import terms_reading
 
 SCHEMAS = ("local-dir:", "hf-hub:")
@@ -21,7 +21,7 @@ def check_arguments(args: Namespace, loss: CLIPKDLoss) -> None:
     """Refuse what cannot be trained with ``loss``.
 
     Raises:
-        Refused: naming the argument.
+        ConfigError: naming the argument.
     """
     unusable = {
         "--trace": (args.trace, "a traced model cannot be trained"),
@@ -31,10 +31,10 @@ def check_arguments(args: Namespace, loss: CLIPKDLoss) -> None:
     }
     for flag, (given, why) in unusable.items():
         if given:
-            raise Refused(f"{flag} cannot be used here: {why}")
+            raise ConfigError(f"{flag} cannot be used here: {why}")
     _check_teacher(args, loss)
     if "mfd" in loss.weights and loss.variant == "paper":
-        raise Refused(
+        raise ConfigError(
             "mfd reads the student's embeddings of masked images, which open_clip's trainer never makes; use fd"
         )
 
@@ -43,15 +43,15 @@ def _check_teacher(args: Namespace, loss: CLIPKDLoss) -> None:
     terms = terms_reading(loss.weights, "teacher")
     if args.distill_model is None and (terms or args.distill_pretrained is not None):
         why = f"the loss reads a teacher ({', '.join(terms)})" if terms else "--distill-pretrained alone says nothing"
-        raise Refused(f"--distill-model is missing: {why}; name an open_clip model")
+        raise ConfigError(f"--distill-model is missing: {why}; name an open_clip model")
     named = args.distill_model is not None and not args.distill_model.startswith(SCHEMAS)
     if named and args.distill_pretrained is None:
-        raise Refused(
+        raise ConfigError(
             f"--distill-pretrained is missing: {args.distill_model} would teach with random weights; give a tag or file"
         )
     for flag, model in (("--model", args.model), ("--distill-model", args.distill_model)):
         if model is not None and ("coca" in model.lower() or "multimodal_cfg" in config_of(model)):
-            raise Refused(
+            raise ConfigError(
                 f"{flag} {model} is a CoCa model, whose captioning loss has no place here; use a CLIP or SigLIP"
             )
 
@@ -60,15 +60,15 @@ def config_of(model: str) -> dict[str, Any]:
     """open_clip's config of a model, as its factory finds it.
 
     Raises:
-        Refused: open_clip knows no such model.
+        ConfigError: open_clip knows no such model.
     """
     name = model if model.startswith(SCHEMAS) else model.replace("/", "-")
     try:
-        config = open_clip.get_model_config(name)
+        config: dict[str, Any] | None = get_model_config(name)
     except OSError as error:
-        raise Refused(f"{model} has no config: {error}") from error
+        raise ConfigError(f"{model} has no config: {error}") from error
     if config is None:
-        raise Refused(f"open_clip knows no model {model}; see open_clip.list_models()")
+        raise ConfigError(f"open_clip knows no model {model}; see open_clip.list_models()")
     return config
 
 
@@ -80,11 +80,11 @@ def check_same_inputs(args: Namespace, student: nn.Module, teacher: nn.Module) -
         student, teacher: as open_clip made them.
 
     Raises:
-        Refused: naming what differs, and the student's argument that changes it.
+        ConfigError: naming what differs, and the student's argument that changes it.
     """
     differences = [*_images(student, teacher), *_texts(args)]
     if differences:
-        raise Refused(
+        raise ConfigError(
             f"the teacher {args.kd_teacher_model} cannot read the student's batches, and open_clip's trainer makes one "
             f"for both: {'; '.join(differences)}"
         )
@@ -94,20 +94,20 @@ def check_biases(loss: CLIPKDLoss, student: nn.Module, teacher: nn.Module | None
     """Refuse sigmoid terms for models that have no bias.
 
     Raises:
-        Refused: naming the model.
+        ConfigError: naming the model.
     """
     terms = terms_reading(loss.weights, "bias")
     if terms and student.logit_bias is None:
-        raise Refused(f"the loss reads the student's bias ({', '.join(terms)}), and it has none; add --siglip")
+        raise ConfigError(f"the loss reads the student's bias ({', '.join(terms)}), and it has none; add --siglip")
     terms = terms_reading(loss.weights, "teacher_bias")
     if terms and teacher is not None and teacher.logit_bias is None:
-        raise Refused(
+        raise ConfigError(
             f"the loss reads the teacher's bias ({', '.join(terms)}), and it has none, as it was not trained with a "
             "sigmoid; use crd or affinity, or a SigLIP teacher"
         )
 
 
-def _images(student: nn.Module, teacher: nn.Module) -> list[str]:
+def _images(student: Any, teacher: Any) -> list[str]:
     views = [model.visual.preprocess_cfg for model in (student, teacher)]
     sizes = [_pair(view["size"]) for view in views]
     found = []
@@ -145,7 +145,7 @@ def _tokenizer(model: str, text: dict[str, Any]) -> tuple[Any, ...]:
 def _same_tokens(args: Namespace) -> bool:
     """Whether both tokenizers make the same of some texts: many of open_clip's go by several names."""
     first, second = (
-        open_clip.get_tokenizer(model, context_length=77, cache_dir=args.cache_dir)(PROBES)
+        get_tokenizer(model, context_length=77, cache_dir=args.cache_dir)(PROBES)
         for model in (args.model, args.kd_teacher_model)
     )
     return torch.equal(first, second)

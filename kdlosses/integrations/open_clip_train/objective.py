@@ -38,7 +38,8 @@ class Objective:
     ) -> dict[str, Tensor]:
         """The weighted terms, whose sum is what is trained."""
         self._loss.clamp_scales()  # what the last optimizer step has moved
-        logit_scale, logit_bias = self._shared(logit_scale), self._shared(logit_bias)
+        logit_scale = self._shared(logit_scale)
+        logit_bias = None if logit_bias is None else self._shared(logit_bias)
         losses = self._loss(
             image_features,
             text_features,
@@ -57,8 +58,8 @@ class Objective:
                 losses[first] = losses[first] + 0 * value.sum()
         return losses
 
-    def _shared(self, value: Tensor | None) -> Tensor | None:
-        if value is None or not value.requires_grad or self._accumulate == 1:
+    def _shared(self, value: Tensor) -> Tensor:
+        if not value.requires_grad or self._accumulate == 1:
             return value
         value = value.view_as(value)  # the bias is a parameter itself, which would keep the hook of each call
         value.register_hook(self._share)

@@ -25,8 +25,8 @@ from kdlosses.integrations.open_clip_train.compatible import (
     check_same_inputs,
     config_of,
 )
+from kdlosses.integrations.open_clip_train.errors import ConfigError
 from kdlosses.integrations.open_clip_train.objective import Objective
-from kdlosses.integrations.open_clip_train.refusal import Refused
 from kdlosses.integrations.open_clip_train.settings import Settings
 from kdlosses.integrations.open_clip_train.teacher import Teacher
 from kdlosses.registry import terms_reading
@@ -45,23 +45,30 @@ class Run:
         trainer: the module ``open_clip_train.main``.
         settings: of the loss.
 
+    Attributes:
+        args: the trainer's, from `parse_args` on.
+        student, loss: from `create_model_and_transforms` on.
+        teacher: None where no term reads one, and where nothing is trained.
+        trained: whether the trainer has asked for the loss.
+
     Raises:
-        Refused: it is another trainer than that of open_clip_torch 3.3.
+        ConfigError: it is another trainer than that of open_clip_torch 3.3.
     """
+
+    args: Namespace
+    student: nn.Module
+    loss: CLIPKDLoss
 
     def __init__(self, trainer: ModuleType, settings: Settings) -> None:
         missing = [name for name in NAMES if not hasattr(trainer, name)]
         if missing:
-            raise Refused(
+            raise ConfigError(
                 f"open_clip_train.main has no {missing[0]}: this works with open_clip_torch>=3.3,<4; with 4 hand the "
                 "loss to DistillCLIPTask (docs/integrations/open_clip.md)"
             )
         self._trainer, self._settings = trainer, settings
         self._stock = {name: getattr(trainer, name) for name in NAMES}
-        self.args: Namespace | None = None
-        self.student: nn.Module | None = None
         self.teacher: Teacher | None = None
-        self.loss: CLIPKDLoss | None = None
         self.trained = False
 
     @contextmanager
@@ -79,7 +86,7 @@ class Run:
 
     def parse_args(self, argv: Sequence[str]) -> Namespace:
         """The trainer's arguments, the teacher's under names that it does not know; all of them get into params.txt."""
-        args = self._stock["parse_args"](argv)
+        args: Namespace = self._stock["parse_args"](argv)
         check_arguments(args, self._settings.build(8, 8))
         args.kd_config, args.kd_loss = self._settings.path, self._settings.values
         args.kd_teacher_model, args.kd_teacher_pretrained = args.distill_model, args.distill_pretrained
@@ -89,7 +96,7 @@ class Run:
 
     def create_model_and_transforms(self, model: str, pretrained: str, **keywords: Any) -> tuple[nn.Module, Any, Any]:
         """The student with its loss attached. It is made first, from the random numbers of a run without teacher."""
-        made = self._stock["create_model_and_transforms"](model, pretrained, **keywords)
+        made: tuple[nn.Module, Any, Any] = self._stock["create_model_and_transforms"](model, pretrained, **keywords)
         self.student = made[0]
         wanted = self.args.kd_teacher_model if terms_reading(self._settings.build(8, 8).weights, "teacher") else None
         widths = [None if name is None else config_of(name)["embed_dim"] for name in (model, wanted)]
@@ -99,7 +106,7 @@ class Run:
             self._add_teacher(wanted, common)
         # All processes draw the same numbers here: the trainer seeds them alike before, and apart afterwards.
         self.loss = self._settings.build(*widths).to(keywords["device"])
-        check_biases(self.loss, self.student, self.teacher and self.teacher.model)
+        check_biases(self.loss, self.student, None if self.teacher is None else self.teacher.model)
         attach_loss(self.student, self.loss)
         self._tell(wanted)
         return made

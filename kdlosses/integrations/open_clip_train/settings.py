@@ -10,7 +10,7 @@ import yaml
 
 from kdlosses import CLIPKDLoss, backends
 from kdlosses.checks import check_known
-from kdlosses.integrations.open_clip_train.refusal import Refused
+from kdlosses.integrations.open_clip_train.errors import ConfigError
 
 KEYS = ("weights", "variant", "backend", "backend_options", "options", "check")
 
@@ -31,35 +31,36 @@ class Settings:
         """The loss for students and teachers of these widths.
 
         Raises:
-            Refused: no loss can be made of what the file says.
+            ConfigError: no loss can be made of what the file says.
         """
         keywords = dict(self.values)
         options = keywords.pop("backend_options", None)
-        widths = {} if teacher_dim is None else {"student_dim": student_dim, "teacher_dim": teacher_dim}
+        if teacher_dim is not None:
+            keywords |= {"student_dim": student_dim, "teacher_dim": teacher_dim}
         try:
             if options:
                 keywords["backend"] = backends.create(keywords.get("backend", "auto"), **options)
-            return CLIPKDLoss(**keywords, **widths)
+            return CLIPKDLoss(**keywords)
         except (ValueError, TypeError) as error:
-            raise Refused(f"--kd-config {self.path}: {error}") from error
+            raise ConfigError(f"--kd-config {self.path}: {error}") from error
 
 
 def read_settings(path: str) -> Settings:
     """The settings in ``path``, tried out.
 
     Raises:
-        Refused: the file cannot be read, or no loss can be made of it.
+        ConfigError: the file cannot be read, or no loss can be made of it.
     """
     try:
         values = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"--kd-config {path} cannot be read: {error}") from error
+        raise ConfigError(f"--kd-config {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise Refused(f"--kd-config {path} is no YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"--kd-config {path} is not YAML: {' '.join(str(error).split())}") from error
     try:
         settings = Settings(path, _checked(values))
     except ValueError as error:
-        raise Refused(f"--kd-config {path}: {error}") from error
+        raise ConfigError(f"--kd-config {path}: {error}") from error
     settings.build(8, 8)
     return settings
 

@@ -38,14 +38,44 @@ def features_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     Raises:
         ValueError: where the batch has no image or no text, or where the model gives no embeddings or has no scale.
 
-    Gradient: flows to the model, unless the caller forbids it.
+    Gradient:
+        Flows to the model, unless the caller forbids it.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from kdlosses.integrations.model_adapters import features_of
+        >>> class TinyCLIP(nn.Module):
+        ...     def forward(self, image, text):
+        ...         return image, text, torch.tensor(100.0)
+        >>> features = features_of(TinyCLIP(), (torch.eye(4), torch.eye(4)))
+        >>> list(features)
+        ['image_features', 'text_features', 'logit_scale']
+        >>> list(features_of(TinyCLIP(), {"pixel_values": torch.eye(4), "input_ids": torch.eye(4)})) == list(features)
+        True
     """
     arguments, keywords = arguments_for(model, batch)
     return named_features(model, model(*arguments, **keywords))
 
 
 def arguments_for(model: nn.Module, batch: Batch) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    """What of ``batch`` to call ``model`` with, by position and by name; the first half of `features_of`."""
+    """What of ``batch`` to call ``model`` with, by position and by name; the first half of `features_of`.
+
+    Args:
+        model: as in `features_of`.
+        batch: likewise.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.model_adapters import arguments_for
+        >>> class LikeTransformers(nn.Module):
+        ...     def forward(self, input_ids, pixel_values, attention_mask=None): ...
+        >>> batch = {"image": 1, "text": 2, "attention_mask": 3, "label": 4}
+        >>> arguments_for(LikeTransformers(), batch)
+        ((), {'input_ids': 2, 'pixel_values': 1, 'attention_mask': 3})
+        >>> arguments_for(nn.Identity(), batch)  # open_clip's way: an image and a text
+        ((1, 2), {})
+    """
     core = bare_model(model)
     image, text = _pair(core, batch)
     takes = inspect.signature(type(core).forward).parameters  # the class's: accelerate replaces the instance's
@@ -57,14 +87,40 @@ def arguments_for(model: nn.Module, batch: Batch) -> tuple[tuple[Tensor, ...], d
 
 
 def names_taken(model: nn.Module) -> set[str]:
-    """The names of all batch entries that `features_of` may call ``model`` with."""
+    """The names of all batch entries that `features_of` may call ``model`` with.
+
+    Args:
+        model: as in `features_of`.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.model_adapters import names_taken
+        >>> sorted(names_taken(nn.Identity()))
+        ['image', 'input_ids', 'pixel_values', 'text']
+    """
     core = bare_model(model)
     takes = set(inspect.signature(type(core).forward).parameters) if _is_hugging_face(core) else set()
     return {*takes, *_IMAGE, *_TEXT} - {"self", "kwargs"}
 
 
 def named_features(model: nn.Module, output: Any) -> dict[str, Tensor]:
-    """What ``model`` gave, by the names of `kdlosses.DistillLoss`; the second half of `features_of`."""
+    """What ``model`` gave, by the names of `kdlosses.DistillLoss`; the second half of `features_of`.
+
+    Args:
+        model: as in `features_of`.
+        output: what its forward returned.
+
+    Raises:
+        ValueError: where there are no embeddings in it, or where the model has no scale.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from kdlosses.integrations.model_adapters import named_features
+        >>> output = torch.eye(4), torch.eye(4), torch.tensor(100.0)
+        >>> named_features(nn.Identity(), output)["logit_scale"]
+        tensor(100.)
+    """
     core = bare_model(model)
     return _hugging_face(core, output) if _is_hugging_face(core) else _open_clip(core, output)
 
@@ -77,6 +133,14 @@ def embedding_width(model: nn.Module) -> int:
 
     Raises:
         ValueError: where the model does not tell.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.model_adapters import embedding_width
+        >>> model = nn.Module()
+        >>> model.text_projection = nn.Linear(64, 32)
+        >>> embedding_width(model)
+        32
     """
     core = bare_model(model)
     config = getattr(core, "config", None)
@@ -99,7 +163,19 @@ def embedding_width(model: nn.Module) -> int:
 
 
 def vocabulary_size(model: nn.Module) -> int | None:
-    """How many tokens ``model`` knows; None where it does not tell."""
+    """How many tokens ``model`` knows; None where it does not tell.
+
+    Args:
+        model: as in `features_of`.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.model_adapters import vocabulary_size
+        >>> model = nn.Module()
+        >>> model.vocab_size = 49408
+        >>> vocabulary_size(model), vocabulary_size(nn.Identity())
+        (49408, None)
+    """
     core = bare_model(model)
     told = (
         getattr(getattr(getattr(core, "config", None), "text_config", None), "vocab_size", None),
@@ -110,7 +186,19 @@ def vocabulary_size(model: nn.Module) -> int | None:
 
 
 def bare_model(model: nn.Module) -> nn.Module:
-    """The model within DDP and ``torch.compile``, in any order."""
+    """The model within DDP and ``torch.compile``, in any order.
+
+    Args:
+        model: wrapped or not.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.model_adapters import bare_model
+        >>> model, wrapper = nn.Linear(4, 4), nn.Module()
+        >>> wrapper.module = model  # as in DistributedDataParallel
+        >>> bare_model(wrapper) is model
+        True
+    """
     while True:
         inner = model._modules.get("module", model._modules.get("_orig_mod"))
         if inner is None:
@@ -135,8 +223,9 @@ def _pair(core: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def _entry(core: nn.Module, batch: Mapping[str, Any], what: str, names: Sequence[str]) -> Tensor:
     for name in names:
-        if batch.get(name) is not None:
-            return batch[name]
+        value: Tensor | None = batch.get(name)
+        if value is not None:
+            return value
     raise ValueError(
         f"the batch for {type(core).__name__} has no {what}: {' or '.join(reversed(names))} is missing among "
         f"{', '.join(map(str, batch)) or 'nothing'}; have the data set or its collator give it"
@@ -147,10 +236,10 @@ def _hugging_face(core: nn.Module, output: Any) -> dict[str, Tensor]:
     if not isinstance(output, Mapping) or any(output.get(name) is None for name in _HUGGING_FACE):
         raise _no_embeddings(core, output, _HUGGING_FACE)
     image, text = (output[name] for name in _HUGGING_FACE)
-    if not isinstance(getattr(core, "logit_scale", None), Tensor):
+    scale = getattr(core, "logit_scale", None)
+    if not isinstance(scale, Tensor):
         raise ValueError(f"{type(core).__name__} has no logit_scale, which the losses multiply its similarities by")
     # In float32 at least: bfloat16 rounds a scale of 100 to steps of 0.5.
-    scale = core.logit_scale
     features = {
         "image_features": image,
         "text_features": text,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 try:
     from safetensors.torch import load_file, save_file
 except ImportError as missing:
     raise ImportError(
-        "kdlosses.integrations.loss_file needs safetensors: pip install 'kdlosses[hugging-face]'"
+        "kdlosses.integrations.checkpoint needs safetensors: pip install 'kdlosses[hugging-face]'"
     ) from missing
 
 FILE = "kd_loss.safetensors"
@@ -21,7 +21,17 @@ def save_loss(loss: nn.Module, folder: str | Path) -> None:
 
     Args:
         loss: any loss module.
-        folder: exists.
+        folder: an existing folder.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from kdlosses import CRDLoss, ICLLoss
+        >>> from kdlosses.integrations.checkpoint import save_loss
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_loss(ICLLoss(), folder)
+        ...     print([file.name for file in Path(folder).iterdir()])
+        ['kd_loss.safetensors']
     """
     state = {name: value.detach().contiguous() for name, value in loss.state_dict().items()}
     path = Path(folder) / FILE
@@ -40,6 +50,18 @@ def load_loss(loss: nn.Module, folder: str | Path) -> None:
 
     Raises:
         ValueError: where there is no such file, or where it holds another loss's parameters.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from kdlosses import ICLLoss
+        >>> from kdlosses.integrations.checkpoint import load_loss, save_loss
+        >>> trained, fresh = ICLLoss(student_dim=4, teacher_dim=6), ICLLoss(student_dim=4, teacher_dim=6)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_loss(trained, folder)
+        ...     load_loss(fresh, folder)
+        >>> torch.equal(trained.visual_proj.weight, fresh.visual_proj.weight)
+        True
     """
     wanted = loss.state_dict()
     path = Path(folder) / FILE
@@ -60,5 +82,5 @@ def load_loss(loss: nn.Module, folder: str | Path) -> None:
     loss.load_state_dict(state)
 
 
-def _shapes(state: dict) -> dict[str, list[int]]:
+def _shapes(state: dict[str, Tensor]) -> dict[str, list[int]]:
     return {name: list(value.shape) for name, value in sorted(state.items())}

@@ -10,8 +10,8 @@ import transformers
 from torch import nn
 
 from kdlosses import CRDLoss
-from kdlosses.integrations.outputs import embedding_width, features_of
-from kdlosses.integrations.terms import distillation_loss, teacher_batch
+from kdlosses.integrations.distillation_step import distillation_loss, teacher_batch
+from kdlosses.integrations.model_adapters import embedding_width, features_of
 from tests.integrations.hf_models import MODELS, Pairs, clip, open_clip_model, stacked
 
 BATCH = stacked([Pairs(4)[i] for i in range(4)])

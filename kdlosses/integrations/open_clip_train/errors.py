@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class Refused(ValueError):
+class ConfigError(ValueError):
     """One sentence: what is wrong, where, and how to mend it. The command prints it and ends with exit code 2."""

@@ -1,4 +1,4 @@
-"""A loss computed within the forward of the student that it is attached to."""
+"""A forward hook that computes a loss within the forward of the student that it is attached to."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdlosses.integrations.outputs import named_features
+from kdlosses.integrations.attach import NAME
+from kdlosses.integrations.model_adapters import named_features
 
 
-class LossInside:
-    """A forward hook: while a teacher's features are at hand, a student gives the terms of its ``kd_loss`` instead.
+class LossForwardHook:
+    """Forward hook: while a teacher's features are at hand, a student gives the terms of its ``kd_loss`` instead.
 
     With the terms come the student's features, without gradient: what DDP finds in an output and no loss reads, such
     as the logits of a SigLIP student without a sigmoid term, would keep it waiting for gradients.
@@ -22,5 +23,5 @@ class LossInside:
         if self.teacher is None:
             return None
         features = named_features(student, output)
-        terms = student.kd_loss(**features, **self.teacher, output_dict=True)
+        terms: dict[str, Tensor] = student.get_submodule(NAME)(**features, **self.teacher, output_dict=True)
         return {"terms": terms, "features": {name: value.detach() for name, value in features.items()}}

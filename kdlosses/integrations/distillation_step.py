@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdlosses.integrations.outputs import Batch, bare_model, features_of, vocabulary_size
+from kdlosses.integrations.model_adapters import Batch, bare_model, features_of, vocabulary_size
 
 PREFIX = "teacher_"
 # What belongs to a text, in either framework's words; all else in a batch belongs to the image.
@@ -35,15 +35,53 @@ def distillation_loss(
 
     Raises:
         ValueError: where the teacher is in training mode, and what `features_of` and the loss raise.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from kdlosses import CLIPKDLoss
+        >>> from kdlosses.integrations.distillation_step import distillation_loss
+        >>> class TinyCLIP(nn.Module):
+        ...     def forward(self, image, text):
+        ...         return image, text, torch.tensor(100.0)
+        >>> _ = torch.manual_seed(0)
+        >>> student, teacher, loss = TinyCLIP(), TinyCLIP().eval(), CLIPKDLoss({"contrastive": 1.0, "crd": 1.0})
+        >>> terms = distillation_loss(student, teacher, loss, (torch.randn(8, 16), torch.randn(8, 16)))
+        >>> terms["crd_loss"]  # zero, as both models are one
+        tensor(0.)
+        >>> list(terms)
+        ['contrastive_loss', 'crd_loss']
     """
     outputs = teacher_features(teacher, batch, student)
-    return loss(**features_of(student, batch), **outputs, output_dict=True)
+    terms: dict[str, Tensor] = loss(**features_of(student, batch), **outputs, output_dict=True)
+    return terms
 
 
 def teacher_features(teacher: nn.Module | None, batch: Batch, student: nn.Module | None = None) -> dict[str, Tensor]:
     """The teacher's outputs under the loss's keywords (``dist_image_features``, ...), without gradients.
 
     Warns where it reads the tokens of a ``student`` that knows another number of them.
+
+    Args:
+        teacher: see `distillation_loss`.
+        batch: likewise.
+        student: whose tokens the batch has, if they are to be compared.
+
+    Raises:
+        ValueError: where the teacher is in training mode, and what `features_of` raises.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from kdlosses.integrations.distillation_step import teacher_features
+        >>> class TinyCLIP(nn.Module):
+        ...     def forward(self, image, text):
+        ...         return image, text, torch.tensor(100.0)
+        >>> batch = torch.eye(4), torch.eye(4)
+        >>> list(teacher_features(TinyCLIP().eval(), batch))
+        ['dist_image_features', 'dist_text_features', 'dist_logit_scale']
+        >>> teacher_features(None, batch)
+        {}
     """
     if teacher is None:
         return {}
@@ -76,8 +114,19 @@ def _warn_of_tokens(teacher: nn.Module, batch: Batch, student: nn.Module) -> Non
 def frozen(teacher: nn.Module, student: nn.Module) -> nn.Module:
     """``teacher`` in ``eval()``, its parameters without gradients.
 
+    Args:
+        teacher: the model to freeze, in place.
+        student: must not share trainable parameters with it.
+
     Raises:
         ValueError: where it is not one model, or where freezing it would freeze a part of the student.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.distillation_step import frozen
+        >>> teacher = frozen(nn.Linear(4, 4), student=nn.Linear(4, 4))
+        >>> teacher.training, any(p.requires_grad for p in teacher.parameters())
+        (False, False)
     """
     if not isinstance(teacher, nn.Module):
         raise ValueError(
@@ -94,7 +143,19 @@ def frozen(teacher: nn.Module, student: nn.Module) -> nn.Module:
 
 
 def check_unmasked(loss: nn.Module) -> None:
-    """Raise ValueError where ``loss`` reads embeddings of masked images, for trainers that make none."""
+    """Raise ValueError where ``loss`` reads embeddings of masked images, for trainers that make none.
+
+    Args:
+        loss: any loss module.
+
+    Example:
+        >>> from kdlosses import FDLoss, MFDLoss
+        >>> from kdlosses.integrations.distillation_step import check_unmasked
+        >>> check_unmasked(FDLoss())
+        >>> check_unmasked(MFDLoss())  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: mfd reads the student's embeddings of masked images, ...
+    """
     # The released variant's MFD is FD, and wants none.
     if "mfd" in getattr(loss, "weights", {}) and loss.variant == "paper":
         raise ValueError(
@@ -109,6 +170,14 @@ def teacher_batch(batch: Batch) -> Batch:
     With an image of its own the teacher gets none of the student's entries about images, with a text of its own
     (``teacher_input_ids`` or ``teacher_text``) none of those about texts: another tokenizer's attention mask fits
     nothing.
+
+    Args:
+        batch: what the student is called with.
+
+    Example:
+        >>> from kdlosses.integrations.distillation_step import teacher_batch
+        >>> teacher_batch({"pixel_values": 1, "input_ids": 2, "attention_mask": 3, "teacher_input_ids": 4})
+        {'pixel_values': 1, 'input_ids': 4}
     """
     if not isinstance(batch, Mapping):
         return batch
