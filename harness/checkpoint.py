@@ -27,7 +27,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int, keep: int) -
         keep: how many checkpoints stay.
     """
     path = checkpoint_path(folder, step)
-    write_whole(path, state)
+    write_checkpoint(path, state)
     _point_latest(folder, path)
     # The names too, before anything that they replace is gone; some network file systems cannot.
     with suppress(OSError):
@@ -36,8 +36,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int, keep: int) -
     return path
 
 
-def write_whole(path: Path, state: dict[str, Any]) -> None:
-    """Write a state under a temporary name, flush it to the disk, rename; its folder is made if need be."""
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a state atomically: under a temporary name, flushed to the disk, renamed; its folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     try:
@@ -60,7 +60,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """Path of a step's checkpoint."""
     return folder / f"step-{step:07d}.pt"
 
 
@@ -70,11 +70,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [found[step] for step in sorted(found)]
 
 
-class _Remembering:
-    """A file that keeps the reason why a write failed."""
+class _ErrorKeepingFile:
+    """Binary file that keeps the error of a failed write."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self.error = file, None
+        self._file = file
+        self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
         try:
@@ -88,12 +89,12 @@ class _Remembering:
 
 
 def _save(state: dict[str, Any], file: BinaryIO) -> None:
-    remembering = _Remembering(file)
+    target = _ErrorKeepingFile(file)
     try:
-        torch.save(state, remembering)
+        torch.save(state, target)  # type: ignore[arg-type]  # it calls write and flush alone
     except RuntimeError as error:
         # torch.save turns a full disk into an internal assertion about file positions.
-        raise (remembering.error or error) from error
+        raise (target.error or error) from error
 
 
 def _prune(folder: Path, newest: Path, keep: int) -> None:

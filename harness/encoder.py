@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Generator, Tensor, nn
 
@@ -15,7 +17,7 @@ DEFAULT_PATCH = 16
 
 
 class Encoder(nn.Module):
-    """The student with what the loss wants of it.
+    """Student encoder, with MFD's masked images where the loss reads them.
 
     Args:
         student: the model that is trained.
@@ -28,7 +30,8 @@ class Encoder(nn.Module):
 
     def __init__(self, student: LoadedModel, config: LossConfig, autocast: torch.dtype | None) -> None:
         super().__init__()
-        self.student = student.model
+        # open_clip's models carry no types: what they are called with and return is theirs to say.
+        self.student: Any = student.model
         self.config, self.autocast = config, autocast
         self.masks = "mfd" in config.active and config.variant == "paper"
         if self.masks:
@@ -68,7 +71,9 @@ class Encoder(nn.Module):
         visual, ratio = self.student.visual, self.config.mask_ratio
         if self.config.mask_kind == "tokens":
             with token_dropping(visual, ratio, generator):
-                return self.student.encode_image(image, normalize=True)
+                masked: Tensor = self.student.encode_image(image, normalize=True)
+                return masked
         patch = getattr(visual, "patch_size", DEFAULT_PATCH)
         patch = patch[0] if isinstance(patch, (tuple, list)) else patch
-        return self.student.encode_image(mask_pixels(image, ratio, patch, generator), normalize=True)
+        masked = self.student.encode_image(mask_pixels(image, ratio, patch, generator), normalize=True)
+        return masked

@@ -1,4 +1,4 @@
-"""Write a trained student as a folder that stock open_clip loads: `create_model_and_transforms("local-dir:FOLDER")`."""
+"""Export of a student as a folder that stock open_clip loads: `create_model_and_transforms("local-dir:FOLDER")`."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ def export_model(loaded: LoadedModel, out: Path, *, fp16: bool = False, metadata
     """Write an open_clip `local-dir:` folder; it may be moved or renamed afterwards.
 
     Args:
-        loaded: the model; parameters of a loss are no part of it and are not written.
+        loaded: the model; the parameters of a loss do not belong to it and are not written.
         out: the folder; an earlier export there is replaced in one go, so a kill leaves no half-written one.
         fp16: write matrices in float16, half the size. Vectors, scales and batch statistics stay float32: they weigh
             little, and a variance can overflow.
@@ -59,15 +59,15 @@ def _weights(loaded: LoadedModel, fp16: bool) -> dict[str, Tensor]:
 
 def _preprocess(loaded: LoadedModel) -> dict[str, Any]:
     """open_clip's own description of the evaluation transform; the size comes from the model when it is loaded."""
-    view = dict(open_clip.get_model_preprocess_cfg(loaded.model))
-    return {**view, "mean": list(loaded.mean), "std": list(loaded.std)}
+    config = dict(open_clip.get_model_preprocess_cfg(loaded.model))
+    return {**config, "mean": list(loaded.mean), "std": list(loaded.std)}
 
 
 def _write_tokenizer(loaded: LoadedModel, text_cfg: dict[str, Any], folder: Path) -> None:
     """Put a Hugging Face tokenizer's files into the folder, which open_clip then prefers to any name."""
     name = text_cfg.get("hf_tokenizer_name")
     if name:
-        loaded.tokenizer.save_pretrained(folder)
+        loaded.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]  # open_clip's HFTokenizer
         if Path(name).is_dir():
             text_cfg["hf_tokenizer_name"] = "."  # a path of this machine means nothing elsewhere
     elif type(loaded.tokenizer) is not SimpleTokenizer or "bpe_path" in text_cfg.get("tokenizer_kwargs", {}):
@@ -82,7 +82,7 @@ def _replacing(out: Path) -> Iterator[Path]:
     """A new sibling folder that takes the place of `out` when the block ends well, and vanishes when it does not."""
     out = Path(out).resolve()
     if out.exists() and not (out / CONFIG).is_file() and (out.is_file() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is no open_clip folder (no {CONFIG} in it); export to another place")
+        raise UserError(f"{out} exists and is not an open_clip folder (no {CONFIG} in it); export to another place")
     aside, old = (out.with_name(f".{out.name}.{state}") for state in ("writing", "old"))
     try:
         if old.exists() and not out.exists():

@@ -1,4 +1,4 @@
-"""What a run measures as it goes: means over an interval of steps, one JSON object a line in metrics.jsonl."""
+"""Training metrics: means over the steps between two reports, one JSON object a line in metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def keep_steps(path: Path, up_to: int) -> None:
     write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
-class Interval:
-    """Means of the losses since the last report, kept on the device so that no step waits for it.
+class MetricAccumulator:
+    """Running means of the losses since the last report, kept on the device so that no step waits for them.
 
     Args:
         batch_size: pairs in a step.
@@ -71,8 +71,8 @@ class Interval:
         """How long the run has trained."""
         return time.perf_counter() - self._start
 
-    def leave_out(self, seconds: float) -> None:
-        """Time that just went by was no training: an evaluation's."""
+    def exclude(self, seconds: float) -> None:
+        """Leave time that just went by, such as an evaluation's, out of training time and speed."""
         self._start += seconds
         self._since += seconds
 
@@ -88,10 +88,12 @@ class Interval:
     def flush(self, step: int, lr: float) -> dict[str, Any]:
         """The values to report, read from the device in one go; starts a new interval."""
         total = len(self._sums)
+        assert self._count is not None, "no step since the last report"
         values = [*self._sums.values(), *self._latest.values(), self._count]
         *read, count = torch.stack([value.double() for value in values]).tolist()
         # No mean where every step was skipped.
-        means = {name: value / count if count else None for name, value in zip(self._sums, read[:total], strict=True)}
+        sums = dict(zip(self._sums, read[:total], strict=True))
+        means = {name: value / count if count else None for name, value in sums.items()}
         latest = dict(zip(self._latest, read[total:], strict=True))
         now = time.perf_counter()
         line = {
@@ -99,7 +101,7 @@ class Interval:
             "seconds": round(now - self._start, 3),
             "images_per_second": round(self._timed * self._batch_size / (now - self._since), 1),
             "lr": lr,
-            "loss": sum(means.values()) if count else None,
+            "loss": sum(value / count for value in sums.values()) if count else None,
             **means,
             # JSON has no NaN; a gradient norm may be one where the step was skipped.
             **{name: value if math.isfinite(value) else None for name, value in latest.items()},
@@ -112,7 +114,7 @@ class Interval:
         return {"sums": dict(self._sums), "count": self._count, "latest": dict(self._latest), "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on from a checkpoint."""
+        """Restore what `state_dict` gave."""
         self._start = time.perf_counter() - state["seconds"]
         self._sums = {name: value.to(device) for name, value in state["sums"].items()}
         self._latest = {name: value.to(device) for name, value in state["latest"].items()}

@@ -1,4 +1,4 @@
-"""The run folder: what is written beside a run so that it can be understood and repeated."""
+"""Run folders: what is written beside a run so that it can be understood and reproduced."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DONE = "summary.json"
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "clip_benchmark", "webdataset", "timm", "numpy")
 
 
-def check_folder(out: Path) -> None:
-    """Refuse a folder that no run may go into.
+def check_run_folder(out: Path) -> None:
+    """Refuse an output folder that a run must not write into.
 
     Raises:
-        UserError: when ``out`` holds a finished run, or something that is no run.
+        UserError: when ``out`` holds a finished run, or files that are not a run's.
     """
     if (out / DONE).exists():
         raise UserError(f"{out} already holds a finished run; choose another --out or delete that folder first")
@@ -36,7 +36,7 @@ def check_folder(out: Path) -> None:
     # A run killed while it wrote its first file leaves that file's temporary name alone.
     strangers = [path for path in out.iterdir() if path.suffix != ".tmp"] if out.is_dir() else []
     if strangers and not (out / "recipe.yaml").exists():
-        raise UserError(f"{out} holds files that are no clipkd run; choose an empty or new folder as --out")
+        raise UserError(f"{out} holds files that are not a clipkd run; choose an empty or new folder as --out")
 
 
 def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.device) -> None:
@@ -44,12 +44,12 @@ def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.de
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the run folder {out} cannot be made: {error.strerror}; choose another --out") from error
+        raise UserError(f"the run folder {out} cannot be created: {error.strerror}; choose another --out") from error
     for leftover in ("checkpoints", "export", "eval", "heartbeats"):
         shutil.rmtree(out / leftover, ignore_errors=True)
     for pattern in ("bad_samples*.jsonl", "nonfinite*.jsonl", "efficiency.json"):
-        for leftover in out.glob(pattern):
-            leftover.unlink()
+        for file in out.glob(pattern):
+            file.unlink()
     # Not before the old checkpoints are gone: killed in between, the new recipe would go on from them.
     write_text(out / "recipe.yaml", dump_recipe(recipe))
     write_json(out / "run.json", {**environment(device), "command": command or command_line(), "seed": recipe.seed})

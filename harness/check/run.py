@@ -19,7 +19,7 @@ from harness.config import ModelConfig, Recipe
 from harness.errors import UserError
 from harness.models import LoadedModel, create_model
 from harness.smoke_test import forward_smoke_test
-from harness.train.length import check_warmup, share_of_batch
+from harness.train.length import check_warmup, local_batch_size
 
 PROCESSES = 8  # as the paper's
 
@@ -99,7 +99,7 @@ def _check_one(
     if outcome.steps is not None:
         check_warmup(recipe, outcome.steps)
     if processes is not None:
-        share_of_batch(recipe, processes)
+        local_batch_size(recipe, processes)
     _refuse_downloads(recipe)
     trial = small(recipe, batch_size)
     taught = teachers.of(trial)

@@ -101,7 +101,7 @@ def try_out(recipe: Recipe, teachers: Sequence[LoadedModel], out: Path) -> tuple
         teachers=[teacher.parameters for teacher in teachers],
         loss_parameters=sum(p.numel() for p in trainer.task.loss.parameters()),
         losses={name: value for name, value in last.items() if name.endswith("_loss") or name == "loss"},
-        step_seconds=trainer.interval.seconds / STEPS,
+        step_seconds=trainer.metrics.seconds / STEPS,
         metrics=metrics,
     )
     return trial, student

@@ -4,8 +4,8 @@ In the key are the recipe's settings that change the training, the content of it
 REVISION. The code is not: an edit elsewhere would throw hours of results away. So whoever changes what a recipe
 computes (a line under Numerics in the changelog), or the default of one of its keys, raises REVISION here. Not in the
 key either, because they change what is learnt by rounding at most: names, paths, devices, threads, logging
-(`harness.train.resume.SOUND`), and package versions, which each run records. Settings that have their default are left
-out, so that a new key of recipes changes no key of runs.
+(`harness.train.resume.HARMLESS`), and package versions, which each run records. Settings that have their default are
+left out, so that a new key of recipes changes no key of runs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from harness.config import EvalSet, Recipe
 from harness.teachers.datafiles import DataFile, data_files
 from harness.teachers.fingerprint import shared_size
 from harness.teachers.identity import digest, digest_file, identify
-from harness.train.resume import SOUND
+from harness.train.resume import HARMLESS
 
 # Raised when the same recipe would be trained to another result.
 REVISION = 1
 # Other keys that say nothing about the training; what data.train holds is told by `data_files`.
-_SILENT = (*SOUND, "published.", "data.train", "data.root", "data.csv_", "teacher_cache.path")
+_SILENT = (*HARMLESS, "published.", "data.train", "data.root", "data.csv_", "teacher_cache.path")
 
 
 def run_inputs(recipe: Recipe) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The best step of those measured during a run: its weights in checkpoints/best.pt, its value in best.json."""
+"""Best checkpoint by one evaluation metric: weights in checkpoints/best.pt, step and value in best.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from harness.checkpoint import write_whole
+from harness.checkpoint import write_checkpoint
 from harness.config import Recipe, dump_recipe, load_recipe
 from harness.errors import UserError
 from harness.files import read_json, write_json
@@ -16,7 +16,7 @@ from harness.models import LoadedModel, create_model
 WEIGHTS, RECORD = "best.pt", "best.json"
 
 
-class Best:
+class BestCheckpoint:
     """Keeps the step with the largest value of one metric; of equal ones the first.
 
     After a kill it may be ahead of the checkpoint that the run goes on from: then those steps are taken again, and the
@@ -29,12 +29,14 @@ class Best:
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self._folder, self._recipe = folder, recipe
-        self._set, self._metric = recipe.eval.best_set_and_metric
+        best = recipe.eval.best_set_and_metric
+        assert best is not None, "eval.best is not set"
+        self._set, self._metric = best
         there = read_best(folder)
         # Another metric's best says nothing about this one's.
         self.record = there if there and (there["set"], there["metric"]) == (self._set, self._metric) else None
 
-    def take(self, step: int, results: dict[str, dict[str, float]], weights: dict[str, Any]) -> bool:
+    def update(self, step: int, results: dict[str, dict[str, float]], weights: dict[str, Any]) -> bool:
         """Whether this step is the best so far, in which case it is kept.
 
         Args:
@@ -53,7 +55,7 @@ class Best:
         state = {name: tensor.detach().cpu() for name, tensor in weights.items()}
         content = {"step": step, "name": self._recipe.name, "recipe": dump_recipe(self._recipe), "state_dict": state}
         # The record comes second: killed in between, the step is taken again and found to be better than the record.
-        write_whole(self._folder / WEIGHTS, content)
+        write_checkpoint(self._folder / WEIGHTS, content)
         self.record = {"step": step, "set": self._set, "metric": self._metric, "value": value}
         write_json(self._folder / RECORD, self.record)
         return True
@@ -72,7 +74,7 @@ def load_best(run: Path) -> LoadedModel:
     """
     path = run / "checkpoints" / WEIGHTS
     if not path.is_file():
-        raise UserError(f"{path} is not there; a run keeps its best step where its recipe has eval.every and eval.best")
+        raise UserError(f"{path} is missing; a run keeps its best step where its recipe has eval.every and eval.best")
     loaded = create_model(load_recipe(run / "recipe.yaml").student)
     loaded.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
     return loaded

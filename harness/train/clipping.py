@@ -1,4 +1,4 @@
-"""The length of all gradients together, and its limit."""
+"""Gradient clipping by global norm, for sharded parameters too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
-    """Scale all gradients so that together they are at most ``limit`` long; returns their length before, 0-d."""
+    """Scale all gradients so that their global norm is at most ``limit``; returns the norm before, 0-d."""
     sharded = [p for p in parameters if isinstance(p, DTensor)]
     if not sharded:
         return nn.utils.clip_grad_norm_(parameters, limit)
@@ -18,7 +18,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
     kinds = (sharded, [p for p in parameters if not isinstance(p, DTensor)])
     norms = [nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in kinds if kind]
     whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
-    total = torch.linalg.vector_norm(torch.stack(whole))
+    total: Tensor = torch.linalg.vector_norm(torch.stack(whole))
     for kind in kinds:
         nn.utils.clip_grads_with_norm_(kind, limit, total)
     return total

@@ -1,4 +1,4 @@
-"""How many steps a run takes, and each process's share of them."""
+"""Number of steps of a run, and the local batch size of each rank."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from harness.config import Recipe
 from harness.errors import UserError
 
 
-def share_of_batch(recipe: Recipe, world_size: int) -> int:
-    """Pairs of a step that each process takes.
+def local_batch_size(recipe: Recipe, world_size: int) -> int:
+    """Local batch size: pairs of a step that each rank takes.
 
     Raises:
         UserError: the processes cannot share equally.
@@ -21,8 +21,8 @@ def share_of_batch(recipe: Recipe, world_size: int) -> int:
     return train.batch_size // world_size
 
 
-def steps_of(recipe: Recipe, num_samples: int | None) -> int:
-    """Steps of the whole run.
+def total_steps(recipe: Recipe, num_samples: int | None) -> int:
+    """Number of optimizer steps of the whole run.
 
     Raises:
         UserError: ``train.epochs`` of a number of samples that nobody knows; or fewer steps than the warm-up has.
@@ -46,10 +46,12 @@ def check_warmup(recipe: Recipe, steps: int) -> None:
 
 
 def _steps_of_epochs(recipe: Recipe, num_samples: int | None) -> int:
+    epochs = recipe.train.epochs
+    assert epochs is not None, "a recipe has either steps or epochs"
     if num_samples is None:
         raise UserError(
             "train.epochs needs to know how many samples there are, which shards without a sizes.json or "
             "img2dataset's NNNNN_stats.json beside them do not say; give train.steps instead (samples x epochs / "
             "batch_size)"
         )
-    return max(1, recipe.train.epochs * num_samples // recipe.train.batch_size)
+    return max(1, epochs * num_samples // recipe.train.batch_size)

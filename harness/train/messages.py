@@ -1,4 +1,4 @@
-"""What a run says about itself to the person who started it."""
+"""Messages of a training run: what it consists of, and what it has skipped."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def describe(trainer: Trainer) -> str:
-    """One line on what is about to run."""
-    recipe, models, world = trainer.recipe, trainer.models, trainer.processes.world_size
+def describe_run(trainer: Trainer) -> str:
+    """One line that describes the run."""
+    recipe, models, world = trainer.recipe, trainer.models, trainer.distributed.world_size
     parts = [f"{role} {_size(model)}" for role, model in models.by_role().items()]
     random = [model.name for model in models.teachers if model.is_random]
     if trainer.cache is not None:
@@ -24,10 +24,10 @@ def describe(trainer: Trainer) -> str:
     elif random:
         parts.append(f"whose weights are RANDOM ({', '.join(random)})")
     if models.teachers and not models.task.live:
-        parts.append("which no term uses")
+        parts.append("which no term reads")
     terms = " + ".join(f"{weight:g} {term}" for term, weight in models.task.loss.weights.items())
     where = f"{trainer.device}" if world == 1 else f"{world} processes ({trainer.parallel}, {trainer.device.type})"
-    first = f", going on at step {trainer.first}" if trainer.first > 1 else ""
+    first = f", resuming at step {trainer.first}" if trainer.first > 1 else ""
     return (
         f"{recipe.name}: {', '.join(parts)}; {terms}; {trainer.loader.describe()}; "
         f"{trainer.steps} steps of {recipe.train.batch_size} on {where}{first}"

@@ -1,4 +1,4 @@
-"""The models of a run, built, tried and put where they train."""
+"""Models of a training run: built, checked by one forward pass, placed and parallelized."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harness.models import LoadedModel, create_model
 from harness.smoke_test import forward_smoke_test
 from harness.task import DistillTask, teacher_roles
 from harness.teachers.lookup import TeacherCache
-from harness.train.parallel import one_element_scale, spread
-from harness.train.processes import Processes
+from harness.train.distributed import DistributedContext
+from harness.train.parallel import make_scalars_1d, parallelize
 from kdlosses import share_parameters
 
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Models:
+class TrainingModels:
     """Student, teachers, and the task that trains the one with the others."""
 
     student: LoadedModel
@@ -35,16 +35,16 @@ class Models:
 
 def build_models(
     recipe: Recipe,
-    processes: Processes,
+    distributed: DistributedContext,
     device: torch.device,
     cache: TeacherCache | None = None,
     built: Sequence[LoadedModel] | None = None,
-) -> Models:
-    """Make the recipe's models, alike on all processes; with a cache, what stands in for the teachers.
+) -> TrainingModels:
+    """Make the recipe's models, alike on all ranks; with a cache, cached teachers.
 
     Args:
         recipe: which models.
-        processes: of the run.
+        distributed: rank and world size of the run.
         device: where they train.
         cache: the teachers' embeddings, where the recipe reads them.
         built: the teachers, where somebody has them already and has tried them.
@@ -66,17 +66,17 @@ def build_models(
             forward_smoke_test(model, role)
     task = DistillTask(student, teachers, recipe.loss, _AUTOCAST[train.precision], weights)
     towers = (task.student, *task.teachers)
-    if train.parallel == "fsdp2" and processes.world_size > 1:
+    if train.parallel == "fsdp2" and distributed.world_size > 1:
         for model in towers:
-            one_element_scale(model)
+            make_scalars_1d(model)
         # FSDP2 gathers parameters into tensors that inference mode would not let it free.
-        task.teach_in = torch.no_grad
+        task.teacher_grad_mode = torch.no_grad
     task.to(device)
     if train.channels_last:
         task.to(memory_format=torch.channels_last)
     if train.compile:
         for model in towers:
             model.compile()
-    spread(task, train.parallel, processes, device)
+    parallelize(task, train.parallel, distributed, device)
     share_parameters(task.loss)
-    return Models(student, teachers, task)
+    return TrainingModels(student, teachers, task)

@@ -1,9 +1,9 @@
-"""The student (and, for FSDP2, the teachers) spread over processes, and whole state dicts read back from them."""
+"""Parallelism: DDP of the student, or FSDP2 of student and teachers, and their full state dicts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harness.errors import UserError
 from harness.task import DistillTask
-from harness.train.processes import Processes
+from harness.train.distributed import DistributedContext
 
 Parallel = Literal["ddp", "fsdp2"]
+_SCALARS = ("logit_scale", "logit_bias")
 # A stack of at least this many equal modules is a stack of blocks, each gathered and freed by itself.
 _STACK = 2
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -32,12 +33,12 @@ def can_shard(device: torch.device) -> bool:
     return device.type != "cpu" or hasattr(torch.cpu.Stream, "record_event")
 
 
-def spread(task: DistillTask, kind: Parallel, processes: Processes, device: torch.device) -> None:
-    """Wrap ``task.encoder`` in DDP, or shard it and the teachers with FSDP2; nothing for one process.
+def parallelize(task: DistillTask, kind: Parallel, distributed: DistributedContext, device: torch.device) -> None:
+    """Wrap ``task.encoder`` in DDP, or shard it and the teachers with FSDP2; does nothing for one process.
 
-    The loss's own parameters are few: every process keeps them all, and their gradients are averaged after backward.
+    The loss's own parameters are few: every rank keeps them all, and their gradients are averaged afterwards.
     """
-    if processes.world_size == 1:
+    if distributed.world_size == 1:
         return
     if kind == "fsdp2":
         if not can_shard(device):
@@ -71,36 +72,34 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield from _blocks(child)
 
 
-def one_element_scale(model: nn.Module) -> None:
+def make_scalars_1d(model: nn.Module) -> None:
     """Give logit_scale (and logit_bias) one dimension: FSDP2 cannot shard a number without any."""
-    for name in ("logit_scale", "logit_bias"):
+    for name in _SCALARS:
         parameter = getattr(model, name, None)
         if isinstance(parameter, nn.Parameter) and parameter.ndim == 0:
             setattr(model, name, nn.Parameter(parameter.detach().reshape(1), requires_grad=parameter.requires_grad))
 
 
 def student_state(task: DistillTask, kind: Parallel) -> dict[str, Any]:
-    """The whole student's state dict, under its own names; with FSDP2 on the main process alone, and on the CPU."""
+    """The whole student's state dict, under its own names; with FSDP2 on rank 0 alone, and on the CPU."""
     if kind == "ddp":
         return task.student.state_dict()
-    state = get_model_state_dict(task.student, options=_WHOLE)
-    scalars = ("logit_scale", "logit_bias")
-    return {name: value.reshape(()) if name in scalars else value for name, value in state.items()}
+    # Its type says that a state dict may hold anything; a full one of a model holds tensors.
+    state = cast("dict[str, Tensor]", get_model_state_dict(task.student, options=_WHOLE))
+    return {name: value.reshape(()) if name in _SCALARS else value for name, value in state.items()}
 
 
 def load_student_state(task: DistillTask, kind: Parallel, state: dict[str, Tensor]) -> None:
-    """Put back what `student_state` returned; every process passes the whole of it."""
+    """Put back what `student_state` returned; every rank passes the whole of it."""
     if kind == "ddp":
         task.student.load_state_dict(state)
         return
-    shaped = {
-        name: value.reshape(1) if name in ("logit_scale", "logit_bias") else value for name, value in state.items()
-    }
+    shaped: dict[str, Any] = {name: value.reshape(1) if name in _SCALARS else value for name, value in state.items()}
     set_model_state_dict(task.student, shaped, options=StateDictOptions(full_state_dict=True))
 
 
 def optimizer_state(task: DistillTask, kind: Parallel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The whole optimizer's state; with FSDP2 by parameter name and on the main process alone."""
+    """The whole optimizer's state; with FSDP2 by parameter name and on rank 0 alone."""
     if kind == "ddp":
         return optimizer.state_dict()
     return get_optimizer_state_dict(_owners(task), optimizer, options=_WHOLE)

@@ -1,4 +1,4 @@
-"""Where a run starts: from nothing, or from the newest checkpoint in its folder if that belongs to the same recipe."""
+"""Resuming: a run starts from scratch, or from its folder's newest checkpoint if that is of the same recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 # A change of these leaves the training what it was, up to rounding; what the data keys among them change in the order
 # of samples is the loader's to refuse.
-SOUND = (
+HARMLESS = (
     "name",
     "description",
     "paths.",
@@ -40,8 +40,8 @@ SOUND = (
 )
 
 
-def find_start(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
-    """The checkpoint to go on from; None to start from nothing. The main process's to say: see `same_start`.
+def find_checkpoint(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """Checkpoint to resume from; None to start from scratch. Rank 0 decides: see `load_same_checkpoint`.
 
     Raises:
         UserError: the folder holds checkpoints and neither ``resume`` nor ``overwrite`` says what to do with them; none
@@ -52,59 +52,61 @@ def find_start(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> d
         return None
     if not resume:
         raise UserError(
-            f"{out} holds an interrupted run with checkpoints up to {found[-1].name}; add --resume to go on from "
-            "there, or --overwrite to lose it and start over"
+            f"{out} holds an interrupted run with checkpoints up to {found[-1].name}; add --resume to continue "
+            "from there, or --overwrite to lose it and start over"
         )
-    state = newest_loadable(found)
-    check_same(recipe, parse_recipe(state["recipe"], f"the recipe in {out}"), out)
+    state = load_newest(found)
+    check_same_recipe(recipe, parse_recipe(state["recipe"], f"the recipe in {out}"), out)
     return state
 
 
-def same_start(out: Path, step: int) -> dict[str, Any]:
-    """The checkpoint that the main process has chosen, for the others.
+def load_same_checkpoint(out: Path, step: int) -> dict[str, Any]:
+    """The checkpoint that rank 0 has chosen, for the other ranks.
 
     Raises:
-        UserError: this process cannot read it: the run folder has to be the same for all.
+        UserError: this rank cannot read it: the run folder has to be the same for all.
     """
     path = checkpoint_path(out / "checkpoints", step)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"the first process goes on from {path}, which this one cannot read "
-            f"({' '.join(str(error).split())[:200]}); all processes need the same run folder"
+            f"rank 0 resumes from {path}, which this rank cannot read "
+            f"({' '.join(str(error).split())[:200]}); all ranks need the same run folder"
         ) from error
+    return state
 
 
-def newest_loadable(paths: list[Path]) -> dict[str, Any]:
-    """The newest checkpoint that can be read; older ones are what a broken disk leaves, and are said."""
+def load_newest(paths: list[Path]) -> dict[str, Any]:
+    """Newest checkpoint that can be read; warns of newer ones that cannot, as a broken disk leaves them."""
     for path in reversed(paths):
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return state
         except Exception as error:  # the reader of pickles fails on garbage in every way there is
             reason = " ".join(str(error).split())[:200]
             logger.warning("the checkpoint %s cannot be read (%s); trying the one before", path, reason)
     raise UserError(f"none of the checkpoints in {paths[0].parent} can be read; start over with --overwrite")
 
 
-def check_same(recipe: Recipe, saved: Recipe, out: Path) -> None:
-    """Refuse a recipe that would not continue the saved one, naming each difference; say the harmless ones."""
+def check_same_recipe(recipe: Recipe, saved: Recipe, out: Path) -> None:
+    """Refuse a recipe that would not continue the saved one, naming each difference; log the harmless ones."""
     changes = list(_changes(saved.model_dump(mode="json"), recipe.model_dump(mode="json")))
     lengths = ("train.steps", "train.epochs") if recipe.schedule.kind == "constant" else ()
-    sound = [change for change in changes if change[0].startswith(SOUND) or change[0] in lengths]
-    other = [change for change in changes if change not in sound]
+    harmless = [change for change in changes if change[0].startswith(HARMLESS) or change[0] in lengths]
+    other = [change for change in changes if change not in harmless]
     if other:
-        told = "; ".join(f"{key} was {was!r} and is {now!r}" for key, was, now in other)
+        listed = "; ".join(f"{key} was {was!r} and is {now!r}" for key, was, now in other)
         raise UserError(
-            f"{out} was started with another recipe: {told}; resume with the recipe in {out / 'recipe.yaml'}, or "
+            f"{out} was started with another recipe: {listed}; resume with the recipe in {out / 'recipe.yaml'}, or "
             "choose another --out for the new one"
         )
-    for key, was, now in sound:
+    for key, was, now in harmless:
         logger.info("resuming with %s changed from %r to %r", key, was, now)
 
 
-def check_world(state: dict[str, Any], world_size: int, parallel: str) -> None:
-    """Say that the number of processes has changed; whether the data allows it is the loader's to say.
+def check_world_size(state: dict[str, Any], world_size: int, parallel: str) -> None:
+    """Log a change of the number of processes; the loader refuses it where the data does not allow it.
 
     Raises:
         UserError: the optimizer's state has another form there.
@@ -117,7 +119,7 @@ def check_world(state: dict[str, Any], world_size: int, parallel: str) -> None:
         )
     if state["world_size"] != world_size:
         logger.info(
-            "resuming on %d processes what ran on %d: the batches stay the same, dropout and masks are drawn anew",
+            "resuming on %d processes what ran on %d: the batches stay the same, dropout and masks are drawn again",
             world_size,
             state["world_size"],
         )

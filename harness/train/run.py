@@ -1,4 +1,4 @@
-"""One recipe in, one run folder out."""
+"""Training run: one recipe in, one run folder out."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from harness.evaluate.result_store import EvalResultStore
 from harness.export import export_model
 from harness.files import read_json, write_json, write_text
 from harness.models import LoadedModel, create_model
-from harness.runs import DONE, check_folder, prepare_run, record_resume
+from harness.runs import DONE, check_run_folder, prepare_run, record_resume
 from harness.train.best import read_best
+from harness.train.distributed import DistributedContext, init_distributed
 from harness.train.parallel import student_state
-from harness.train.periodic import warn_missing
-from harness.train.processes import Processes, joined
-from harness.train.resume import check_world, find_start, is_finished, same_start
-from harness.train.signals import leaving_at_sigterm
+from harness.train.periodic_evaluation import warn_missing
+from harness.train.resume import check_world_size, find_checkpoint, is_finished, load_same_checkpoint
+from harness.train.signals import exit_on_sigterm
 from harness.train.trainer import Trainer
 
 # Left by a run that SIGTERM has ended, for schedulers that start it again.
@@ -35,54 +35,54 @@ def train(
 ) -> dict[str, Any]:
     """Train the recipe's student, export it, evaluate it, and write everything into ``out``.
 
-    Under torchrun every process calls this; the first one writes.
+    Under torchrun every process calls this; rank 0 writes.
 
     Args:
         recipe: what to run.
         out: the run folder.
         command: what the user typed, for the record; this process's command line by default.
-        resume: go on from the newest checkpoint in ``out``, or begin where there is none; a finished run is left alone.
-        overwrite: begin anew, whatever an interrupted run has left in ``out``.
+        resume: continue from the newest checkpoint in ``out``, or start if there is none; a finished run is left alone.
+        overwrite: start over, whatever an interrupted run has left in ``out``.
 
     Returns:
         The content of ``out/summary.json``: name, steps, seconds, images_per_second, parameters, metrics by set.
 
     Raises:
-        UserError: for anything the user can mend.
+        UserError: for anything the user can fix.
         Terminated: SIGTERM came; the run is saved and can be resumed.
     """
-    with joined(recipe.train.device) as (processes, device):
-        done, start = _start(recipe, out, processes, device, command, resume=resume, overwrite=overwrite)
+    with init_distributed(recipe.train.device) as (distributed, device):
+        done, start = _start(recipe, out, distributed, device, command, resume=resume, overwrite=overwrite)
         if done:
-            return read_json(out / DONE) if processes.is_main else {}
-        trainer = Trainer(recipe, out, device, processes, start)
-        stopped = f"stopped by SIGTERM and saved in {out}; the same command with --resume goes on there"
+            return read_json(out / DONE) if distributed.is_rank_zero else {}
+        trainer = Trainer(recipe, out, device, distributed, start)
+        stopped = f"stopped by SIGTERM and saved in {out}; the same command with --resume continues there"
         if not trainer.run():
-            if processes.is_main:
-                _leave_word(out)
+            if distributed.is_rank_zero:
+                _write_stopped(out)
             # The first to leave has torchrun end the others.
-            processes.same_for_all(None)
+            distributed.broadcast_object(None)
             raise Terminated(stopped)
         weights = student_state(trainer.task, trainer.parallel)
-    if not processes.is_main:
+    if not distributed.is_rank_zero:
         return {}
-    # The others are done: nobody waits for the main process any longer.
-    with leaving_at_sigterm(stopped):
+    # The other ranks are done: none waits for rank 0 any longer.
+    with exit_on_sigterm(stopped):
         try:
             return _finish(trainer, weights)
         except Terminated:
-            _leave_word(out)
+            _write_stopped(out)
             raise
 
 
-def _leave_word(out: Path) -> None:
-    write_text(out / STOPPED, "SIGTERM came; clipkd train --resume goes on\n")
+def _write_stopped(out: Path) -> None:
+    write_text(out / STOPPED, "SIGTERM came; clipkd train --resume continues\n")
 
 
 def _start(
     recipe: Recipe,
     out: Path,
-    processes: Processes,
+    distributed: DistributedContext,
     device: torch.device,
     command: str | None,
     *,
@@ -92,29 +92,29 @@ def _start(
     """Check what can be checked before hours of training, and make the run folder.
 
     Returns:
-        Whether the run is finished already, and the checkpoint to go on from. The main process decides for all.
+        Whether the run is finished already, and the checkpoint to resume from. Rank 0 decides for all.
     """
     _set_up_torch(recipe)
     problem, start, done = None, None, False
-    if processes.is_main:
+    if distributed.is_rank_zero:
         try:
             done = resume and is_finished(out)
-            start = None if done else _prepare(recipe, out, processes, device, command, resume, overwrite)
-        except Exception as error:  # whatever it is, the others are waiting to be told
+            start = None if done else _prepare(recipe, out, distributed, device, command, resume, overwrite)
+        except Exception as error:  # of whatever kind: the other ranks wait for a word
             problem = error
-    told = None if problem is None else str(problem), done, None if start is None else start["step"]
-    refused, done, step = processes.same_for_all(told)
+    decided = None if problem is None else str(problem), done, None if start is None else start["step"]
+    refused, done, step = distributed.broadcast_object(decided)
     if problem is not None or refused:
-        raise problem or UserError(f"{processes} stops because the first process cannot begin: {refused}")
-    if step is not None and not processes.is_main:
-        start = same_start(out, step)
+        raise problem or UserError(f"{distributed} stops because rank 0 cannot begin: {refused}")
+    if step is not None and not distributed.is_rank_zero:
+        start = load_same_checkpoint(out, step)
     return done, start
 
 
 def _prepare(
     recipe: Recipe,
     out: Path,
-    processes: Processes,
+    distributed: DistributedContext,
     device: torch.device,
     command: str | None,
     resume: bool,
@@ -123,12 +123,12 @@ def _prepare(
     for item in find_recipe_sets(recipe.eval).sets:
         if item.synthetic is None:
             inspect_layout(item)
-    check_folder(out)
-    start = find_start(recipe, out, resume=resume, overwrite=overwrite)
+    check_run_folder(out)
+    start = find_checkpoint(recipe, out, resume=resume, overwrite=overwrite)
     if start is None:
         prepare_run(recipe, out, command, device)
     else:
-        check_world(start, processes.world_size, recipe.train.parallel)
+        check_world_size(start, distributed.world_size, recipe.train.parallel)
         record_resume(out, start["step"], command, device)
     (out / STOPPED).unlink(missing_ok=True)
     return start
@@ -142,7 +142,7 @@ def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
         student = create_model(recipe.student)
         student.model.load_state_dict(weights)
         student.model.to(trainer.device)
-    seconds = trainer.interval.seconds
+    seconds = trainer.metrics.seconds
     export_model(student, out / "export", metadata={"recipe": recipe.name, "steps": trainer.steps})
     warn_missing(trainer)
     metrics = _evaluate(student, recipe, out, trainer.device)
@@ -153,9 +153,9 @@ def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
         "steps": trainer.steps,
         "seconds": round(seconds, 2),
         "images_per_second": round(trainer.steps * recipe.train.batch_size / seconds, 1),
-        "processes": trainer.processes.world_size,
+        "processes": trainer.distributed.world_size,
         "bad_samples": dict(trainer.loader.bad.counts),
-        "nonfinite_steps": trainer.health.count,
+        "nonfinite_steps": trainer.nonfinite.count,
         "metrics": metrics,
         **({"best": read_best(out / "checkpoints")} if recipe.eval.best else {}),
     }

@@ -1,4 +1,4 @@
-"""All that a run needs to go on as if it had never stopped, as one dict of plain values and tensors."""
+"""Training state: all that a run needs to resume exactly, as one dict of plain values and tensors."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
     from harness.train.trainer import Trainer
 
 
-def capture(trainer: Trainer, step: int) -> dict[str, Any] | None:
-    """The state after ``step``: on the main process all of it, elsewhere None, though every process must call it.
+def capture_state(trainer: Trainer, step: int) -> dict[str, Any] | None:
+    """The state after ``step``: on rank 0 all of it, on others None, though every rank must call it.
 
     The teacher is never part of it.
     """
     kind = trainer.parallel
     task = trainer.task
     student, optimizer = student_state(task, kind), optimizer_state(task, kind, trainer.optimizer)
-    ranks = trainer.processes.gather({**_random_state(trainer), "loader": trainer.loader.state_dict()})
-    if not trainer.processes.is_main:
+    ranks = trainer.distributed.gather_object({**_random_state(trainer), "loader": trainer.loader.state_dict()})
+    if not trainer.distributed.is_rank_zero:
         return None
     return {
         "step": step,
         "name": trainer.recipe.name,
         "recipe": dump_recipe(trainer.recipe),
-        "world_size": trainer.processes.world_size,
+        "world_size": trainer.distributed.world_size,
         "parallel": kind,
         "state_dict": student,
         "loss": task.loss.state_dict(),
         "optimizer": optimizer,
         "schedule": trainer.schedule.state_dict(),
         "scaler": trainer.scaler.state_dict(),
-        "interval": trainer.interval.state_dict(),
-        "nonfinite": trainer.health.count,
+        "interval": trainer.metrics.state_dict(),
+        "nonfinite": trainer.nonfinite.count,
         "ranks": ranks,
     }
 
 
-def restore(trainer: Trainer, state: dict[str, Any]) -> None:
-    """Put everything but the data's position back; that one is the loader's to start from."""
+def restore_state(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Load everything but the loader's state, which the loader is built with."""
     task, kind = trainer.task, trainer.parallel
     for group in state["optimizer"]["param_groups"]:
         # A checkpoint may come from another device, where this was otherwise.
@@ -67,21 +67,21 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         ) from error
     trainer.schedule.load_state_dict(state["schedule"])
     trainer.scaler.load_state_dict(state["scaler"])
-    trainer.interval.load_state_dict(state["interval"], trainer.device)
-    trainer.health.count = state["nonfinite"]
-    rank = trainer.processes.rank
+    trainer.metrics.load_state_dict(state["interval"], trainer.device)
+    trainer.nonfinite.count = state["nonfinite"]
+    rank = trainer.distributed.rank
     if rank < len(state["ranks"]):
         _set_random_state(trainer, state["ranks"][rank])
 
 
 def _random_state(trainer: Trainer) -> dict[str, Any]:
-    kind, keys, *rest = numpy.random.get_state()
+    kind, keys, *rest = numpy.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(trainer.device) if trainer.device.type == "cuda" else None,
         "own": trainer.generator.get_state(),
         "python": random.getstate(),
-        "numpy": [kind, keys.tolist(), *rest],
+        "numpy": [kind, numpy.asarray(keys).tolist(), *rest],
     }
 
 

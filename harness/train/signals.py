@@ -1,4 +1,4 @@
-"""SIGTERM as a wish: the step under way is finished and saved before the run leaves; afterwards it leaves at once."""
+"""Graceful SIGTERM: the current step is finished and saved first; after the training the run exits at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.errors import Terminated
 
 
 @contextmanager
-def watching_for_sigterm() -> Iterator[Callable[[], bool]]:
+def watch_for_sigterm() -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether SIGTERM has come since."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -25,7 +25,7 @@ def watching_for_sigterm() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def leaving_at_sigterm(sentence: str) -> Iterator[None]:
+def exit_on_sigterm(sentence: str) -> Iterator[None]:
     """Raise Terminated with this sentence once SIGTERM comes: for work that may be thrown away and done again.
 
     More of them are ignored until this is left: a scheduler and torchrun send one each.
@@ -48,10 +48,10 @@ def leaving_at_sigterm(sentence: str) -> Iterator[None]:
 
 @contextmanager
 def _at_sigterm(do: Callable[[], None]) -> Iterator[None]:
-    def note(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         do()
 
-    before = signal.signal(signal.SIGTERM, note)
+    before = signal.signal(signal.SIGTERM, handle)
     try:
         yield
     finally:

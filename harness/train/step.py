@@ -1,10 +1,11 @@
-"""Forward and backward of one step: at once, or in slices with exactly the same result."""
+"""Forward and backward pass of one step: whole, or accumulated over micro-batches with exactly the same result."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -12,92 +13,97 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.task import DistillTask, Inputs
+from harness.task import DistillTask, ModelInputs
 
 Losses = dict[str, Tensor]
 Scale = Callable[[Tensor], Tensor]
 
 
 def forward_backward(
-    task: DistillTask, inputs: Inputs, generator: Generator, slices: int, scale: Scale
+    task: DistillTask, inputs: ModelInputs, generator: Generator, accum_freq: int, scale: Scale
 ) -> tuple[Losses, Tensor]:
     """Add the gradients of the losses' sum to all trainable parameters.
 
-    With several slices the student's embeddings of the whole batch are made first, without a graph; the loss sees them
-    all at once; then each slice is embedded again, with the same random numbers, and its share of the loss's gradient
-    is sent through it. So N slices give what one batch gives, for contrastive losses too, at the memory of a slice.
-    BatchNorm alone sees slices, as it sees each process's own rows.
+    With several micro-batches the student first embeds the whole batch without a graph, the loss sees all embeddings at
+    once, and then each micro-batch is embedded again, with the same random numbers, to take its rows of the loss's
+    gradient (GradCache; open_clip's accum_freq). So N micro-batches give what one batch gives, for contrastive losses
+    too, at the memory of one of them. BatchNorm alone sees micro-batches, as it sees each process's own rows.
 
     Args:
         task: student, teachers and loss.
         inputs: what student and teachers are fed, on the device.
         generator: source of MFD's masks.
-        slices: how many; 1 keeps the graph of the whole batch.
+        accum_freq: number of micro-batches; 1 keeps the graph of the whole batch.
         scale: applied to the total before backward, as fp16's loss scaler does.
 
     Returns:
         The weighted losses and the student's logit scale, detached.
     """
-    if slices == 1:
+    if accum_freq == 1:
         outputs = task.encode(inputs, generator)
-        losses = task.compute(outputs, task.teach(inputs))
-        scale(sum(losses.values())).backward()
+        losses = task.compute(outputs, task.teacher_forward(inputs))
+        scale(_total(losses)).backward()
     else:
-        outputs, losses = _sliced(task, inputs, generator, slices, scale)
+        outputs, losses = _accumulated(task, inputs, generator, accum_freq, scale)
     return {name: value.detach() for name, value in losses.items()}, outputs["logit_scale"].detach().reshape(())
 
 
-def _sliced(
-    task: DistillTask, inputs: Inputs, generator: Generator, slices: int, scale: Scale
+def _accumulated(
+    task: DistillTask, inputs: ModelInputs, generator: Generator, accum_freq: int, scale: Scale
 ) -> tuple[dict[str, Tensor], Losses]:
-    parts = inputs.split(slices)
-    randomness, outputs = [], []
-    with torch.no_grad(), _keeping_statistics(task.student):
+    parts = inputs.split(accum_freq)
+    rng_states, outputs = [], []
+    with torch.no_grad(), _keep_batchnorm_buffers(task.student):
         for part in parts:
-            randomness.append(Randomness.now(generator))
+            rng_states.append(RngState.capture(generator))
             outputs.append(task.encode(part, generator))
-    taught = [_joined(list(slices_of_one)) for slices_of_one in zip(*(task.teach(part) for part in parts), strict=True)]
-    leaves = {name: value.detach().requires_grad_() for name, value in _joined(outputs).items()}
-    losses = task.compute(leaves, taught)
-    scale(sum(losses.values())).backward()
-    gradients = _shares({name: leaf.grad for name, leaf in leaves.items()}, slices)
-    for number, (part, state, gradient) in enumerate(zip(parts, randomness, gradients, strict=True)):
+    by_part = [task.teacher_forward(part) for part in parts]
+    teacher_outputs = [_concatenated(list(of_one)) for of_one in zip(*by_part, strict=True)]
+    leaves = {name: value.detach().requires_grad_() for name, value in _concatenated(outputs).items()}
+    losses = task.compute(leaves, teacher_outputs)
+    scale(_total(losses)).backward()
+    gradients = _split_gradients({name: leaf.grad for name, leaf in leaves.items()}, accum_freq)
+    for number, (part, state, gradient) in enumerate(zip(parts, rng_states, gradients, strict=True)):
         state.restore(generator)
-        last = number == slices - 1
-        with nullcontext() if last else _unsynchronised(task.encoder):
+        last = number == accum_freq - 1
+        with nullcontext() if last else _no_sync(task.encoder):
             again = task.encode(part, generator)
             names = [name for name, value in gradient.items() if value is not None and again[name].requires_grad]
             torch.autograd.backward([again[name] for name in names], [gradient[name] for name in names])
     return leaves, losses
 
 
-def _joined(outputs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rows of all slices under one another; a scale is the same in each."""
+def _concatenated(outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of all micro-batches concatenated; a scale is the same in each."""
     return {
         name: torch.cat([output[name] for output in outputs]) if _has_rows(name) else value
         for name, value in outputs[0].items()
     }
 
 
+def _total(losses: Losses) -> Tensor:
+    return reduce(torch.add, losses.values())
+
+
 def _has_rows(name: str) -> bool:
     return name.endswith("_features")
 
 
-def _shares(gradients: dict[str, Tensor | None], slices: int) -> list[dict[str, Tensor | None]]:
-    """Each slice's rows; a scale's whole gradient goes with the last slice, after which DDP averages."""
-    shares: list[dict[str, Tensor | None]] = [{} for _ in range(slices)]
+def _split_gradients(gradients: dict[str, Tensor | None], accum_freq: int) -> list[dict[str, Tensor | None]]:
+    """Each micro-batch's rows; a scale's whole gradient goes with the last one, after which DDP averages."""
+    shares: list[dict[str, Tensor | None]] = [{} for _ in range(accum_freq)]
     for name, gradient in gradients.items():
         if gradient is None or not _has_rows(name):
             shares[-1][name] = gradient
             continue
-        for share, rows in zip(shares, gradient.chunk(slices), strict=True):
+        for share, rows in zip(shares, gradient.chunk(accum_freq), strict=True):
             share[name] = rows
     return shares
 
 
 @contextmanager
-def _unsynchronised(encoder: nn.Module) -> Iterator[None]:
-    """Let gradients add up on each process until the last slice."""
+def _no_sync(encoder: nn.Module) -> Iterator[None]:
+    """Accumulate gradients locally, without averaging them over the ranks: until the last micro-batch."""
     if isinstance(encoder, DistributedDataParallel):
         with encoder.no_sync():
             yield
@@ -113,8 +119,8 @@ def _unsynchronised(encoder: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _keeping_statistics(model: nn.Module) -> Iterator[None]:
-    """Undo what BatchNorm notes down: the second pass over the slices notes it again."""
+def _keep_batchnorm_buffers(model: nn.Module) -> Iterator[None]:
+    """Put BatchNorm's statistics back afterwards: the second forward pass updates them again."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
     yield
@@ -123,21 +129,21 @@ def _keeping_statistics(model: nn.Module) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Randomness:
-    """The states of the generators that a forward pass may draw from."""
+class RngState:
+    """States of the random generators that a forward pass may draw from."""
 
     cpu: Tensor
     cuda: Tensor | None
     own: Tensor
 
     @classmethod
-    def now(cls, generator: Generator) -> Randomness:
-        """As they are."""
+    def capture(cls, generator: Generator) -> RngState:
+        """The states now."""
         cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
         return cls(torch.get_rng_state(), cuda, generator.get_state())
 
     def restore(self, generator: Generator) -> None:
-        """As they were."""
+        """Put the states back."""
         torch.set_rng_state(self.cpu)
         if self.cuda is not None:
             torch.cuda.set_rng_state(self.cuda)

@@ -1,4 +1,4 @@
-"""Models, data, optimizer and the loop over steps of one process of a run."""
+"""Trainer: models, data, optimizer and the training loop of one rank."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from harness.config import Recipe
 from harness.data import Batch, BatchAugment, Loader, build_loader
 from harness.data.dataloader import lost_worker
 from harness.errors import UserError
-from harness.metrics import Interval, MetricsWriter, keep_steps
+from harness.metrics import MetricAccumulator, MetricsWriter, keep_steps
 from harness.models import LoadedModel
 from harness.optim import build_optimizer, build_schedule
 from harness.progress import Display, make_display
 from harness.teachers.opening import open_cache
 from harness.teachers.replay import apply_maps
 from harness.train.clipping import clip_gradients
-from harness.train.health import Health, is_healthy
-from harness.train.length import share_of_batch, steps_of
-from harness.train.messages import describe, warn_skipped
+from harness.train.distributed import DistributedContext, Signal
+from harness.train.length import local_batch_size, total_steps
+from harness.train.messages import describe_run, warn_skipped
 from harness.train.models import build_models
-from harness.train.periodic import Periodic, warn_missing
-from harness.train.processes import Processes, Signal
-from harness.train.saving import capture, restore
-from harness.train.signals import watching_for_sigterm
+from harness.train.nonfinite import NonFiniteMonitor, is_finite_step
+from harness.train.periodic_evaluation import PeriodicEvaluation, warn_missing
+from harness.train.saving import capture_state, restore_state
+from harness.train.signals import watch_for_sigterm
 from harness.train.step import forward_backward
 from harness.watchdog import Watchdog
 from kdlosses.layers import MAX_LOGIT_SCALE
@@ -41,18 +41,18 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Builds everything a recipe asks for, and takes its steps.
+    """Builds all that a recipe asks for, and runs the training loop.
 
     Args:
         recipe: what to run.
         out: the run folder, which exists.
         device: of this process.
-        processes: of the run.
-        start: the checkpoint to go on from, or None.
-        teachers: the recipe's, where somebody has built and tried them already.
+        distributed: rank and world size of the run; by default one process.
+        start: the checkpoint to resume from, or None.
+        teachers: the recipe's, where the caller has built and checked them already.
 
     Raises:
-        UserError: for anything the user can mend.
+        UserError: for anything the user can fix.
     """
 
     def __init__(
@@ -60,30 +60,39 @@ class Trainer:
         recipe: Recipe,
         out: Path,
         device: torch.device,
-        processes: Processes | None = None,
+        distributed: DistributedContext | None = None,
         start: dict[str, Any] | None = None,
         teachers: Sequence[LoadedModel] | None = None,
     ) -> None:
         self.recipe, self.out, self.device = recipe, out, device
-        self.processes = processes or Processes()
-        self.parallel = recipe.train.parallel if self.processes.world_size > 1 else "ddp"
-        self.batch_size = share_of_batch(recipe, self.processes.world_size)
+        self.distributed = distributed or DistributedContext()
+        self.parallel = recipe.train.parallel if self.distributed.world_size > 1 else "ddp"
+        self.batch_size = local_batch_size(recipe, self.distributed.world_size)
         self.cache = open_cache(recipe) if recipe.teacher_cache.use else None
-        self.models = build_models(recipe, self.processes, device, self.cache, teachers)
+        self.models = build_models(recipe, self.distributed, device, self.cache, teachers)
         self.task = self.models.task
         self.loader = self._build_loader(start)
-        self.steps = steps_of(recipe, self.loader.num_samples)
+        try:
+            self._prepare(start)
+        except BaseException:
+            self.loader.close()  # its workers run already
+            raise
+
+    def _prepare(self, start: dict[str, Any] | None) -> None:
+        """Build what depends on the models and the data, and load the checkpoint."""
+        recipe, train = self.recipe, self.recipe.train
+        self.steps = total_steps(recipe, self.loader.num_samples)
         self.augment = BatchAugment(recipe.data.augment)
         self._build_optimizer()
         self._seed_own_draws()
-        self.interval = Interval(recipe.train.batch_size)
-        self.health = Health(self._own_file("nonfinite"), recipe.train.on_nonfinite, recipe.train.max_nonfinite)
-        self.periodic = Periodic(self)
+        self.metrics = MetricAccumulator(train.batch_size)
+        self.nonfinite = NonFiniteMonitor(self._own_file("nonfinite"), train.on_nonfinite, train.max_nonfinite)
+        self.evaluation = PeriodicEvaluation(self)
         self.first = 1
         if start is not None:
-            restore(self, start)
-            if self.health.path.exists():
-                keep_steps(self.health.path, start["step"])  # later ones are taken again
+            restore_state(self, start)
+            if self.nonfinite.path.exists():
+                keep_steps(self.nonfinite.path, start["step"])  # later ones are taken again
             self.first = start["step"] + 1
         if self.first > self.steps + 1:
             raise UserError(
@@ -94,21 +103,21 @@ class Trainer:
     def run(self) -> bool:
         """Take every step that is left; False when SIGTERM has ended the run early, after a checkpoint."""
         writer = None
-        if self.processes.is_main:
+        if self.distributed.is_rank_zero:
             writer = MetricsWriter(self.out / "metrics.jsonl", up_to=self.first - 1 if self.first > 1 else None)
         self.task.train()
         try:
             with (
                 make_display(
-                    self.recipe.name, self.steps, quiet=not self.processes.is_main, before=self.first - 1
+                    self.recipe.name, self.steps, quiet=not self.distributed.is_rank_zero, before=self.first - 1
                 ) as display,
-                self._watchdog() as dog,
-                watching_for_sigterm() as asked_to_stop,
+                self._watchdog() as watchdog,
+                watch_for_sigterm() as asked_to_stop,
             ):
-                logger.info("%s", describe(self))
+                logger.info("%s", describe_run(self))
                 warn_missing(self)
                 known = self._warn_skipped(0)
-                finished = self._guarded_loop(display, writer, dog, asked_to_stop)
+                finished = self._loop_naming_lost_processes(display, writer, watchdog, asked_to_stop)
                 self._warn_skipped(known)
                 return finished
         finally:
@@ -117,67 +126,68 @@ class Trainer:
                 writer.close()
 
     def _warn_skipped(self, known: int) -> int:
-        return warn_skipped(self.recipe.name, self.loader, known) if self.processes.is_main else 0
+        return warn_skipped(self.recipe.name, self.loader, known) if self.distributed.is_rank_zero else 0
 
-    def _guarded_loop(self, *arguments: Any) -> bool:
+    def _loop_naming_lost_processes(self, *arguments: Any) -> bool:
         try:
             return self._loop(*arguments)
         except (RuntimeError, OSError, EOFError) as error:
             # Torch raises for a killed data worker wherever the main thread happens to be, and for another process that
             # is gone wherever this one next needs it.
-            lost = lost_worker(error) or self.processes.lost(error)
+            lost = lost_worker(error) or self.distributed.lost_peer(error)
             if lost is None:
                 raise
             raise lost from error
 
     def _loop(
-        self, display: Display, writer: MetricsWriter | None, dog: Watchdog, asked_to_stop: Callable[[], bool]
+        self, display: Display, writer: MetricsWriter | None, watchdog: Watchdog, asked_to_stop: Callable[[], bool]
     ) -> bool:
-        train, evaluation = self.recipe.train, (writer, dog, asked_to_stop)
-        if not self.periodic.catch_up(*evaluation):
+        train, evaluation = self.recipe.train, (writer, watchdog, asked_to_stop)
+        if not self.evaluation.run_missed(*evaluation):
             return False
         for step in range(self.first, self.steps + 1):
-            dog.phase("data", step)
-            batch, signal = self._next_batch(asked_to_stop, dog, step)
-            dog.phase("step", step)
-            lr = self.schedule.get_last_lr()[0]
-            losses, report, ok = self.train_step(batch)
-            self.interval.add(losses, report, ok)
-            self.health.add(step, ok, {**losses, "grad_norm": report["grad_norm"]}, batch.keys)
+            watchdog.phase("data", step)
+            batch, signal = self._next_batch(asked_to_stop, watchdog, step)
+            watchdog.phase("step", step)
+            lr = float(self.schedule.get_last_lr()[0])
+            losses, scalars, ok = self.train_step(batch)
+            self.metrics.add(losses, scalars, ok)
+            self.nonfinite.add(step, ok, {**losses, "grad_norm": scalars["grad_norm"]}, batch.keys)
             display.advance(step)
             saves = signal is Signal.STOP or self._due(step, train.save_every)
             if saves or self._due(step, train.log_every):
-                self.health.settle()
+                self.nonfinite.flush()
             if self._due(step, train.log_every):
                 self._report(step, lr, writer, display)
             if saves:
-                self._save_together(step, dog)
-            if signal is Signal.GO and self.periodic.is_due(step) and not self.periodic.run(step, *evaluation):
+                self._save_together(step, watchdog)
+            if signal is Signal.GO and self.evaluation.is_due(step) and not self.evaluation.run(step, *evaluation):
                 signal = Signal.STOP
                 if not saves:
-                    self._save_together(step, dog)
+                    self._save_together(step, watchdog)
             if signal is Signal.STOP:
                 logger.info("%s: SIGTERM came; saved step %d", self.recipe.name, step)
                 return False
         # It may have come during the last step or its checkpoint: what follows can take long.
-        return self.processes.worst(Signal.STOP if asked_to_stop() else Signal.GO) is Signal.GO
+        return self.distributed.reduce_max(Signal.STOP if asked_to_stop() else Signal.GO) is Signal.GO
 
-    def _next_batch(self, asked_to_stop: Callable[[], bool], dog: Watchdog, step: int) -> tuple[Batch, Signal]:
-        """This process's next batch, and what all processes agree to do."""
+    def _next_batch(self, asked_to_stop: Callable[[], bool], watchdog: Watchdog, step: int) -> tuple[Batch, Signal]:
+        """This rank's next batch, and what all ranks agree to do."""
         problem: Exception | None = None
         batch = None
         try:
             batch = next(self.loader)
-        except Exception as error:  # whatever it is, the others are waiting to be told
+        except Exception as error:  # of whatever kind: the other ranks wait for a word
             problem = error
-        if self.processes.world_size > 1:
-            dog.phase("exchange", step)
+        if self.distributed.world_size > 1:
+            watchdog.phase("exchange", step)
         own = Signal.FAILED if problem else Signal.STOP if asked_to_stop() else Signal.GO
-        signal = self.processes.worst(own)
+        signal = self.distributed.reduce_max(own)
         if problem is not None:
             raise problem
+        assert batch is not None
         if signal is Signal.FAILED:
-            raise UserError(f"{self.processes} stops because another process cannot go on; its message says why")
+            raise UserError(f"{self.distributed} stops because another process cannot go on; its message says why")
         return batch, signal
 
     def train_step(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
@@ -188,8 +198,8 @@ class Trainer:
             device, unread.
         """
         images = batch.images.to(self.device, non_blocking=True)
-        replayed = batch.cached is not None
-        view = apply_maps(images, batch.cached.maps) if replayed else self.augment(images, self.generator)
+        cached = batch.cached
+        view = self.augment(images, self.generator) if cached is None else apply_maps(images, cached.maps)
         if self.recipe.train.channels_last:
             view = view.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
@@ -199,7 +209,7 @@ class Trainer:
         )
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.parameters, self.recipe.optim.grad_clip or math.inf)
-        ok = is_healthy(losses, norm, self.scaler)
+        ok = is_finite_step(losses, norm, self.scaler)
         self._update(ok)
         self.schedule.step()
         self._clamp_scales()
@@ -214,18 +224,18 @@ class Trainer:
                 self.optimizer.step()
         else:
             # What a GradScaler tells fused optimizers: they leave all as it is where this is 1, without being read.
-            self.optimizer.found_inf = (~ok).float()
+            self.optimizer.found_inf = (~ok).float()  # type: ignore[attr-defined]  # as GradScaler does
             self.optimizer.step()
 
-    def _save_together(self, step: int, dog: Watchdog) -> None:
-        dog.phase("checkpoint", step)
+    def _save_together(self, step: int, watchdog: Watchdog) -> None:
+        watchdog.phase("checkpoint", step)
         self.save(step)
-        # The first to leave would take the others along while the main process still writes.
-        self.processes.same_for_all(None)
+        # torchrun ends all ranks when the first exits, and rank 0 may still be writing.
+        self.distributed.broadcast_object(None)
 
     def save(self, step: int) -> None:
-        """Write a checkpoint; every process takes part, the main one writes."""
-        state = capture(self, step)
+        """Write a checkpoint; every rank takes part, rank 0 writes."""
+        state = capture_state(self, step)
         if state is not None:
             # First the lines before it: a resumed run writes only those after it again.
             for lines in self.out.glob("*.jsonl"):
@@ -233,7 +243,7 @@ class Trainer:
             save_checkpoint(self.out / "checkpoints", state, step, self.recipe.train.keep_last)
 
     def _build_loader(self, start: dict[str, Any] | None) -> Loader:
-        recipe, rank = self.recipe, self.processes.rank
+        recipe, rank = self.recipe, self.distributed.rank
         states = start["ranks"] if start else None
         return build_loader(
             recipe.data,
@@ -247,7 +257,7 @@ class Trainer:
             cache=self.cache,
             bad_samples=self.out / "bad_samples.jsonl",
             rank=rank,
-            world_size=self.processes.world_size,
+            world_size=self.distributed.world_size,
             state=states[min(rank, len(states) - 1)]["loader"] if states else None,
             pin_memory=self.device.type == "cuda",
         )
@@ -261,32 +271,34 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.train.precision == "fp16")
 
     def _seed_own_draws(self) -> None:
-        """Dropout, masks and augmentation differ between processes; weights, made before, do not."""
-        own = self.recipe.seed + self.processes.rank
+        """Seed dropout, masks and augmentation by rank; the weights, made before, are the same on all."""
+        own = self.recipe.seed + self.distributed.rank
         self.generator = torch.Generator(self.device).manual_seed(own)
         random.seed(own)
         numpy.random.seed(own % 2**32)
-        if self.processes.rank:
+        if self.distributed.rank:
             torch.manual_seed(own)
 
     def _report(self, step: int, lr: float, writer: MetricsWriter | None, display: Display) -> None:
-        values = self.interval.flush(step, lr)
+        values = self.metrics.flush(step, lr)
         if writer is not None:
             writer.write(values)
         display.report(values)
 
     @torch.no_grad()
     def _clamp_scales(self) -> None:
-        self.task.student.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        scale = self.task.student.logit_scale
+        assert isinstance(scale, Tensor)
+        scale.clamp_(0, MAX_LOGIT_SCALE)
         self.task.loss.clamp_scales()
 
     def _watchdog(self) -> Watchdog:
-        train, own = self.recipe.train, self.processes
+        train, own = self.recipe.train, self.distributed
         return Watchdog(self.out, own.rank, own.world_size, train.stall_timeout, abort_after=train.stall_abort_timeout)
 
     def _due(self, step: int, every: int | None) -> bool:
         return step == self.steps or (every is not None and step % every == 0)
 
     def _own_file(self, stem: str) -> Path:
-        rank = self.processes.rank
+        rank = self.distributed.rank
         return self.out / (f"{stem}.jsonl" if rank == 0 else f"{stem}.rank{rank}.jsonl")

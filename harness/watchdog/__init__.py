@@ -1,5 +1,5 @@
-"""A watchdog beside the training loop: it says which loader or rank stalls, and where."""
+"""A watchdog beside the training loop: it warns which loader or rank stalls, and where."""
 
-from harness.watchdog.dog import EXIT_STALLED, PATIENCE, Watchdog
+from harness.watchdog.watchdog import EXIT_STALLED, PATIENCE, Watchdog
 
 __all__ = ["EXIT_STALLED", "PATIENCE", "Watchdog"]

@@ -1,4 +1,4 @@
-"""Heartbeats: one small file a rank, by which the ranks see each other when no message gets through any more."""
+"""Heartbeats: one small file per rank, by which ranks see each other when the network between them fails."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def read_heartbeat(folder: Path, rank: int, world_size: int) -> Heartbeat | None
 Peers = list[tuple[int, Heartbeat | None]]
 
 
-class Pulse:
-    """Writes this rank's heartbeats and reads the others', in a thread of its own.
+class HeartbeatThread:
+    """Thread that writes this rank's heartbeats and reads the others'.
 
     The run folder's file system may be the very thing that stalls: then this thread hangs, and the watchdog does not.
 
     Args:
         folder: the run folder.
         make: this rank's heartbeat as of now.
-        curious: whether the others' are wanted now.
+        wants_peers: whether to read the others' now.
         interval: seconds between two beats.
         failed: takes the error of a heartbeat that could not be written; no more are tried.
     """
@@ -72,15 +72,15 @@ class Pulse:
         self,
         folder: Path,
         make: Callable[[], Heartbeat],
-        curious: Callable[[], bool],
+        wants_peers: Callable[[], bool],
         interval: float,
         failed: Callable[[OSError], None],
     ) -> None:
-        self._folder, self._make, self._curious, self._failed = folder, make, curious, failed
+        self.folder, self._make, self._wants_peers, self._failed = folder, make, wants_peers, failed
         self._interval, self._stop = interval, threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
         self._works = True
-        self.written: float | None = None
+        self.last_written: float | None = None
         self.peers: Peers = []
 
     def start(self) -> None:
@@ -101,15 +101,15 @@ class Pulse:
             return
         own = self._make()
         try:
-            write_heartbeat(self._folder, own)
+            write_heartbeat(self.folder, own)
         except OSError as error:
             self._works, self.peers = False, []
             self._failed(error)
             return
-        self.written = own.time
-        if self._curious():
+        self.last_written = own.time
+        if self._wants_peers():
             others = [rank for rank in range(own.world_size) if rank != own.rank]
-            self.peers = [(rank, read_heartbeat(self._folder, rank, own.world_size)) for rank in others]
+            self.peers = [(rank, read_heartbeat(self.folder, rank, own.world_size)) for rank in others]
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):

@@ -73,14 +73,14 @@ def test_a_part_that_fails_is_over():
 def test_watching_leaves_task_optimizer_and_autograd_as_they_were():
     class Task(nn.Module):
         def encode(self) -> None: ...
-        def teach(self) -> None: ...
+        def teacher_forward(self) -> None: ...
         def compute(self) -> None: ...
 
     task, parameter = Task(), nn.Parameter(torch.ones(2))
     optimizer, backward, recorder = torch.optim.SGD([parameter]), torch.autograd.backward, Recorder(CpuClock())
     recorder.begin()
     with watched(task, optimizer, recorder):
-        for part in (task.encode, task.teach, task.compute, parameter.sum().backward, optimizer.step):
+        for part in (task.encode, task.teacher_forward, task.compute, parameter.sum().backward, optimizer.step):
             part()
         recorder.end()
     seen = [part for part, _ in recorder._steps[0]]

@@ -7,7 +7,7 @@ import torch
 
 from harness import files
 from harness.files import write_json, write_text
-from harness.metrics import Interval, MetricsWriter, read_metrics
+from harness.metrics import MetricAccumulator, MetricsWriter, read_metrics
 
 
 def test_write_replaces_whole(tmp_path):
@@ -33,7 +33,7 @@ def test_a_failed_write_keeps_the_old_content(tmp_path, monkeypatch):
 
 
 def test_a_report_is_the_mean_of_its_interval_and_valid_json():
-    interval = Interval(8)
+    interval = MetricAccumulator(8)
     for loss in (1.0, 3.0):
         interval.add({"fd_loss": torch.tensor(loss)}, {"grad_norm": torch.tensor(float("inf"))}, torch.tensor(True))
     values = interval.flush(2, 0.1)

@@ -206,7 +206,7 @@ def test_models_that_agree_on_their_input_share_it():
     tokens = {"student": torch.zeros(2, 12, dtype=torch.long), "teacher": torch.zeros(2, 16, dtype=torch.long)}
     batch = Batch(torch.zeros(2, 3, 48, 48, dtype=torch.uint8), tokens, ["a", "b"], ["a", "b"])
     inputs = task.inputs(torch.rand(2, 3, 48, 48), batch)
-    assert inputs.taught[0][0] is inputs.image
+    assert inputs.teachers[0][0] is inputs.image
 
 
 def test_several_teachers_teach_with_their_weights():

@@ -18,7 +18,7 @@ from harness.bench.train.turns import Effort, measure
 from harness.config import EvalConfig, Recipe
 from harness.errors import UserError
 from harness.models import create_model
-from harness.train.processes import joined
+from harness.train.distributed import init_distributed
 
 # Batches that each worker of a DataLoader has ready.
 AHEAD = 2
@@ -40,10 +40,10 @@ def bench(
         torch.set_num_threads(count)
     torch.set_flush_denormal(recipe.train.flush_denormal)
     with (
-        joined(recipe.train.device) as (processes, device),
+        init_distributed(recipe.train.device) as (distributed, device),
         tempfile.TemporaryDirectory(prefix="clipkd-bench-") as name,
     ):
-        if processes.world_size > 1:
+        if distributed.world_size > 1:
             raise UserError("clipkd bench train times one process; start it without torchrun")
         folder = Path(name)
         ahead = 0 if kind == SYNTHETIC else AHEAD * recipe.data.workers + 1

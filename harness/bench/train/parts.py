@@ -16,7 +16,7 @@ from harness.bench.losses.timing import Clock
 # AdamW; the rest, which is the learning rate, the clamped scales and the loop itself.
 PARTS = ("data", "inputs", "teacher", "student", "loss", "backward", "optimizer", "other")
 # The methods of a DistillTask that are parts of a step.
-METHODS = {"encode": "student", "teach": "teacher", "compute": "loss"}
+METHODS = {"encode": "student", "teacher_forward": "teacher", "compute": "loss"}
 
 
 class Recorder:

@@ -117,7 +117,7 @@ def test_a_student_with_another_tokenizer_size_and_length_learns_from_it(kind):
     learner, teacher = student(), model(kind)
     before, taught = copy.deepcopy(learner.model.state_dict()), copy.deepcopy(teacher.model.state_dict())
     task, inputs = make(learner, [teacher])
-    assert inputs.tokens.shape[1] == 12 and inputs.taught[0][1].shape[1] == (10 if kind == "siglip" else 77)
+    assert inputs.tokens.shape[1] == 12 and inputs.teachers[0][1].shape[1] == (10 if kind == "siglip" else 77)
     learn(task, inputs)
     assert any(not torch.equal(value, before[name]) for name, value in learner.model.state_dict().items())
     assert all(torch.equal(value, taught[name]) for name, value in teacher.model.state_dict().items())

@@ -27,6 +27,7 @@ import torch
 from harness.cli.guard import TERMINATED
 from harness.config import Recipe
 from harness.errors import Terminated
+from harness.logs import to_console
 from harness.train import Trainer, train
 
 LIMIT = 120.0  # seconds that a run may take at most
@@ -146,7 +147,8 @@ def _child(recipe: Recipe, out: Path, rank: int, world: int, port: int, steps: i
     if rank == 0:
         _announce_steps(steps)
     try:
-        train(recipe, out, command="test", resume=True)
+        with to_console():
+            train(recipe, out, command="test", resume=True)
     except Terminated:
         return TERMINATED
     except BaseException:

@@ -33,7 +33,7 @@ def stop_at(monkeypatch):
             def __exit__(self, *_):
                 return None
 
-        monkeypatch.setattr(trainer_module, "watching_for_sigterm", Watching)
+        monkeypatch.setattr(trainer_module, "watch_for_sigterm", Watching)
 
     return at
 
@@ -54,7 +54,7 @@ def test_a_stopped_run_saves_its_step_and_the_sums_under_way(tmp_path, stop_at, 
     assert [path.name for path in list_checkpoints(out / "checkpoints")] == ["step-0000003.pt"]
     assert [line["step"] for line in read_metrics(out / "metrics.jsonl")] == [2]
     train(recipe, out, resume=True, command="again")
-    assert "going on at step 4" in caplog.text
+    assert "resuming at step 4" in caplog.text
     whole = train(recipe, tmp_path / "whole", command="test")
     assert whole["steps"] == 6
     times = ("seconds", "images_per_second")

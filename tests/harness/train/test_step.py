@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 
+from harness.train.distributed import DistributedContext
 from harness.train.models import build_models
-from harness.train.processes import Processes
 from harness.train.step import forward_backward
 from tests.harness import tiny
 
@@ -29,7 +29,7 @@ class _Batch:
 
 
 def build(**sections):
-    models = build_models(tiny.recipe(**sections), Processes(), CPU)
+    models = build_models(tiny.recipe(**sections), DistributedContext(), CPU)
     return models.task.double().train()
 
 
@@ -90,7 +90,7 @@ def test_slices_draw_the_same_in_both_passes(student, weights):
         name: torch.cat([output[name] for output in outputs]) if name.endswith("_features") else outputs[0][name]
         for name in outputs[0]
     }
-    taught = task.teach(task.inputs(batch.view.double(), batch))
+    taught = task.teacher_forward(task.inputs(batch.view.double(), batch))
     sum(task.compute(whole, taught).values()).backward()
     for name, parameter in task.trainable():
         assert torch.allclose(parameter.grad, gradients[name], rtol=1e-9, atol=1e-12), name

@@ -1,4 +1,4 @@
-"""The processes of a run: who this one is, and the few words they exchange outside the losses."""
+"""Distributed context of a run: rank, world size, and what ranks exchange outside the losses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.models import pick_device
 
 
 class Signal(IntEnum):
-    """What a process tells the others before each step; the largest wins."""
+    """State of a rank that all agree on before each step; the largest wins."""
 
     GO = 0
     STOP = 1  # take this step, save, leave
@@ -26,8 +26,8 @@ class Signal(IntEnum):
 
 
 @dataclass(frozen=True)
-class Processes:
-    """This process among those of the run, as torchrun numbers them.
+class DistributedContext:
+    """Rank, local rank and world size of this process, as torchrun sets them.
 
     Args:
         rank: number of this process.
@@ -40,36 +40,36 @@ class Processes:
     world_size: int = 1
 
     @property
-    def is_main(self) -> bool:
-        """Whether this process writes what is written once."""
+    def is_rank_zero(self) -> bool:
+        """Whether this rank writes what is written once."""
         return self.rank == 0
 
-    def worst(self, signal: Signal) -> Signal:
-        """The largest of all processes' signals. It travels between CPUs, so no GPU is waited for."""
+    def reduce_max(self, signal: Signal) -> Signal:
+        """The largest of all ranks' signals. It travels between CPUs, so no GPU is waited for."""
         if self.world_size == 1:
             return signal
-        told = torch.tensor(int(signal))
-        dist.all_reduce(told, op=dist.ReduceOp.MAX)
-        return Signal(int(told))
+        largest = torch.tensor(int(signal))
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return Signal(int(largest))
 
-    def gather(self, value: Any) -> list[Any] | None:
-        """Every process's value, by rank, on the main process; None elsewhere."""
+    def gather_object(self, value: Any) -> list[Any] | None:
+        """Every rank's value on rank 0, in order; None on the others."""
         if self.world_size == 1:
             return [value]
-        found: list[Any] | None = [None] * self.world_size if self.is_main else None
+        found: list[Any] | None = [None] * self.world_size if self.is_rank_zero else None
         dist.gather_object(value, found)
         return found
 
-    def same_for_all(self, value: Any) -> Any:
-        """The main process's value, on every process."""
+    def broadcast_object(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
         if self.world_size == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box)
         return box[0]
 
-    def lost(self, error: Exception) -> UserError | None:
-        """What a user is told where the reason is that another process has ended; None for another error."""
+    def lost_peer(self, error: Exception) -> UserError | None:
+        """The error for a user where the reason is that another process has ended; None for another reason."""
         if self.world_size == 1 or "gloo/transport" not in str(error):
             return None
         return UserError(
@@ -82,8 +82,8 @@ class Processes:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[Processes, torch.device]]:
-    """Join the processes that torchrun started, or be the only one; leave them at the end.
+def init_distributed(device: str) -> Iterator[tuple[DistributedContext, torch.device]]:
+    """Initialize the process group that torchrun asks for, if any, and destroy it at the end.
 
     Args:
         device: the recipe's ``train.device``.
@@ -91,28 +91,28 @@ def joined(device: str) -> Iterator[tuple[Processes, torch.device]]:
     Raises:
         UserError: no such device, or fewer GPUs than processes on this machine.
     """
-    processes = _from_environment()
-    chosen = pick_device(device, processes.local_rank)
-    if processes.world_size == 1 or dist.is_initialized():
-        yield processes, chosen
+    distributed = _from_environment()
+    chosen = pick_device(device, distributed.local_rank)
+    if distributed.world_size == 1 or dist.is_initialized():
+        yield distributed, chosen
         return
     # Both: tensors on GPUs go through NCCL, and words between CPUs through gloo without a GPU's waiting.
     dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     # After an error the group is left to the end of the process: closing it may wait for those that still wait for us.
     try:
-        yield processes, chosen
+        yield distributed, chosen
     except Terminated:
         dist.destroy_process_group()
         raise
     dist.destroy_process_group()
 
 
-def _from_environment() -> Processes:
+def _from_environment() -> DistributedContext:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
     given = {name: os.environ[name] for name in names if name in os.environ}
     if "WORLD_SIZE" not in given:
-        return Processes()
+        return DistributedContext()
     if len(given) < len(names):
         missing = ", ".join(name for name in names if name not in given)
         raise UserError(f"WORLD_SIZE is set but {missing} not; start several processes with torchrun, which sets all")
-    return Processes(int(given["RANK"]), int(given["LOCAL_RANK"]), int(given["WORLD_SIZE"]))
+    return DistributedContext(int(given["RANK"]), int(given["LOCAL_RANK"]), int(given["WORLD_SIZE"]))

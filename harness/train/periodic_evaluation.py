@@ -1,4 +1,4 @@
-"""Evaluation on the way: the main process measures the student while the others wait; training is what it would be."""
+"""Periodic evaluation: rank 0 evaluates the student while the other ranks wait, without a trace in the training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.evaluate.cached import format_metrics
 from harness.evaluate.find_sets import find_recipe_sets
 from harness.metrics import MetricsWriter, read_metrics
 from harness.models import LoadedModel, create_model
-from harness.train.best import Best
+from harness.train.best import BestCheckpoint
 from harness.train.parallel import student_state
 from harness.watchdog import Watchdog
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What the main process tells those that wait.
+# What rank 0 sends to the ranks that wait.
 _GOING, _DONE, _STOPPED = "going", "done", "stopped"
-_WORD_EVERY = 15.0  # seconds between two words; waiting for one ends after half an hour
+_SIGN_OF_LIFE_SECONDS = 15.0  # well within the half hour after which a collective operation times out
 
 
 class _AskedToStopError(Exception):
     """SIGTERM came while a set was measured."""
 
 
-class Periodic:
-    """Measures the student every ``eval.every`` steps and after the last, one line of metrics.jsonl each.
+class PeriodicEvaluation:
+    """Evaluates the student every ``eval.every`` steps and after the last, one line of metrics.jsonl each.
 
     It comes after the step's checkpoint, so that a run which is killed meanwhile loses nothing: resumed there, it
-    measures before it goes on.
+    evaluates before it continues.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -56,89 +56,99 @@ class Periodic:
         return [item for item in find_recipe_sets(self._config).sets if not online or item.name in online]
 
     @cached_property
-    def _best(self) -> Best | None:
-        return Best(self._trainer.out / "checkpoints", self._trainer.recipe) if self._config.best else None
+    def _best(self) -> BestCheckpoint | None:
+        return BestCheckpoint(self._trainer.out / "checkpoints", self._trainer.recipe) if self._config.best else None
 
     def is_due(self, step: int) -> bool:
         """Whether the student is measured after this step."""
         every = self._config.every
         return every is not None and step > 0 and (step % every == 0 or step == self._trainer.steps)
 
-    def catch_up(self, writer: MetricsWriter | None, dog: Watchdog, asked: Callable[[], bool]) -> bool:
-        """Measure what the run that is resumed was about to; False when SIGTERM came meanwhile."""
+    def run_missed(self, writer: MetricsWriter | None, watchdog: Watchdog, asked: Callable[[], bool]) -> bool:
+        """Run the evaluation that a resumed run was killed before; False when SIGTERM came meanwhile."""
         step = self._trainer.first - 1
         if not self.is_due(step):
             return True
         is_done = writer is not None and any(
             line["step"] == step and "eval" in line for line in read_metrics(self._trainer.out / "metrics.jsonl")
         )
-        return self._trainer.processes.same_for_all(is_done) or self.run(step, writer, dog, asked)
+        return self._trainer.distributed.broadcast_object(is_done) or self.run(step, writer, watchdog, asked)
 
-    def run(self, step: int, writer: MetricsWriter | None, dog: Watchdog, asked: Callable[[], bool]) -> bool:
-        """Measure the student; False when SIGTERM came meanwhile, which leaves no trace of it.
+    def run(self, step: int, writer: MetricsWriter | None, watchdog: Watchdog, asked: Callable[[], bool]) -> bool:
+        """Evaluate the student; False when SIGTERM came meanwhile, which then leaves no results.
 
-        Every process calls this.
+        Every rank calls this.
 
         Args:
             step: steps taken.
-            writer: takes the line; None elsewhere than on the main process.
-            dog: is told of each batch.
+            writer: takes the line; None on other ranks than 0.
+            watchdog: learns of each batch.
             asked: whether SIGTERM has come.
 
         Raises:
             UserError: a set cannot be read.
         """
         trainer, start = self._trainer, time.perf_counter()
-        dog.phase("evaluation", step)
+        watchdog.phase("evaluation", step)
         weights = student_state(trainer.task, trainer.parallel)
-        finished = self._wait(step, dog) if writer is None else self._lead(step, weights, writer, dog, asked)
-        trainer.interval.leave_out(time.perf_counter() - start)
+        finished = (
+            self._wait_for_rank_zero(step, watchdog)
+            if writer is None
+            else self._run_on_rank_zero(step, weights, writer, watchdog, asked)
+        )
+        trainer.metrics.exclude(time.perf_counter() - start)
         return finished
 
-    def _lead(self, step: int, weights: dict[str, Any], writer: MetricsWriter, *rest: Any) -> bool:
-        """Measure, and release those that wait, however it ends."""
-        tell = self._trainer.processes.same_for_all
+    def _run_on_rank_zero(self, step: int, weights: dict[str, Any], writer: MetricsWriter, *rest: Any) -> bool:
+        """Evaluate, and release the ranks that wait, however it ends."""
+        broadcast = self._trainer.distributed.broadcast_object
         try:
             with _no_trace(self._trainer.device):
                 results = self._measure(step, weights, *rest)
                 if self._plain is not None:
                     self._plain.model.cpu()  # the device's memory is for training
-            is_best = self._best is not None and self._best.take(step, results, weights)
+            is_best = self._best is not None and self._best.update(step, results, weights)
             if results:
                 writer.write({"step": step, "eval": results})
             for name, metrics in results.items():
-                best = " (best so far)" if is_best and self._config.best.startswith(f"{name}/") else ""
+                best = " (best so far)" if is_best and (self._config.best or "").startswith(f"{name}/") else ""
                 of, steps = self._trainer.recipe.name, self._trainer.steps
                 logger.info("%s %d/%d %s: %s%s", of, step, steps, name, format_metrics(metrics), best)
         except _AskedToStopError:
-            tell(_STOPPED)
+            broadcast(_STOPPED)
             return False
-        except Exception as error:  # whatever it is, the others are waiting to be told
-            tell(str(error) or type(error).__name__)
+        except Exception as error:  # of whatever kind: the other ranks wait for a word
+            broadcast(str(error) or type(error).__name__)
             raise
-        tell(_DONE)
+        broadcast(_DONE)
         return True
 
     def _measure(
-        self, step: int, weights: dict[str, Any], dog: Watchdog, asked: Callable[[], bool]
+        self, step: int, weights: dict[str, Any], watchdog: Watchdog, asked: Callable[[], bool]
     ) -> dict[str, dict[str, float]]:
-        told = time.monotonic()
+        last_sign = time.monotonic()
 
         def tick() -> None:
-            nonlocal told
-            dog.phase("evaluation", step)
+            nonlocal last_sign
+            watchdog.phase("evaluation", step)
             if asked():
                 raise _AskedToStopError
-            if time.monotonic() - told > _WORD_EVERY:
-                told = time.monotonic()
-                self._trainer.processes.same_for_all(_GOING)
+            if time.monotonic() - last_sign > _SIGN_OF_LIFE_SECONDS:
+                last_sign = time.monotonic()
+                self._trainer.distributed.broadcast_object(_GOING)
 
         config, device = self._config, self._trainer.device
-        options = {"batch_size": config.batch_size, "workers": config.workers, "device": device, "tick": tick}
-        return evaluate(self._student(weights), self._sets, **options)
+        return evaluate(
+            self._student(weights),
+            self._sets,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            device=device,
+            tick=tick,
+        )
 
     def _student(self, weights: dict[str, Any]) -> LoadedModel:
-        """The student as it is; of one that lies in shards on all processes, a whole copy."""
+        """The student itself; of one that is sharded over the ranks, a whole copy."""
         trainer = self._trainer
         if trainer.parallel == "ddp":
             return trainer.models.student
@@ -147,26 +157,26 @@ class Periodic:
         self._plain.model.load_state_dict(weights)
         return self._plain
 
-    def _wait(self, step: int, dog: Watchdog) -> bool:
+    def _wait_for_rank_zero(self, step: int, watchdog: Watchdog) -> bool:
         word = _GOING
         while word == _GOING:
-            word = self._trainer.processes.same_for_all(None)
-            dog.phase("evaluation", step)
+            word = self._trainer.distributed.broadcast_object(None)
+            watchdog.phase("evaluation", step)
         if word not in (_DONE, _STOPPED):
-            raise UserError(f"{self._trainer.processes} stops because the first process cannot evaluate: {word}")
+            raise UserError(f"{self._trainer.distributed} stops because rank 0 cannot evaluate: {word}")
         return word == _DONE
 
 
 def warn_missing(trainer: Trainer) -> None:
     """Warn of each evaluation set that the run does without."""
-    if trainer.processes.is_main:
+    if trainer.distributed.is_rank_zero:
         for item in find_recipe_sets(trainer.recipe.eval).missing:
             logger.warning("%s: evaluation set %s; it is left out (eval.missing: skip)", trainer.recipe.name, item)
 
 
 @contextmanager
 def _no_trace(device: torch.device) -> Iterator[None]:
-    """Put the states of all generators back: data loaders and new models draw from them."""
+    """Put all random states back afterwards: data loaders and new models draw from them."""
     python, numbers = random.getstate(), numpy.random.get_state()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:

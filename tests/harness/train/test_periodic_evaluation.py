@@ -15,9 +15,9 @@ from harness.cli import export
 from harness.config import EvalSet, Recipe
 from harness.errors import Terminated, UserError
 from harness.evaluate import cached, evaluate
-from harness.metrics import Interval, read_metrics
+from harness.metrics import MetricAccumulator, read_metrics
 from harness.models import load_model
-from harness.train import periodic, train
+from harness.train import periodic_evaluation, train
 from harness.train import trainer as trainer_module
 from harness.train.parallel import can_shard
 from tests.harness import tiny
@@ -94,7 +94,7 @@ def sigterm(monkeypatch):
             def __exit__(self, *_):
                 return None
 
-        monkeypatch.setattr(trainer_module, "watching_for_sigterm", Watching)
+        monkeypatch.setattr(trainer_module, "watch_for_sigterm", Watching)
 
     return at
 
@@ -124,7 +124,7 @@ def scores(monkeypatch):
 
     def put(*values: float) -> None:
         coming = iter(values)
-        monkeypatch.setattr(periodic, "evaluate", lambda *_, **__: _results(next(coming)))
+        monkeypatch.setattr(periodic_evaluation, "evaluate", lambda *_, **__: _results(next(coming)))
 
     return put
 
@@ -252,15 +252,15 @@ def test_a_full_disk_on_the_first_process_is_told_to_the_others(tmp_path, monkey
         device=torch.device("cpu"),
         parallel="ddp",
         steps=4,
-        interval=Interval(batch_size=1),
+        metrics=MetricAccumulator(batch_size=1),
         models=SimpleNamespace(student=None),
         task=SimpleNamespace(student=torch.nn.Linear(1, 1)),
-        processes=SimpleNamespace(same_for_all=told.append),
+        distributed=SimpleNamespace(is_rank_zero=True, broadcast_object=told.append),
     )
-    dog = SimpleNamespace(phase=lambda *_: None)
-    monkeypatch.setattr(periodic, "evaluate", lambda *_, **__: {"pairs": {"i2t_r1": 1.0}})
+    watchdog = SimpleNamespace(phase=lambda *_: None)
+    monkeypatch.setattr(periodic_evaluation, "evaluate", lambda *_, **__: {"pairs": {"i2t_r1": 1.0}})
     with pytest.raises(OSError):
-        periodic.Periodic(trainer).run(2, Full(), dog, lambda: False)
+        periodic_evaluation.PeriodicEvaluation(trainer).run(2, Full(), watchdog, lambda: False)
     assert told == ["[Errno 28] No space left on device"]
 
 

@@ -1,4 +1,4 @@
-"""The processes that load data, as Linux sees them: alive or not, and what they read. Elsewhere nothing is known."""
+"""Data worker processes as Linux sees them: alive or not, and what they read. Elsewhere nothing is known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_DATA = ("/dev/", "/proc/", "/sys/")
 
 
 @dataclass(frozen=True)
-class Process:
+class WorkerProcess:
     """A process: its state in words, and the files that it has open for reading."""
 
     pid: int
@@ -25,22 +25,22 @@ class Process:
     reads: tuple[str, ...]
 
 
-def children(pid: int) -> list[Process]:
+def child_processes(pid: int) -> list[WorkerProcess]:
     """The child processes of a process, oldest first."""
     found, inherited = [], set(open_files(pid))
     for folder in PROC.iterdir() if PROC.is_dir() else ():
         parent = _parent(folder) if folder.name.isdigit() else None
         if parent == pid and not any(helper in _bytes(folder / "cmdline") for helper in _HELPERS):
-            found.append(describe(int(folder.name), inherited))
+            found.append(inspect_process(int(folder.name), inherited))
     return sorted(found, key=lambda process: process.pid)
 
 
-def describe(pid: int, inherited: Collection[str] = ()) -> Process:
+def inspect_process(pid: int, inherited: Collection[str] = ()) -> WorkerProcess:
     """One process as it is now; of files that a fork may have inherited only where it has none of its own."""
     fields = _stat(PROC / str(pid))
     files = open_files(pid)
     reads = [name for name in files if name not in inherited] or files
-    return Process(pid, _STATES.get(fields[0], "alive") if fields else DEAD, tuple(reads))
+    return WorkerProcess(pid, _STATES.get(fields[0], "alive") if fields else DEAD, tuple(reads))
 
 
 def open_files(pid: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The watchdog itself: a thread that looks every few seconds how long the loop has been where it is."""
+"""Watchdog: a thread that looks every few seconds how long the training loop has been in its current phase."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from harness.watchdog.children import children, open_files
-from harness.watchdog.heartbeat import ENDED, Heartbeat, Pulse
-from harness.watchdog.words import about_data, about_folder, about_peers, about_self, doing, span
+from harness.watchdog.heartbeat import ENDED, Heartbeat, HeartbeatThread
+from harness.watchdog.messages import about_data, about_folder, about_peers, about_self, describe_phase, format_duration
+from harness.watchdog.worker_processes import child_processes, open_files
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ BEAT_SECONDS = 5.0
 SILENT_BEATS = 4
 
 
-class State(NamedTuple):
-    """Where the loop is, and since when by the monotonic clock."""
+class LoopState(NamedTuple):
+    """Phase and step of the loop, and since when by the monotonic clock."""
 
     phase: str
     step: int
@@ -41,7 +41,7 @@ class State(NamedTuple):
 
 
 class Watchdog:
-    """Says by name which loader or rank stalls; once a stall, again each time it has doubled, once when it is over.
+    """Warns which loader or rank stalls: once a stall, again each time it has doubled, once when it is over.
 
     While it is entered, a daemon thread looks every few seconds; the loop tells it with `phase` where it is. Of several
     processes each writes its heartbeat under ``folder/heartbeats`` and reads the others' when it stalls.
@@ -50,7 +50,7 @@ class Watchdog:
         folder: the run folder, the same for all ranks; None for no heartbeats.
         rank: of this process.
         world_size: how many processes there are.
-        limit_seconds: how long a phase may last before something is said; None for never.
+        limit_seconds: how long a phase may last before a warning; None for no warnings.
         abort_after: how long a phase may last before the process writes the stacks of all threads to stderr and ends
             with exit code `EXIT_STALLED`; None for never.
         clock: seconds, monotonic.
@@ -72,27 +72,27 @@ class Watchdog:
         leave: Callable[[int], None] = os._exit,
         warn: Callable[[str], None] = logger.warning,
     ) -> None:
-        self._folder, self._host = folder, socket.gethostname()
+        self._host = socket.gethostname()
         self._rank, self._world_size = rank, world_size
         self._limit, self._abort_after = limit_seconds, abort_after
         self._clock, self._wall, self._leave, self._warn = clock, wall, leave, warn
         limits = [value for value in (limit_seconds, abort_after) if value is not None]
         self._shortest = min(limits, default=None)
         self._interval = min([BEAT_SECONDS, *(value / 4 for value in limits)])
-        self._state = State("start", 0, "", clock())
+        self._state = LoopState("start", 0, "", clock())
         self._first: int | None = None
         self._checked = self._awake = clock()
-        self._stalled: State | None = None
+        self._stalled: LoopState | None = None
         self._next = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-        self.pulse = self._make_pulse() if folder is not None and world_size > 1 else None
+        self.heartbeats = self._make_heartbeats(folder) if folder is not None and world_size > 1 else None
 
     def __enter__(self) -> Watchdog:
         self._checked = self._awake = self._clock()
         self.phase("start", 0)
-        if self.pulse is not None:
-            self.pulse.start()
+        if self.heartbeats is not None:
+            self.heartbeats.start()
         if self._shortest is not None:
             self._thread.start()
         return self
@@ -104,8 +104,8 @@ class Watchdog:
         if self._thread.is_alive():
             self._thread.join()
         self._state = self._state._replace(phase=ENDED, detail=f"{kind.__name__}: {error}" if kind else "")
-        if self.pulse is not None:
-            self.pulse.stop()
+        if self.heartbeats is not None:
+            self.heartbeats.stop()
 
     def phase(self, name: str, step: int, detail: str = "") -> None:
         """The loop is now here: "data", "step", "exchange", "checkpoint" or "evaluation" of a step.
@@ -115,16 +115,16 @@ class Watchdog:
         if self._first is None and name != "start":
             self._first = step
         # One assignment, which the threads see whole or not at all: this is called several times a step.
-        self._state = State(name, step, detail, self._clock())
+        self._state = LoopState(name, step, detail, self._clock())
 
     def check(self) -> None:
-        """Look once; what the thread does every few seconds."""
+        """Check once, as the thread does every few seconds."""
         now, state = self._clock(), self._state
         gap, self._checked = now - self._checked, now
         if self._stalled is not None and state is not self._stalled:
             self._warn_over(self._stalled, state)
         if self._shortest is not None and gap >= self._shortest:
-            # Not a stall of what it was doing: the count begins anew.
+            # Not a stall of what it was doing: count from here.
             self._awake = now
             self._warn_stood_still(gap)
         waited, patience = now - max(state.since, self._awake), self._patience(state)
@@ -137,56 +137,56 @@ class Watchdog:
         while not self._stop.wait(self._interval):
             self.check()
 
-    def _patience(self, state: State) -> float:
+    def _patience(self, state: LoopState) -> float:
         first = FIRST_PATIENCE if state.step == self._first else {}
         return {**PATIENCE, **first}.get(state.phase, 1.0)
 
-    def _warn_stalled(self, state: State, waited: float) -> None:
+    def _warn_stalled(self, state: LoopState, waited: float) -> None:
         if self._stalled is state and waited < self._next:
             return
         self._stalled, self._next = state, 2 * waited
         self._warn(f"{self._sentence(state, waited)}; {self._reason(state)}")
 
-    def _warn_over(self, stalled: State, state: State) -> None:
+    def _warn_over(self, stalled: LoopState, state: LoopState) -> None:
         self._stalled = None
-        took = span(state.since - stalled.since)
+        took = format_duration(state.since - stalled.since)
         self._warn(f"{self._who} goes on at step {state.step} after {took} in phase {stalled.phase}")
 
     def _warn_stood_still(self, gap: float) -> None:
         self._warn(
-            f"{self._who} stood still as a whole for {span(gap)} at step {self._state.step}: it was stopped, "
-            "suspended, without processor time, or in code that holds Python's lock"
+            f"{self._who} stood still as a whole for {format_duration(gap)} at step {self._state.step}: it was "
+            "stopped, suspended, without processor time, or in code that holds Python's lock"
         )
 
-    def _sentence(self, state: State, waited: float) -> str:
-        return f"{self._who} {doing(state.phase, state.step, state.detail, waited)}"
+    def _sentence(self, state: LoopState, waited: float) -> str:
+        return f"{self._who} {describe_phase(state.phase, state.step, state.detail, waited)}"
 
-    def _reason(self, state: State) -> str:
+    def _reason(self, state: LoopState) -> str:
         own = os.getpid()
         if state.phase == "data":
-            return about_data(children(own), open_files(own))
-        if self.pulse is None:
+            return about_data(child_processes(own), open_files(own))
+        if self.heartbeats is None:
             return about_self(own, self._host)
         now, silent = self._wall(), SILENT_BEATS * self._interval
-        if self.pulse.written is not None and now - self.pulse.written > silent:
-            return about_folder(self._folder, now - self.pulse.written)
-        return about_peers(self.pulse.peers, state.phase, state.step, now, silent) or about_self(own, self._host)
+        if self.heartbeats.last_written is not None and now - self.heartbeats.last_written > silent:
+            return about_folder(self.heartbeats.folder, now - self.heartbeats.last_written)
+        return about_peers(self.heartbeats.peers, state.phase, state.step, now, silent) or about_self(own, self._host)
 
-    def _abort(self, state: State, waited: float) -> None:
+    def _abort(self, state: LoopState, waited: float) -> None:
         self._warn(f"{self._sentence(state, waited)}: it ends itself with exit code {EXIT_STALLED}; stacks follow")
         sys.stdout.flush()
         faulthandler.dump_traceback(all_threads=True)
         self._leave(EXIT_STALLED)
 
-    def _make_pulse(self) -> Pulse:
-        return Pulse(self._folder, self._heartbeat, self._is_curious, self._interval, self._warn_failed)
+    def _make_heartbeats(self, folder: Path) -> HeartbeatThread:
+        return HeartbeatThread(folder, self._heartbeat, self._wants_peers, self._interval, self._warn_failed)
 
     def _heartbeat(self) -> Heartbeat:
         state, wall = self._state, self._wall()
         place = (self._rank, self._world_size, self._host, os.getpid())
         return Heartbeat(*place, state.phase, state.step, state.detail, wall - (self._clock() - state.since), wall)
 
-    def _is_curious(self) -> bool:
+    def _wants_peers(self) -> bool:
         # Before the limit, so that the watching thread finds the others' heartbeats read already.
         return self._shortest is not None and self._clock() - self._state.since >= self._shortest / 2
 

@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: noticed on the device, told without making any step wait."""
+"""Non-finite losses and gradients: noticed on the device, reported without making any step wait."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class _Step:
     keys: list[str]
 
 
-class Health:
-    """Remembers the steps since the last look, and which samples were in them.
+class NonFiniteMonitor:
+    """Keeps the verdicts of the steps since the last flush, and which samples were in them.
 
     A step that is not ok has not touched the weights: the caller skips its update on the device.
 
@@ -48,8 +48,8 @@ class Health:
         """Take one step's verdict (0-d bool) and values (0-d), all on the device and unread."""
         self._steps.append(_Step(number, ok, values, keys))
 
-    def settle(self) -> None:
-        """Read the verdicts in one go, write down what was not finite, and apply the policy.
+    def flush(self) -> None:
+        """Read the verdicts in one transfer, record the steps that were not finite, and apply the policy.
 
         Raises:
             UserError: the policy ends the run, naming what became non-finite, in which step, and where it is listed.
@@ -60,9 +60,9 @@ class Health:
         verdicts = torch.stack([step.ok for step in steps]).tolist()
         bad = [step for step, ok in zip(steps, verdicts, strict=True) if not ok]
         for step in bad:
-            self._tell(step)
+            self._record(step)
 
-    def _tell(self, step: _Step) -> None:
+    def _record(self, step: _Step) -> None:
         values = {name: value.item() for name, value in step.values.items()}
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
         # JSON has no NaN.
@@ -74,19 +74,21 @@ class Health:
         if self._policy == "stop":
             raise UserError(
                 f"{where}; the weights were not touched; go on without such steps by --resume --set "
-                f"train.on_nonfinite=skip, or begin anew with --overwrite: {_WAYS_OUT}"
+                f"train.on_nonfinite=skip, or start over with --overwrite: {_WAYS_OUT}"
             )
         if self.count > self._limit:
             raise UserError(
-                f"{where}; {self.count} such steps are more than train.max_nonfinite; begin anew with "
+                f"{where}; {self.count} such steps are more than train.max_nonfinite; start over with "
                 f"--overwrite: {_WAYS_OUT}"
             )
 
 
-def is_healthy(losses: dict[str, Tensor], gradient_norm: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
+def is_finite_step(losses: dict[str, Tensor], gradient_norm: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
     """Whether a step's losses and gradient are finite, 0-d bool on their device; call it before the scaler's update."""
     finite = torch.stack(list(losses.values())).isfinite().all()
     if not scaler.is_enabled():
         return finite & gradient_norm.isfinite()
-    # The scaler skips infinite gradients on its own, as it should at first; but not those that no scale mends.
-    return finite & (gradient_norm.isfinite() | (scaler._scale > 1))
+    # The scaler skips infinite gradients by itself, as it should at first; a scale of 1 is no reason for them any more.
+    scale = scaler._scale
+    assert scale is not None, "called before the first scaled backward pass"
+    return finite & (gradient_norm.isfinite() | (scale > 1))

@@ -13,8 +13,8 @@ from harness.cli.guard import TERMINATED
 from harness.errors import UserError
 from harness.metrics import read_metrics
 from harness.train import Trainer
+from harness.train.distributed import DistributedContext, init_distributed
 from harness.train.parallel import can_shard
-from harness.train.processes import Processes, joined
 from tests.harness import tiny
 from tests.harness.data.pairs import write_csv
 from tests.harness.train.forks import carry_out
@@ -175,10 +175,13 @@ def test_what_one_process_refuses_ends_all_of_them(finished):
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"batch_size is 16, which 3 processes with .* 1 cannot .* multiple of 3"):
-        Trainer(tiny.recipe(), tmp_path, torch.device("cpu"), Processes(1, 1, 3))
+        Trainer(tiny.recipe(), tmp_path, torch.device("cpu"), DistributedContext(1, 1, 3))
 
 
 def test_half_an_environment_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match=r"WORLD_SIZE is set but RANK, LOCAL_RANK not; .* torchrun"), joined("cpu"):
+    with (
+        pytest.raises(UserError, match=r"WORLD_SIZE is set but RANK, LOCAL_RANK not; .* torchrun"),
+        init_distributed("cpu"),
+    ):
         pass

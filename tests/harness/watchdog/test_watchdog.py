@@ -12,27 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from harness.watchdog import EXIT_STALLED, PATIENCE, dog
-from harness.watchdog.children import DEAD, Process, children
-from harness.watchdog.words import about_data
-from tests.harness.watchdog_bench import DEADLINE, Bench
+from harness.watchdog import EXIT_STALLED, PATIENCE, watchdog
+from harness.watchdog.messages import about_data
+from harness.watchdog.worker_processes import DEAD, WorkerProcess, child_processes
+from tests.harness.watchdog.bench import DEADLINE, Bench
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_loop_that_moves_is_left_alone():
     bench = Bench()
     for step in range(1, 20):
-        bench.dog.phase("data", step)
+        bench.watchdog.phase("data", step)
         bench.after(100)
-        bench.dog.phase("step", step)
+        bench.watchdog.phase("step", step)
         bench.after(250)
     assert bench.said == []
 
 
 def test_a_stall_is_told_once_then_as_it_doubles_and_when_it_is_over():
     bench = Bench()
-    bench.dog.phase("step", 120)
+    bench.watchdog.phase("step", 120)
     assert bench.after(295) == []
     (said,) = bench.after(5)
     assert "has been computing step 120 for 300 s" in said and f"py-spy dump --pid {os.getpid()}" in said
@@ -40,7 +40,7 @@ def test_a_stall_is_told_once_then_as_it_doubles_and_when_it_is_over():
     assert "for 10 min" in bench.after(5)[0]
     assert bench.after(595) == []
     assert "for 20 min" in bench.after(5)[0]
-    bench.dog.phase("data", 121)
+    bench.watchdog.phase("data", 121)
     (over,) = bench.after(5)
     assert over.endswith("goes on at step 121 after 20 min in phase step")
     assert bench.after(290) == []
@@ -49,17 +49,17 @@ def test_a_stall_is_told_once_then_as_it_doubles_and_when_it_is_over():
 @pytest.mark.parametrize("phase", sorted(PATIENCE))
 def test_what_takes_long_by_nature_has_a_longer_limit(phase):
     bench = Bench()
-    bench.dog.phase(phase, 7, "set zeroshot")
+    bench.watchdog.phase(phase, 7, "set zeroshot")
     assert bench.after(300 * PATIENCE[phase] - 5) == []
     assert "(set zeroshot)" in bench.after(5)[0]
 
 
 def test_the_first_step_may_take_as_long_as_compiling_does():
     bench = Bench()
-    bench.dog.phase("step", 1)
+    bench.watchdog.phase("step", 1)
     assert bench.after(2995) == []
     assert "computing step 1 for 50 min" in bench.after(5)[0]
-    bench.dog.phase("data", 1)
+    bench.watchdog.phase("data", 1)
     bench.after(5)
     assert bench.after(290) == []
     assert "the next batch at step 1" in bench.after(5)[0]
@@ -68,15 +68,15 @@ def test_the_first_step_may_take_as_long_as_compiling_does():
 def test_without_a_limit_nothing_is_said_and_no_thread_runs():
     bench = Bench(limit=None)
     before = threading.active_count()
-    with bench.dog as dog:
+    with bench.watchdog as watchdog:
         assert threading.active_count() == before
-        dog.phase("step", 1)
+        watchdog.phase("step", 1)
         assert bench.after(1e5, every=1e4) == []
 
 
 def test_a_process_that_was_stopped_is_not_taken_for_a_stall():
     bench = Bench(abort_after=600)
-    bench.dog.phase("data", 5)
+    bench.watchdog.phase("data", 5)
     (said,) = bench.after(4000, every=4000)
     assert "stood still as a whole for 67 min at step 5" in said
     assert bench.after(295) == [] and bench.left == []
@@ -84,7 +84,7 @@ def test_a_process_that_was_stopped_is_not_taken_for_a_stall():
 
 def test_abort_after_ends_the_process_with_the_stacks_of_its_threads(capfd):
     bench = Bench(abort_after=400)
-    bench.dog.phase("exchange", 9)
+    bench.watchdog.phase("exchange", 9)
     bench.after(395)
     assert bench.left == []
     (said,) = bench.after(5)
@@ -97,8 +97,8 @@ def test_a_process_that_ends_itself_really_ends():
     code = """
 import sys, threading
 from harness.watchdog import Watchdog
-with Watchdog(None, 0, 1, 0.1, warn=print, abort_after=0.2) as dog:
-    dog.phase("data", 4)
+with Watchdog(None, 0, 1, 0.1, warn=print, abort_after=0.2) as watchdog:
+    watchdog.phase("data", 4)
     threading.Event().wait()
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE)
@@ -127,10 +127,10 @@ pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 with subprocess.Popen([sys.executable, "-c", "import sys; " + worker, path], pass_fds=(inherited,), **pipes) as process:
     process.stdout.readline()
     print("worker", process.pid, flush=True)
-    with Watchdog(None, 0, 1, 0.5, warn=say) as dog:
-        dog.phase("data", 1)
+    with Watchdog(None, 0, 1, 0.5, warn=say) as watchdog:
+        watchdog.phase("data", 1)
         told["has waited"].wait()
-        dog.phase("step", 1)
+        watchdog.phase("step", 1)
         told["goes on at step 1"].wait()
     process.kill()
 """
@@ -152,8 +152,8 @@ def test_a_loader_that_hangs_is_told_with_its_worker_and_the_file_it_reads(tmp_p
 
 
 def test_of_many_workers_those_that_tell_most_come_first():
-    idle = [Process(pid, "alive", ()) for pid in range(1, 7)]
-    reading, dead = Process(8, "alive", ("/data/00001.tar",)), Process(9, DEAD, ())
+    idle = [WorkerProcess(pid, "alive", ()) for pid in range(1, 7)]
+    reading, dead = WorkerProcess(8, "alive", ("/data/00001.tar",)), WorkerProcess(9, DEAD, ())
     text = about_data([*idle, reading, dead], ())
     assert text.startswith(
         "of the data workers pid 9 is dead, pid 8 is alive with /data/00001.tar open, pid 1 is alive, "
@@ -173,10 +173,12 @@ def test_a_worker_that_is_stopped_or_dead_is_told(sent, says, monkeypatch):
         worker.stdout.readline()
         # The process that runs the tests may have other children, dead ones among them.
         mine = worker.pid
-        monkeypatch.setattr(dog, "children", lambda pid: [child for child in children(pid) if child.pid == mine])
+        monkeypatch.setattr(
+            watchdog, "child_processes", lambda pid: [child for child in child_processes(pid) if child.pid == mine]
+        )
         worker.send_signal(sent)
         bench = Bench()
-        bench.dog.phase("data", 1)
+        bench.watchdog.phase("data", 1)
         deadline = time.monotonic() + DEADLINE
         # The signal has been sent, but need not have arrived.
         while says.format(pid=worker.pid) not in (said := bench.after(300 * 2 ** len(bench.said), every=100)[-1]):

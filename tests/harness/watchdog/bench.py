@@ -18,17 +18,17 @@ class Bench:
     ):
         self.now, self.said, self.left = 1000.0, [], []
         clock = {"clock": lambda: self.now, "wall": lambda: self.now + 1e9}
-        self.dog = Watchdog(
+        self.watchdog = Watchdog(
             folder, rank, world_size, limit, warn=self.said.append, leave=self.left.append, **clock, **more
         )
-        self.dog.phase("data", 1)  # the first step has another limit
+        self.watchdog.phase("data", 1)  # the first step has another limit
 
     def after(self, seconds: float, every: float = 5.0) -> list[str]:
         """What is said while so much time passes."""
         known = len(self.said)
         for _ in range(round(seconds / every)):
             self.now += every
-            if self.dog.pulse:
-                self.dog.pulse.beat()
-            self.dog.check()
+            if self.watchdog.heartbeats:
+                self.watchdog.heartbeats.beat()
+            self.watchdog.check()
         return self.said[known:]

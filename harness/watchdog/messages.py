@@ -1,12 +1,12 @@
-"""What the watchdog says: a stall in one sentence, with rank and place, the likely culprit, and what to do."""
+"""Messages of the watchdog: a stall in one sentence, with rank and phase, the likely cause, and what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.watchdog.children import DEAD, DISK, STOPPED, Process
 from harness.watchdog.heartbeat import ENDED, Heartbeat, Peers
+from harness.watchdog.worker_processes import DEAD, DISK, STOPPED, WorkerProcess
 
 # Of many ranks or files the first few tell enough.
 SHOWN = 4
@@ -22,30 +22,32 @@ _DOING = {
 _WITHIN = ("step", "exchange")
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration: `0.4 s`, `300 s`, `25 min`."""
     if seconds >= 600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
-def doing(phase: str, step: int, detail: str, seconds: float) -> str:
+def describe_phase(phase: str, step: int, detail: str, seconds: float) -> str:
     """What a rank has been doing, and for how long."""
     text = _DOING.get(phase, f"has been in phase {phase} of step {{step}} for {{span}}")
-    return text.format(span=span(seconds), step=step) + (f" ({detail})" if detail else "")
+    return text.format(span=format_duration(seconds), step=step) + (f" ({detail})" if detail else "")
 
 
 def about_self(pid: int, host: str) -> str:
-    """How to see where this process is."""
+    """How to see where this process hangs."""
     return f"`py-spy dump --pid {pid}` on {host} shows where it is"
 
 
 def about_folder(folder: Path, seconds: float) -> str:
-    """The run folder does not take files any more."""
-    return f"its heartbeat could not be written for {span(seconds)} either: check the file system of {folder}"
+    """The run folder's file system does not accept writes."""
+    return (
+        f"its heartbeat could not be written for {format_duration(seconds)} either: check the file system of {folder}"
+    )
 
 
-def about_data(workers: Sequence[Process], reads: Sequence[str]) -> str:
+def about_data(workers: Sequence[WorkerProcess], reads: Sequence[str]) -> str:
     """Who loads and from where, and what to do.
 
     Args:
@@ -95,21 +97,23 @@ def _peer(rank: int, beat: Heartbeat | None, now: float, silent: float) -> str:
     who = f"rank {rank} on host {beat.host}"
     detail = f" ({beat.detail})" if beat.detail else ""
     if beat.phase == ENDED:
-        return f"{who} ended {span(now - beat.time)} ago at step {beat.step}{detail}"
+        return f"{who} ended {format_duration(now - beat.time)} ago at step {beat.step}{detail}"
     if now - beat.time > silent:
-        return f"{who} last beat {span(now - beat.time)} ago at step {beat.step} in phase {beat.phase}{detail}"
-    return f"{who} {doing(beat.phase, beat.step, beat.detail, now - beat.since)}"
+        return (
+            f"{who} last beat {format_duration(now - beat.time)} ago at step {beat.step} in phase {beat.phase}{detail}"
+        )
+    return f"{who} {describe_phase(beat.phase, beat.step, beat.detail, now - beat.since)}"
 
 
 def _ranks(late: Peers) -> str:
     return f"rank {late[0][0]}" if len(late) == 1 else "these ranks"
 
 
-def _advice(workers: Sequence[Process]) -> str:
+def _advice(workers: Sequence[WorkerProcess]) -> str:
     by_state = {worker.state: worker.pid for worker in reversed(workers)}
     if DEAD in by_state:
         return (
-            f"data worker {by_state[DEAD]} has died, perhaps for want of memory: start again with fewer data.workers "
+            f"data worker {by_state[DEAD]} has died, perhaps for lack of memory: start again with fewer data.workers "
             "(the kernel's log names what it killed)"
         )
     if STOPPED in by_state:

@@ -15,17 +15,17 @@ import pytest
 
 from harness.watchdog import Watchdog
 from harness.watchdog.heartbeat import ENDED, read_heartbeat
-from tests.harness.watchdog_bench import DEADLINE, Bench
+from tests.harness.watchdog.bench import DEADLINE, Bench
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def pair(folder: Path, phase: str = "exchange", step: int = 120) -> tuple[Bench, Bench]:
     """Rank 0, which waits, and rank 1; both have beaten."""
     benches = Bench(folder, 0, 2), Bench(folder, 1, 2)
-    benches[0].dog.phase(phase, step)
+    benches[0].watchdog.phase(phase, step)
     for bench in benches:
-        bench.dog.pulse.beat()
+        bench.watchdog.heartbeats.beat()
     return benches
 
 
@@ -34,14 +34,14 @@ def both(waiting: Bench, other: Bench, seconds: float = 300, every: float = 5.0)
     said = []
     for _ in range(round(seconds / every)):
         other.now += every
-        other.dog.pulse.beat()
+        other.watchdog.heartbeats.beat()
         said += waiting.after(every, every)
     return said
 
 
 def test_the_rank_that_is_behind_is_named_with_what_it_does(tmp_path):
     waiting, other = pair(tmp_path)
-    other.dog.phase("data", 120, "shards/00007.tar")
+    other.watchdog.phase("data", 120, "shards/00007.tar")
     (said,) = both(waiting, other)
     host = read_heartbeat(tmp_path, 1, 2).host
     assert said.startswith(
@@ -53,16 +53,16 @@ def test_the_rank_that_is_behind_is_named_with_what_it_does(tmp_path):
 
 def test_a_silent_rank_is_named_with_its_last_heartbeat(tmp_path):
     waiting, other = pair(tmp_path)
-    other.dog.phase("data", 119)
-    other.dog.pulse.beat()
+    other.watchdog.phase("data", 119)
+    other.watchdog.heartbeats.beat()
     (said,) = waiting.after(300)
     assert "rank 1 on host" in said and "last beat 300 s ago at step 119 in phase data" in said
 
 
 def test_a_rank_that_ended_is_named_with_its_error(tmp_path):
     waiting, other = pair(tmp_path)
-    with pytest.raises(ValueError), other.dog as dog:
-        dog.phase("data", 119)
+    with pytest.raises(ValueError), other.watchdog as watchdog:
+        watchdog.phase("data", 119)
         raise ValueError("no such shard")
     assert read_heartbeat(tmp_path, 1, 2).phase == ENDED
     (said,) = waiting.after(300)
@@ -71,34 +71,34 @@ def test_a_rank_that_ended_is_named_with_its_error(tmp_path):
 
 def test_a_rank_that_never_started_is_named(tmp_path):
     waiting = Bench(tmp_path, 0, 2)
-    waiting.dog.phase("exchange", 2)
+    waiting.watchdog.phase("exchange", 2)
     (said,) = waiting.after(300)
     assert "rank 1 has written no heartbeat: it never started" in said
 
 
 def test_heartbeats_of_a_run_with_another_world_size_do_not_count(tmp_path):
-    Bench(tmp_path, 1, 4).dog.pulse.beat()
+    Bench(tmp_path, 1, 4).watchdog.heartbeats.beat()
     assert read_heartbeat(tmp_path, 1, 4) is not None
     assert read_heartbeat(tmp_path, 1, 2) is None
 
 
 def test_when_all_wait_the_network_is_to_blame(tmp_path):
     waiting, other = pair(tmp_path)
-    other.dog.phase("exchange", 120)
+    other.watchdog.phase("exchange", 120)
     (said,) = both(waiting, other)
     assert "all other ranks are alive and at the same step" in said and "NCCL_DEBUG=INFO" in said
 
 
 def test_a_slow_rank_blames_no_other_that_waits_for_it(tmp_path):
     slow, other = pair(tmp_path, phase="step")
-    other.dog.phase("exchange", 120)
+    other.watchdog.phase("exchange", 120)
     (said,) = both(slow, other)
     assert "has been computing step 120" in said and "rank 1" not in said and "py-spy dump" in said
 
 
 def test_of_many_ranks_the_first_few_are_named(tmp_path):
     waiting = Bench(tmp_path, 0, 9)
-    waiting.dog.phase("exchange", 2)
+    waiting.watchdog.phase("exchange", 2)
     (said,) = waiting.after(300)
     assert "rank 4 has written no heartbeat: it never started and 4 more; look at" in said
     assert "these ranks" in said and "rank 5" not in said
@@ -106,7 +106,7 @@ def test_of_many_ranks_the_first_few_are_named(tmp_path):
 
 def test_a_folder_that_hangs_is_named(tmp_path):
     waiting, _ = pair(tmp_path)
-    waiting.dog.pulse.beat = lambda: None  # as if the last one had not returned
+    waiting.watchdog.heartbeats.beat = lambda: None  # as if the last one had not returned
     (said,) = waiting.after(300)
     assert f"its heartbeat could not be written for 300 s either: check the file system of {tmp_path}" in said
 
@@ -119,8 +119,8 @@ def test_heartbeats_that_cannot_be_written_are_told_once(tmp_path):
 
 
 def test_one_process_writes_no_heartbeats(tmp_path):
-    with Watchdog(tmp_path, 0, 1, 5) as dog:
-        dog.phase("data", 1)
+    with Watchdog(tmp_path, 0, 1, 5) as watchdog:
+        watchdog.phase("data", 1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,8 +128,8 @@ OTHER = """
 import sys, threading
 from pathlib import Path
 from harness.watchdog import Watchdog
-with Watchdog(Path(sys.argv[1]), 1, 2, 2.0, warn=print) as dog:
-    dog.phase("data", 119)
+with Watchdog(Path(sys.argv[1]), 1, 2, 2.0, warn=print) as watchdog:
+    watchdog.phase("data", 119)
     print("ready", flush=True)
     sys.stdin.readline()
 """
@@ -159,9 +159,9 @@ def test_a_rank_stopped_by_a_signal_is_found_by_the_other(tmp_path):
             if "last beat" in text:
                 found.set()
 
-        with Watchdog(tmp_path, 0, 2, 1.0, warn=say) as dog:
-            dog.phase("step", 119)
-            dog.phase("exchange", 120)
+        with Watchdog(tmp_path, 0, 2, 1.0, warn=say) as watchdog:
+            watchdog.phase("step", 119)
+            watchdog.phase("exchange", 120)
             assert found.wait(DEADLINE), said
             other.send_signal(signal.SIGCONT)
             other.communicate("go on\n", timeout=DEADLINE)

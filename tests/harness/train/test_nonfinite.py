@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.metrics import Interval, read_metrics
+from harness.metrics import MetricAccumulator, read_metrics
 from harness.train import Trainer
-from harness.train.health import Health
+from harness.train.nonfinite import NonFiniteMonitor
 from tests.harness import tiny
 
 
@@ -54,7 +54,7 @@ def test_skip_goes_on_and_leaves_the_step_out_of_the_means(tmp_path):
     trainer = poisoned(tmp_path, {2, 3}, on_nonfinite="skip")
     trainer.run()
     assert [line["step"] for line in lines(tmp_path / "nonfinite.jsonl")] == [2, 3]
-    assert trainer.health.count == 2
+    assert trainer.nonfinite.count == 2
     reported = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in reported] == [3, 6]
     assert reported[0]["grad_norm"] is None
@@ -84,7 +84,7 @@ def test_gradients_that_no_scale_mends_end_an_fp16_run(tmp_path):
 
 
 def test_an_interval_without_a_finite_step_reports_none(tmp_path):
-    interval = Interval(8)
+    interval = MetricAccumulator(8)
     nan = torch.tensor(float("nan"))
     interval.add({"a_loss": nan}, {"grad_norm": nan}, torch.tensor(False))
     values = interval.flush(1, 0.1)
@@ -94,13 +94,13 @@ def test_an_interval_without_a_finite_step_reports_none(tmp_path):
 
 def test_verdicts_are_read_once_for_all_steps(tmp_path, monkeypatch):
     """No step waits for the device: the only read is in settle."""
-    health = Health(tmp_path / "nonfinite.jsonl", "stop", 1)
+    health = NonFiniteMonitor(tmp_path / "nonfinite.jsonl", "stop", 1)
     reads = []
     stack = torch.stack
     monkeypatch.setattr(torch, "stack", lambda tensors: reads.append(len(tensors)) or stack(tensors))
     for step in range(5):
         health.add(step, torch.tensor(True), {"a_loss": torch.tensor(1.0)}, ["k"])
     assert reads == []
-    health.settle()
-    health.settle()
+    health.flush()
+    health.flush()
     assert reads == [5]
