@@ -166,10 +166,12 @@ def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
 def _evaluate(student: LoadedModel, recipe: Recipe, out: Path, device: torch.device) -> dict[str, dict[str, float]]:
     try:
         sets, config = find_recipe_sets(recipe.eval).sets, recipe.eval
-        options = {"batch_size": config.batch_size, "workers": config.workers, "device": device}
-        return evaluate_cached(student, sets, EvalResultStore(out / "eval", student.name), **options)
+        store = EvalResultStore(out / "eval", student.name)
+        return evaluate_cached(
+            student, sets, store, batch_size=config.batch_size, workers=config.workers, device=device
+        )
     except UserError as error:
-        way_on = f"the trained model is safe in {out / 'export'}: mend the set and run `clipkd eval {out}`"
+        way_on = f"the trained model is safe in {out / 'export'}: fix the set and run `clipkd eval {out}`"
         raise UserError(f"{error}; {way_on}") from error
 
 

@@ -142,7 +142,7 @@ def test_neither_a_finished_nor_an_interrupted_run_is_overwritten_unasked(tmp_pa
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("dear")
-    with pytest.raises(UserError, match="no clipkd run"):
+    with pytest.raises(UserError, match="not a clipkd run"):
         train(tiny.recipe(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -168,7 +168,7 @@ def test_a_run_killed_in_its_first_write_is_no_stranger(tmp_path):
 
 def test_a_run_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made: Not a directory"):
+    with pytest.raises(UserError, match="cannot be created: Not a directory"):
         train(tiny.recipe(), tmp_path / "file" / "run")
 
 
