@@ -189,7 +189,7 @@ def test_skipped_samples_are_warned_of_before_the_first_step(tmp_path, caplog, c
 
 def test_missing_evaluation_sets_are_found_before_training(tmp_path):
     sets = {"sets": [{"name": "val", "kind": "retrieval", "path": str(tmp_path / "nowhere")}]}
-    with pytest.raises(UserError, match="evaluation set val in .*nowhere: no such folder"):
+    with pytest.raises(UserError, match=r"evaluation set val in .*nowhere: no such folder"):
         train(tiny.recipe(eval=sets), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
