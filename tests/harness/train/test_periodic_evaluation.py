@@ -153,7 +153,7 @@ def test_the_best_step_is_kept_through_pruning_and_resumption(tmp_path, scores, 
     export.export(str(tmp_path / "run"), tmp_path / "best", best=True)
     exported = load_model(str(tmp_path / "best"))
     assert all(torch.equal(value, weights["state_dict"][name]) for name, value in exported.model.state_dict().items())
-    with pytest.raises(UserError, match=r"other.*best\.pt is not there; a run keeps its best step where"):
+    with pytest.raises(UserError, match=r"other.*best\.pt is missing; a run keeps its best step where"):
         export.export(str(tmp_path / "other"), tmp_path / "best", best=True)
     scores(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     assert train(made, tmp_path / "again", command="test")["best"]["step"] == 6
