@@ -79,7 +79,7 @@ def build(args: argparse.Namespace) -> tuple[nn.Module, nn.Module, KDClipLoss, t
     if args.world_size > 1:
         model = DistributedDataParallel(model)
     loss = KDClipLoss(args, gather_with_grad=True, cache_labels=True, rank=args.rank, world_size=args.world_size)
-    share_parameters(loss)  # NEW: the first process's parameters for all, and one gradient for all
+    share_parameters(loss)  # NEW: rank 0's parameters for all, and one gradient for all
     plain = [p for p in model.parameters() if p.ndim < 2]
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     groups = [
@@ -93,7 +93,7 @@ def build(args: argparse.Namespace) -> tuple[nn.Module, nn.Module, KDClipLoss, t
 def train_kd_one_epoch(
     args: argparse.Namespace, model: nn.Module, teacher: nn.Module, loss: KDClipLoss, optimizer: torch.optim.Optimizer
 ) -> None:
-    """One epoch; the first process prints every step's terms."""
+    """One epoch; rank 0 prints every step's terms."""
     model.train()
     for step, (images, texts) in enumerate(batches(args)):
         optimizer.zero_grad()

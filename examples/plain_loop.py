@@ -101,7 +101,7 @@ def train(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
 
 
 def save(saved: dict, file: Path | None, step: int) -> None:
-    """Write the states of all that is trained; the first process does it."""
+    """Write the states of all that is trained; rank 0 does it."""
     if file and (not dist.is_initialized() or dist.get_rank() == 0):
         torch.save({"step": step} | {name: each.state_dict() for name, each in saved.items()}, file)
 

@@ -74,7 +74,7 @@ class Guard:
 
     def _fire(self, _: Tensor) -> None:
         if torch.compiler.is_compiling():
-            return  # compiled autograd: no graph can hold what follows
+            return  # compiled autograd: what follows is Python that a graph cannot hold
         self.remove()
         loss = self._loss()
         if loss is not None and loss._guard is self:

@@ -23,7 +23,7 @@ def check_options(options: Options | None, weights: Mapping[str, float]) -> dict
         weights: ``{term: weight}``; a term of weight zero may have options, and they are left out with it.
 
     Raises:
-        ValueError: for an unknown term or option, a term without a weight, or a value that is no number above zero.
+        ValueError: for an unknown term or option, a term without a weight, or a value that is not a number above zero.
     """
     given = {} if options is None else options
     if not isinstance(given, Mapping):

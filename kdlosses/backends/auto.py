@@ -32,7 +32,7 @@ _log = logging.getLogger("kdlosses")
 
 
 class Auto:
-    """Chooses anew for each call and says so, once for each choice, to the logger ``kdlosses``.
+    """Chooses for each call and logs each choice once, to the logger ``kdlosses``.
 
     Args:
         backends: what to choose from, by name; those that cannot run here left out.

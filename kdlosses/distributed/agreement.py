@@ -45,6 +45,7 @@ def agree(
         told = describe(value)
     except Exception as caught:  # whatever it is: the other processes are waiting for this one
         failure = caught
+    # Three numbers where all is well; texts travel only once something is wrong.
     heads = exchange(shard, [int(failure is None), int(flag), _fingerprint(told)])
     if all(head[0] for head in heads) and len({head[2] for head in heads}) == 1:
         return value, any(head[1] for head in heads)
@@ -72,7 +73,7 @@ def ranks(numbers: Sequence[int]) -> str:
 
 
 def _fingerprint(told: Mapping[str, str]) -> int:
-    # Not hash(): that of a string differs between processes.
+    # Seven bytes fit a signed 64-bit integer. Not hash(): that of a string differs between processes.
     return int.from_bytes(hashlib.blake2b(repr(dict(told)).encode(), digest_size=7).digest(), "big")
 
 

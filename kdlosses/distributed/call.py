@@ -33,10 +33,12 @@ def weighted_terms(loss: DistillLoss, read: Callable[[], list[Inputs]]) -> dict[
     """
     shard = place(loss.group)
     inputs, compare = agree(shard, read, partial(_describe, loss), not loss.compared)
+    # Once for each loss, as it costs a broadcast for each parameter; any process that has yet to makes all do it.
     if compare:
         check_equal(shard, loss)
     loss.compared = True
     losses = loss.weighted_terms(inputs, partial(sharded.evaluate, shard))
+    # Stacked, so that one collective carries all terms.
     values = columns.mean(shard, torch.stack(list(losses.values())))
     return dict(zip(losses, values.unbind(), strict=True))
 

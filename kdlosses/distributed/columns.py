@@ -82,6 +82,7 @@ class _Mean(torch.autograd.Function):
 
 def averaged(shard: Shard, values: Tensor) -> Tensor:
     """The processes' mean of ``values``, without autograd, in its dtype; summed in float32 or wider."""
+    # A copy, as all_reduce writes in place; dense, as it sends the memory as it lies.
     total = values.detach().to(_wide([values]), copy=True, memory_format=torch.contiguous_format)
     dist.all_reduce(total, group=shard.group)
     return total.div_(shard.size).to(values.dtype)
@@ -89,6 +90,7 @@ def averaged(shard: Shard, values: Tensor) -> Tensor:
 
 def _begin(ctx: Any, shard: Shard, results: list[Tensor]) -> tuple[Tensor, ...]:
     ctx.shard = shard
+    # Or autograd would have the backward pass send gradients that nobody reads.
     constant = [result for result, need in zip(results, ctx.needs_input_grad[1:], strict=True) if not need]
     ctx.mark_non_differentiable(*constant)
     return tuple(results)

@@ -43,8 +43,10 @@ def share_parameters(loss: nn.Module, group: str | ProcessGroup | None = "auto")
         return
     shard = place(group)
     for parameter in loss.parameters():
+        # Through .data, as autograd forbids writing to a leaf that requires a gradient.
         parameter.data.copy_(_of_first(shard, parameter))
         if parameter.requires_grad:
+            # After accumulation, when .grad holds all that this backward pass adds.
             parameter.register_post_accumulate_grad_hook(partial(_average, shard))
 
 

@@ -57,6 +57,7 @@ def from_upstream(statistics: Statistics, upstream: dict[tuple[bool, bool], Tens
             continue
         direction = statistics.direction(cols)
         if entropy is not None:
+            # p - 1 at a positive, from the sum that leaves the positive out: subtracting would cancel it.
             diagonal = diagonal - entropy * direction.doubt()
         if kl is not None:
             diagonal = diagonal + kl * direction.excess()

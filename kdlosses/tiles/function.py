@@ -66,6 +66,7 @@ class _Answers(torch.autograd.Function):
             else:
                 answers += _answer(program, engine, statistics, kept, output)
         ctx.program, ctx.engine = program, engine
+        # An answer that nothing was made of arrives as None, not as zeros, and its products are left out.
         ctx.set_materialize_grads(False)
         ctx.relations = kept.relations
         live = _live(program, ctx.needs_input_grad[2:])

@@ -45,7 +45,7 @@ def add_products(job: Job, coefficients: Coefficients, sums: Sums, walk: Walk) -
 def add_tiles(sums: Sums, walk: Walk, make: Callable[[slice, slice], Tensor]) -> None:
     """As `add_products`, and ``sum(W)`` for a bias, with the W of which ``make`` gives the tile of rows and columns."""
     for rows in walk.row_blocks:
-        total = None
+        total = None  # the block's product with all keys, in one buffer: the gradient's memory is written once
         for cols in walk.col_blocks:
             tile = make(rows, cols)
             if sums.bias is not None:
@@ -69,6 +69,7 @@ def add_rows(walk: Walk, sums: Sums, rows: slice, total: Tensor | None) -> None:
     """Book one block's finished product with the keys: the queries' gradient, and its share of the scale's."""
     if total is None:
         return
+    # The scale's share first: the line for the queries multiplies the total in place.
     if sums.scale is not None:
         queries = walk.work.unit("queries", walk.relation.queries, rows)
         sums.scale.add_(queries.mul_(total).sum())

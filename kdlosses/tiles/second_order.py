@@ -41,6 +41,7 @@ def add_second_products(job: Job, walk: SecondWalk, sums: Sums) -> None:
         total = None
         for cols in walk.col_blocks:
             curved = walk.curved(rows, cols, centers)
+            # The softmax's change meets the keys; the softmax itself meets what arrived at the other answer.
             total = times_keys(walk, curved, cols, total)
             if sums.keys is not None:
                 sums.keys[cols].addmm_(curved.T, walk.scaled("logits 0", job.relation, rows))

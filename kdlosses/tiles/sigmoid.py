@@ -44,6 +44,7 @@ def sigmoid_sums(job: SigmoidJob, walk: Walk) -> ByTarget:
         shape = table.shape
         shifted = torch.add(table, job.bias, out=walk.work.get("shifted", *shape))
         size = torch.abs(shifted, out=walk.work.get("size", *shape))
+        # Of a number that is at most 0, so that exp cannot overflow; log1p keeps what 1 plus it would round away.
         least = torch.neg(size, out=walk.work.get("part", *shape)).exp_().log1p_().sum(1)
         parts = []
         if job.labels:
@@ -99,6 +100,7 @@ def _off_teacher(job: SigmoidJob, logits: Tensor, walk: Walk, rows: slice, cols:
     theirs = walk.logits("logits 1", job.teacher, rows, cols)
     ours = torch.add(logits, job.bias, out=walk.work.get("ours", *logits.shape))
     theirs = torch.add(theirs, job.teacher_bias, out=walk.work.get("theirs", *logits.shape))
+    # Both are read from the side on which they are small, where their difference has digits.
     side = torch.add(ours, theirs, out=walk.work.get("side", *logits.shape))
     side = torch.copysign(torch.ones_like(job.bias), side, out=walk.work.get("side", *logits.shape))
     ours, theirs = [one.mul_(side).neg_().sigmoid_() for one in (ours, theirs)]

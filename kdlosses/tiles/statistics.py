@@ -38,12 +38,14 @@ class Statistics(NamedTuple):
 
 def merge(parts: Tensor) -> Tensor:
     """Statistics of the union of disjoint sets of columns: ``[K, 2, 5 or 6, N]`` to ``[2, 5 or 6, N]``."""
+    # Each part is relative to its own maximum. Moving to the largest multiplies by exp of at most 0: no overflow.
     m = parts[:, 0].amax(0)
     shrink = (parts[:, 0] - m).exp_()
     merged = [m, (parts[:, 1] * shrink).sum(0)]
     if parts.shape[1] > 2:
         m_t = parts[:, 2].amax(0)
         shift_t = parts[:, 2] - m_t
+        # The moment is a sum of differences of shifted logits, so both maxima's moves change it.
         shift = shift_t - (parts[:, 0] - m)
         shrink_t = shift_t.exp()
         moment = (parts[:, 4] + parts[:, 3] * shift) * shrink_t
@@ -75,6 +77,7 @@ class Direction:
 
     def cross_entropy(self) -> Tensor:
         """``[N]``: minus log-softmax at the positive; exact also where it is far below the spacing near 1."""
+        # The odds against the positive, as a logarithm: where p rounds to 1 they still have all their digits.
         margin = self.s.log() - self.positive
         return torch.logaddexp(margin, torch.zeros_like(margin))
 

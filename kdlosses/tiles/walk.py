@@ -34,7 +34,7 @@ class Walk:
     Args:
         relation: whose tiles they are.
         size: rows and columns of a tile, None for the whole matrix; square, as a transpose reads the same tiles.
-        kept: where tiles of logits are kept, or None where every pass computes them anew.
+        kept: where tiles of logits are kept, or None where every pass computes them again.
     """
 
     def __init__(self, relation: Relation, size: int | None, kept: Kept | None) -> None:

@@ -29,7 +29,7 @@ class Backend:
             CPUs).
 
     Raises:
-        ValueError: for a chunk size that is no positive integer.
+        ValueError: for a chunk size that is not a positive integer.
     """
 
     name = "chunked"
@@ -55,5 +55,6 @@ class Backend:
 
 def _size(device: str, dtype: torch.dtype) -> int:
     """The side of the largest tile, a multiple of 128, that fits the device's budget."""
+    # Multiples of 128 are whole vectors on CPUs and whole tiles of a product on GPUs.
     elements = _BUDGET.get(device, _LARGE_BUDGET) // (_TILES * dtype.itemsize)
     return int(elements**0.5) // 128 * 128

@@ -32,4 +32,5 @@ class Backend:
         """Answer ``requests`` in order; a relation named twice is computed once."""
         device = rows_in(requests[0])[0].values.device
         tiled = device.type == "cpu" and not torch.compiler.is_compiling()
+        # Without a gradient there is no backward pass to keep anything for.
         return evaluate(requests, TorchEngine(_CPU_TILE if tiled else None, keeps=torch.is_grad_enabled()))

@@ -32,7 +32,7 @@ class Backend:
         tile_size: rows and columns of the largest tile of the derivative that is stored.
 
     Raises:
-        ValueError: for an unknown precision or a tile size that is no positive integer.
+        ValueError: for an unknown precision or a tile size that is not a positive integer.
     """
 
     name = "triton"

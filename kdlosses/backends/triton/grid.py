@@ -25,6 +25,7 @@ _OPERANDS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 def launch(kernel: Any, tile: Tile, shape: tuple[int, int], *arguments: Any, **constants: Any) -> None:
     """Run ``kernel`` on a grid of ``tile`` over a matrix of ``shape``, on the device that the matrix is on."""
     where = next(argument for argument in arguments if isinstance(argument, Tensor))
+    # Triton launches on the current device, which need not be the one that the tensors are on.
     with torch.cuda.device_of(where):
         kernel[(programs(tile, *shape),)](
             *arguments,

@@ -31,7 +31,8 @@ def add_sigmoid_products(job: SigmoidJob, upstream: ByTarget, sums: Sums, precis
     """Add what the gradients ``upstream`` of the row sums come to to ``sums``; a tile of W is stored at a time."""
     student, teacher = _logits(job, precision)
     teacher = None if upstream.taught is None else teacher
-    upstream = ByTarget(*(None if one is None else one.contiguous() for one in upstream))  # a mean's is one number
+    # A mean's gradient repeats one number with stride 0; the kernels read vectors.
+    upstream = ByTarget(*(None if one is None else one.contiguous() for one in upstream))
     storage = Storage(student.cosines, size, student.cosines.storage)
     for rows, cols, diagonal in tiles(job.relation, size):
         part, tile = student.tile(rows, cols), storage.tile(rows, cols)

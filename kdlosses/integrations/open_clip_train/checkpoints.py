@@ -103,7 +103,7 @@ def export(checkpoint: str, out: str) -> int:
         raise ConfigError(f"--export: there is no folder {Path(out).parent}; make it first")
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # for a file that is no checkpoint torch raises whatever its bytes lead to
+    except Exception as error:  # for a file that is not a checkpoint torch raises whatever its bytes lead to
         words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ConfigError(f"--export: {checkpoint} cannot be read: {words}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}

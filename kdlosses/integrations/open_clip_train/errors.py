@@ -1,7 +1,7 @@
-"""What the user can mend, told without a traceback."""
+"""Errors that the user can fix, printed without a traceback."""
 
 from __future__ import annotations
 
 
 class ConfigError(ValueError):
-    """One sentence: what is wrong, where, and how to mend it. The command prints it and ends with exit code 2."""
+    """A wrong setting, in one sentence: what is wrong, where, how to fix it. The command prints it and exits with 2."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class Teacher:
     """A frozen model that answers whatever the student is asked in training mode.
 
-    It is no module and no attribute of the student: nothing that walks over the student's parameters finds it.
+    It is neither a module nor an attribute of the student: nothing that walks over the student's parameters finds it.
 
     Args:
         model: with open_clip's output as a dict.

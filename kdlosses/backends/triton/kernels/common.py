@@ -95,7 +95,7 @@ def is_positive(top, left, diagonal, BM: tl.constexpr, BN: tl.constexpr):
 
 @triton.jit
 def is_other(top, left, diagonal, BM: tl.constexpr, BN: tl.constexpr):
-    """Which entries are no positives; spelled out, since triton 3.2's interpreter cannot invert booleans."""
+    """Which entries are not positives; spelled out, since triton 3.2's interpreter cannot invert booleans."""
     return tl.arange(0, BN)[None, :] - tl.arange(0, BM)[:, None] != diagonal + top - left
 
 
