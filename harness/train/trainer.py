@@ -245,15 +245,16 @@ class Trainer:
     def _build_loader(self, start: dict[str, Any] | None) -> Loader:
         recipe, rank = self.recipe, self.distributed.rank
         states = start["ranks"] if start else None
+        # Cached teachers read no captions.
+        tokenizers: dict[str, Callable[[list[str]], Any]] = {
+            r: m.tokenizer for r, m in self.models.by_role(live=True).items() if not self.cache or r == "student"
+        }
         return build_loader(
             recipe.data,
             batch_size=self.batch_size,
             seed=recipe.seed,
             image_size=recipe.data.image_size or max(model.image_size for model in self.models.by_role().values()),
-            # Cached teachers read no captions.
-            tokenizers={
-                r: m.tokenizer for r, m in self.models.by_role(live=True).items() if not self.cache or r == "student"
-            },
+            tokenizers=tokenizers,
             cache=self.cache,
             bad_samples=self.out / "bad_samples.jsonl",
             rank=rank,

@@ -187,7 +187,7 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path, monkeypatch: p
 
 def test_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="is no open_clip folder"):
+    with pytest.raises(UserError, match="is not an open_clip folder"):
         export_model(MODELS["vit"](), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

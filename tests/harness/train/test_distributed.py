@@ -23,6 +23,7 @@ CPU = torch.device("cpu")
 SHARDED = pytest.mark.skipif(not can_shard(CPU), reason="this torch cannot shard on CPUs")
 SOFTMAX = {"contrastive": 1, "crd": 1, "fd": 100, "mfd": 100, "gd": 10, "icl": 1, "afd": 1, "cross_kd": 1}
 ALL = {**SOFTMAX, "siglip": 0.5, "sigmoid_kd": 0.5}  # and so a bias that is trained
+SLOW_RUNS = {"four", "fsdp2 sliced", "moved", "fsdp2 stopped", "unsharded", "biased"}
 # Kept rates: AdamW divides by the size of gradients, so that rounding in one near 0 could take a whole step's length.
 OPTIM = {"lr": 1e-3, "eps": 1e-3, "grad_clip": 5.0}
 
@@ -41,8 +42,8 @@ def recipe(csv, **train) -> dict:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """The folder of all runs, done once."""
+def finished(request, tmp_path_factory) -> Path:
+    """The folder of all runs, done once; those that only slow tests look at are left out where none is selected."""
     folder = tmp_path_factory.mktemp("processes")
     train = write_csv(folder / "csv", 60)
     one, longer, sharded = recipe(train), recipe(train, steps=6), recipe(train, parallel="fsdp2")
@@ -67,6 +68,9 @@ def finished(tmp_path_factory) -> Path:
         {"out": "refused", "recipe": recipe(folder / "nowhere.csv"), "world": 2},
     ]
     runs = [run for run in runs if can_shard(CPU) or run["recipe"]["train"]["parallel"] != "fsdp2"]
+    mine = [item for item in request.session.items if item.path == request.path]
+    if not any(item.get_closest_marker("slow") for item in mine):
+        runs = [run for run in runs if run["out"] not in SLOW_RUNS]
     carry_out(folder, {"runs": runs})
     return folder
 
@@ -94,7 +98,13 @@ def logs(folder: Path, out: str) -> str:
 
 @pytest.mark.parametrize(
     "out",
-    ["ddp", "four", "sliced", pytest.param("fsdp2", marks=SHARDED), pytest.param("fsdp2 sliced", marks=SHARDED)],
+    [
+        "ddp",
+        pytest.param("four", marks=pytest.mark.slow),
+        "sliced",
+        pytest.param("fsdp2", marks=SHARDED),
+        pytest.param("fsdp2 sliced", marks=[SHARDED, pytest.mark.slow]),
+    ],
 )
 def test_several_processes_train_what_one_trains(finished, out):
     assert codes(finished, out) in ([[0, 0]], [[0, 0, 0, 0]]), logs(finished, out)
@@ -136,6 +146,7 @@ def test_sigterm_to_one_process_saves_the_step_and_resuming_is_exact(finished):
 
 
 @SHARDED
+@pytest.mark.slow
 def test_a_sharded_run_resumes_too(finished):
     assert codes(finished, "fsdp2 stopped") == [[TERMINATED] * 2, [0, 0]], logs(finished, "fsdp2 stopped")
     one, other = checkpoint(finished, "fsdp2"), checkpoint(finished, "fsdp2 stopped")
@@ -143,6 +154,7 @@ def test_a_sharded_run_resumes_too(finished):
         assert torch.equal(value, other["state_dict"][name]), name
 
 
+@pytest.mark.slow
 def test_indexed_data_goes_on_with_another_number_of_processes(finished):
     assert codes(finished, "moved") == [[TERMINATED] * 2, [0]], logs(finished, "moved")
     assert "resuming on 1 processes what ran on 2" in logs(finished, "moved")
@@ -152,11 +164,13 @@ def test_indexed_data_goes_on_with_another_number_of_processes(finished):
 
 
 @SHARDED
+@pytest.mark.slow
 def test_a_sharded_run_is_not_resumed_unsharded(finished):
     assert codes(finished, "unsharded") == [[TERMINATED] * 2, [1]]
     assert "saved by 2 processes with fsdp2 and would go on with ddp on 1" in logs(finished, "unsharded")
 
 
+@pytest.mark.slow
 def test_a_bias_that_no_loss_reads_holds_nobody_up(finished):
     assert codes(finished, "biased") == [[0, 0]], logs(finished, "biased")
     assert checkpoint(finished, "biased")["state_dict"]["logit_bias"] == -4

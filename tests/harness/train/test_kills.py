@@ -36,7 +36,14 @@ def recipe(train, workers: int) -> dict:
 
 @pytest.mark.parametrize(
     ("source", "world", "kills"),
-    [("csv", 1, 10), ("csv", 2, 10), ("shards", 1, 10), ("shards", 2, 10), ("shards with workers", 1, 3)],
+    [
+        ("csv", 2, 3),
+        pytest.param("csv", 1, 10, marks=pytest.mark.slow),
+        pytest.param("csv", 2, 10, marks=pytest.mark.slow),
+        pytest.param("shards", 1, 10, marks=pytest.mark.slow),
+        pytest.param("shards", 2, 10, marks=pytest.mark.slow),
+        pytest.param("shards with workers", 1, 3, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_and_resumed_run_is_the_uninterrupted_one(tmp_path, source, world, kills):
     train = write_csv(tmp_path / "csv", 60) if source == "csv" else write_shards(tmp_path / "shards", 60, 15)

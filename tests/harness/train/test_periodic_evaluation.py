@@ -99,7 +99,7 @@ def sigterm(monkeypatch):
     return at
 
 
-@pytest.mark.parametrize("asked", [2, 4, 5, 6], ids=lambda n: f"asked {n} times")
+@pytest.mark.parametrize("asked", [2, 4, pytest.param(5, marks=pytest.mark.slow), 6], ids=lambda n: f"asked {n} times")
 def test_stopped_before_during_or_after_an_evaluation_it_goes_on_exactly(tmp_path, sigterm, asked):
     """Each step asks once, each evaluation twice: 2 is the step that is measured, 3 and 4 its evaluation."""
     made = recipe(every=2, best="pairs/i2t_r5", train={"save_every": 100})
@@ -264,6 +264,7 @@ def test_a_full_disk_on_the_first_process_is_told_to_the_others(tmp_path, monkey
     assert told == ["[Errno 28] No space left on device"]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_measures_what_an_uninterrupted_run_does(tmp_path):
     made = small(train={"steps": 15, "save_every": 3})
     carry_out(tmp_path, {"recipe": made, "world": 2, "kills": 4, "seed": "eval", "step_seconds": 0.2})

@@ -200,6 +200,7 @@ def test_cuda_is_not_silently_replaced(tmp_path, monkeypatch):
         train(tiny.recipe(train={"device": "cuda"}), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence(tmp_path):
     """A real full disk: a tmpfs of 1 MB; needs the right to mount, so it is skipped where that is not given."""
     disk = tmp_path / "disk"
