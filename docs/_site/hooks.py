@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))  # mkdocs loads this file by its path
+
+from reference import command_reference, recipe_key_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 # Pages of the site whose text is a file elsewhere in the repository.
@@ -89,4 +94,8 @@ def _outside_code(text: str, change: Callable[[str], str]) -> str:
 
 def _generated(uri: str, markdown: str) -> str:
     """The page with what the code says in place of what it says to readers of the repository."""
-    return markdown
+    make = {"command_line.md": command_reference, "recipe_keys.md": recipe_key_reference}.get(uri)
+    if make is None:
+        return markdown
+    begin, _, rest = markdown.partition("<!-- generated: ")
+    return f"{begin}\n{make()}\n{rest.partition('<!-- generated end -->')[2]}"
