@@ -63,7 +63,7 @@ check-wheel:
 	@PYTHON=$(PYTHON) .ci/check_wheel.sh
 
 docs: $(VENV)/.docs
-	@$(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 	@echo "site/index.html"
 
 lint: $(VENV)/.test
