@@ -1,1 +1,1 @@
-"""The `clipkd` command: recipes in, trained and measured CLIP students out."""
+"""The `clipkd` command: trains CLIP students from recipes and evaluates them."""

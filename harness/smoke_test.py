@@ -1,4 +1,4 @@
-"""A model is tried on one image and one text before any data is touched."""
+"""Forward smoke test: one image and one text through a model before any data is read."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from harness.errors import UserError
 from harness.models import LoadedModel
 from harness.zoo.towers import hint
 
-# What losses take of a model; a SigLIP has a bias, which the sigmoid terms read.
-_READ = {"image_features", "text_features", "logit_scale", "logit_bias"}
+# Outputs that losses use; a SigLIP has a bias, which the sigmoid terms use.
+_OUTPUTS = {"image_features", "text_features", "logit_scale", "logit_bias"}
 
 
 @torch.no_grad()
 def forward_smoke_test(loaded: LoadedModel, role: str) -> None:
-    """Embed a grey image and a short text, on the CPU, where an index out of range is still an error one can read.
+    """Run a forward pass on a grey image and a short text, on the CPU, where index errors are readable.
 
     Args:
         loaded: the model, with its tokenizer.
         role: ``"student"`` or ``"teacher"``, the recipe's section.
 
     Raises:
-        UserError: when the model cannot, which is a contradiction in its config.
+        UserError: the forward pass fails, because the model's config contradicts itself.
     """
     training = loaded.model.training
     loaded.model.eval()
@@ -37,12 +37,12 @@ def forward_smoke_test(loaded: LoadedModel, role: str) -> None:
         ) from error
     finally:
         loaded.model.train(training)
-    if others := sorted(set(outputs) - _READ):
+    if others := sorted(set(outputs) - _OUTPUTS):
         raise UserError(
-            f"{role} {loaded.name} is no model of image and text embeddings alone: it also gives {', '.join(others)}, "
-            "as open_clip's CoCa does, whose captions no loss here trains; take a CLIP or a SigLIP"
+            f"{role} {loaded.name} is not a plain CLIP: besides embeddings it returns {', '.join(others)}, "
+            "as open_clip's CoCa does, which no loss here trains; use a CLIP or a SigLIP"
         )
     if found != (loaded.embed_dim, loaded.embed_dim):
         raise UserError(
-            f"{role} {loaded.name} gives widths {found} for image and text, but its embed_dim is {loaded.embed_dim}"
+            f"{role} {loaded.name} returns widths {found} for image and text, but its embed_dim is {loaded.embed_dim}"
         )

@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from harness.evaluate.find_sets import SetSearch
 
-SOME_MISSING = 3  # exit code: measured, but a set that was asked for is not there
+SOME_MISSING = 3  # exit code: evaluated, but a requested set is missing
 
 
 def evaluate(
@@ -49,24 +49,33 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for one JSON file a model and set. (default: RUN/eval, else eval)")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure again what is there already.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Evaluate again instead of using cached results.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
     """Measure zero-shot accuracy and retrieval recall on held-out sets.
 
-    Exit code 3: measured, but a set that was asked for is missing.
+    Exit code 3: evaluated, but a requested set is missing.
     """
     from harness.evaluate.eval_models import eval_models
+    from harness.logs import keep_stdout_clean
     from harness.models import pick_device
 
     chosen = eval_models(models, pretrained, teacher or [], with_teacher=with_teacher)
     found = _sets(models, suite, dataset or [], dataset_path or [], data, protocol)
-    options = {"batch_size": batch_size, "device": pick_device(device), "workers": workers, "overwrite": overwrite}
+    if as_json:
+        keep_stdout_clean()
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "device": pick_device(device),
+        "workers": workers,
+        "overwrite": overwrite,
+    }
     results, costs = {}, {}
     for candidate in chosen:
         loaded = candidate.load()
-        say = _teller(candidate.label, quiet=as_json)
-        results[candidate.label] = _measure(loaded, found, candidate.store(out), say=say, **options)
+        results[candidate.label] = _evaluate(loaded, found, candidate.store(out), label=candidate.label, **options)
         if efficiency:
             costs[candidate.label] = _efficiency(loaded, options["device"], candidate.run)
     _show(results, costs, found, as_json=as_json)
@@ -77,10 +86,10 @@ def evaluate(
 def _sets(
     models: list[str], suite: str | None, datasets: list[str], folders: list[Path], root: Path, protocol: str
 ) -> "SetSearch":
-    """The sets asked for: those of the first run's recipe if none are named.
+    """Find the requested sets, by default those of the first run's recipe.
 
     Raises:
-        UserError: none are named and no model is a run; or all of them are missing.
+        UserError: none are requested and no model is a run; or all of them are missing.
     """
     from harness.errors import UserError
     from harness.evaluate.find_sets import (
@@ -100,7 +109,9 @@ def _sets(
     for item in found.missing:
         typer.echo(str(item), err=True)
     if not found.sets:
-        raise UserError(f"none of the {len(found.missing)} sets is there, so nothing is measured; see the lines above")
+        raise UserError(
+            f"none of the {len(found.missing)} sets was found, so there is nothing to evaluate; see the lines above"
+        )
     return found
 
 
@@ -112,15 +123,15 @@ def _sets_of_run(models: list[str]) -> "SetSearch":
     run = next((folder for folder in map(run_folder, models) if folder is not None), None)
     named = "--suite, --dataset or --dataset-path DIR"
     if run is None:
-        raise UserError(f"{models[0]} is no run folder with sets of its own; say what to measure it on with {named}")
+        raise UserError(f"{models[0]} is not a run folder with evaluation sets of its own; choose sets with {named}")
     config = recipe_of(run).eval
     if not config.sets and config.suite is None:
-        raise UserError(f"{run / 'recipe.yaml'} lists no eval.sets; say what to measure the model on with {named}")
-    # What is missing is told, whatever the recipe says about training without it.
+        raise UserError(f"{run / 'recipe.yaml'} lists no eval.sets; choose sets with {named}")
+    # Missing sets are reported whatever eval.missing says, which is about training.
     return find_recipe_sets(config.model_copy(update={"missing": "skip", "best": None, "online": ()}))
 
 
-def _measure(loaded: Any, found: "SetSearch", store: Any, **options: Any) -> dict[str, dict[str, float]]:
+def _evaluate(loaded: Any, found: "SetSearch", store: Any, **options: Any) -> dict[str, dict[str, float]]:
     from harness.evaluate.cached import evaluate_cached
 
     return evaluate_cached(loaded, found.sets, store, **options)
@@ -133,10 +144,6 @@ def _efficiency(loaded: Any, device: Any, run: Path | None) -> dict[str, Any]:
     if run is not None:
         write(run, cost)
     return cost
-
-
-def _teller(label: str, quiet: bool) -> Any:
-    return lambda text: typer.echo(f"{label} {text}", err=quiet)
 
 
 def _show(results: dict[str, Any], costs: dict[str, Any], found: "SetSearch", *, as_json: bool) -> None:

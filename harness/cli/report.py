@@ -21,14 +21,12 @@ def report(
             help="Do not load the models: no retrieval examples, similarity, classes, speed.",
         ),
     ] = True,
-    max_images: Annotated[
-        int, typer.Option(min=1, help="Images of an evaluation set that models look at, at most.")
-    ] = 1000,
+    max_images: Annotated[int, typer.Option(min=1, help="Images per evaluation set to analyze, at most.")] = 1000,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
 ) -> None:
     """Write one self-contained HTML page, and the same as Markdown, about one run or several side by side.
 
-    Unless --no-models is given, students and teachers are loaded to look at up to --max-images images of a set: seconds
+    Unless --no-models is given, students and teachers are loaded to analyze up to --max-images images per set: seconds
     for small models, minutes for full-size ones on a CPU.
     """
     import time
@@ -38,9 +36,7 @@ def report(
 
     start = time.perf_counter()
     out = out or (run[0] / "report" if len(run) == 1 else Path("runs") / "report")
-    written = write_report(
-        run, out, device=pick_device(device), load_models=models, max_images=max_images, say=typer.echo
-    )
+    written = write_report(run, out, device=pick_device(device), load_models=models, max_images=max_images)
     size = written["html"].stat().st_size / 2**20
     typer.echo(
         f"{written['html']} ({size:.1f} MiB, needs no other file) and {written['markdown']}, made in "

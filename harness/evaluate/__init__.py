@@ -1,4 +1,4 @@
-"""Zero-shot classification and retrieval by clip_benchmark, for teachers and students alike."""
+"""Zero-shot classification and retrieval by clip_benchmark, of students and teachers."""
 
 from harness.evaluate.evaluator import evaluate
 

@@ -1,7 +1,8 @@
-"""Measure a model on sets, keeping the results that are there already."""
+"""Evaluation with cached results: sets already measured with the same weights, data and settings are skipped."""
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -13,6 +14,8 @@ from harness.evaluate.results import Metrics, in_percent
 from harness.files import make_folder
 from harness.models import LoadedModel
 
+logger = logging.getLogger(__name__)
+
 
 def evaluate_cached(
     loaded: LoadedModel,
@@ -23,45 +26,51 @@ def evaluate_cached(
     device: str | torch.device,
     workers: int,
     overwrite: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    label: str = "",
 ) -> dict[str, Metrics]:
-    """Results in percent by set, each written as soon as it is there; what was measured on the same is not again.
+    """Evaluate a model, reusing results of the same weights, data and settings; each result is written at once.
 
     Args:
         loaded: the model.
-        sets: what to measure it on.
-        store: where its results lie.
-        batch_size: images embedded at a time.
+        sets: sets to evaluate on.
+        store: its result files.
+        batch_size: images per forward pass.
         device: where to compute.
-        workers: extra processes that decode images.
-        overwrite: measure everything anew.
-        say: takes a line about each set.
+        workers: data loader processes.
+        overwrite: ignore cached results.
+        label: prefix of the log messages.
+
+    Returns:
+        Metrics in percent by set.
 
     Raises:
         UserError: a set is not in its layout.
     """
+    prefix = f"{label} " if label else ""
     digest = model_digest(loaded)
     prints = {item.name: result_fingerprint(digest, item) for item in sets}
     found = {} if overwrite else {item.name: store.find(item, prints[item.name]) for item in sets}
-    kept = {name: metrics for name, metrics in found.items() if metrics is not None}
+    cached = {name: metrics for name, metrics in found.items() if metrics is not None}
     for item in sets:
-        if item.name in kept:
-            say(f"{item.name}: kept, {store.path(item)} is of the same weights, data and settings")
+        if item.name in cached:
+            logger.info("%s%s: cached, %s has the same weights, data and settings", prefix, item.name, store.path(item))
         elif not overwrite and store.path(item).is_file():
-            say(f"{item.name}: {store.path(item)} is of other weights, data or settings and is replaced")
+            text = "%s%s: %s has other weights, data or settings and is replaced"
+            logger.info(text, prefix, item.name, store.path(item))
     start = time.perf_counter()
-    wanted = [item for item in sets if item.name not in kept]
-    if wanted:
+    missing = [item for item in sets if item.name not in cached]
+    if missing:
         make_folder(store.folder)
-    for item, metrics in iter_evaluate(loaded, wanted, batch_size=batch_size, device=device, workers=workers):
+    for item, metrics in iter_evaluate(loaded, missing, batch_size=batch_size, device=device, workers=workers):
         store.write(item, metrics, prints[item.name])
-        kept[item.name] = metrics
+        cached[item.name] = metrics
         now = time.perf_counter()
-        say(f"{item.name}: {format_metrics(in_percent(item, metrics))} ({now - start:.0f} s)")
+        shown = format_metrics(in_percent(item, metrics))
+        logger.info("%s%s: %s (%.0f s)", prefix, item.name, shown, now - start)
         start = now
-    return {item.name: in_percent(item, kept[item.name]) for item in sets}
+    return {item.name: in_percent(item, cached[item.name]) for item in sets}
 
 
 def format_metrics(metrics: Metrics) -> str:
-    """Metrics of one set in a line."""
+    """Metrics of one set on one line."""
     return ", ".join(f"{name} {value:.1f}" for name, value in metrics.items())

@@ -1,4 +1,4 @@
-"""Batches of an evaluation set through clip_benchmark's own builder, with what it would misread in silence refused."""
+"""Data loader of an evaluation set: clip_benchmark's own dataset builder, plus checks that it lacks."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -18,15 +18,15 @@ Batch = tuple[torch.Tensor, Any]
 
 
 class EvalLoader:
-    """One pass over an evaluation set in batches.
+    """Batches of an evaluation set.
 
     Args:
-        item: the set, already inspected.
-        layout: what the inspection found.
-        preprocess: PIL image to the model's input.
+        item: the set.
+        layout: its checked layout.
+        preprocess: maps a PIL image to the model's input.
         batch_size: images in a batch.
-        workers: extra processes that decode; never more than there are shards, which clip_benchmark cannot split.
-        tick: called before each batch, so that a long evaluation can be seen to go on.
+        workers: data loader processes; at most one per shard, since clip_benchmark cannot split shards.
+        tick: called before each batch, as a heartbeat of long evaluations.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class EvalLoader:
         tick: Callable[[], None] | None = None,
     ) -> None:
         self.item, self.layout, self._tick = item, layout, tick
-        # clip_benchmark reads the class names and their number off `dataloader.dataset`.
+        # clip_benchmark reads the class names from `dataloader.dataset`.
         if item.dataset is None:
             self.dataset = _build_shards(item, preprocess)
             batches = NamedErrorsDataset(self.dataset.batched(batch_size))
             self._loader = torch.utils.data.DataLoader(
-                batches, batch_size=None, num_workers=min(workers, layout.shards)
+                batches, batch_size=None, num_workers=min(workers, layout.shards or 0)
             )
         else:
             self.dataset = build_native_dataset(item, preprocess)
@@ -66,7 +66,7 @@ class EvalLoader:
         except SampleDecodeError as error:
             what, cause = f"{_reason(error)}; replace it or rebuild the set", error
         except (ValueError, OSError) as error:
-            # webdataset's own for a sample without its label or caption; Pillow's for a broken image file.
+            # webdataset raises it for a sample without label or caption, Pillow for a broken image file.
             what, cause = f"a sample cannot be read ({_reason(error)}); rebuild the set", error
         else:
             return
@@ -74,10 +74,12 @@ class EvalLoader:
         raise self._fault(what) from cause.with_traceback(None)
 
     def _check(self, targets: Any) -> None:
-        """Refuse what clip_benchmark would count as a miss: a label without a class, an image without a caption."""
+        """Reject what clip_benchmark would count as a miss: labels out of range, images without a caption."""
         if self.item.kind != "zeroshot":
             if not all(captions and all(text.strip() for text in captions) for captions in targets):
-                raise self._fault("an image has an empty caption, which nothing can match; remove it or caption it")
+                raise self._fault(
+                    "an image has an empty caption, which no image can match; remove the image or caption it"
+                )
         elif targets.ndim == 2:
             if targets.shape[1] != self.layout.classes:
                 raise self._fault(
@@ -93,14 +95,14 @@ class EvalLoader:
 
 
 class SampleDecodeError(ValueError):
-    """A sentence about a sample, as `webdataset.autodecode.DecodingError` has none."""
+    """A sample that cannot be decoded; `webdataset.autodecode.DecodingError` has no message."""
 
 
-class NamedErrorsDataset(torch.utils.data.IterableDataset):
-    """Shards whose errors name the sample, in a data worker too: of an error there torch hands on the text alone.
+class NamedErrorsDataset(torch.utils.data.IterableDataset[Any]):
+    """Wrapper whose decoding errors name the sample; from a data loader worker, torch passes on only the text.
 
     Args:
-        data: what is gone through.
+        data: the wrapped dataset.
     """
 
     def __init__(self, data: Iterable[Any]) -> None:
@@ -114,7 +116,7 @@ class NamedErrorsDataset(torch.utils.data.IterableDataset):
 
 
 def _reason(error: Exception) -> str:
-    """What it says; of an error in a data worker torch has made its whole traceback, the last line is it."""
+    """Message of an error; for one in a data loader worker, the last line of the traceback that torch made of it."""
     text = str(error).strip()
     if text.startswith("Caught "):
         text = text.splitlines()[-1].partition(": ")[2]
@@ -123,7 +125,7 @@ def _reason(error: Exception) -> str:
 
 def _build_shards(item: EvalSet, preprocess: Callable[[Any], torch.Tensor]) -> Any:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "WebDataset.shardshuffle", UserWarning)  # the order is of no account here
+        warnings.filterwarnings("ignore", "WebDataset.shardshuffle", UserWarning)  # metrics do not depend on the order
         return build_dataset(
             f"wds/{item.name}", root=item.path, transform=preprocess, split="test", task=TASKS[item.kind]
         )

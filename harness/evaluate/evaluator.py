@@ -1,4 +1,4 @@
-"""Measure a model on held-out sets."""
+"""Zero-shot classification and retrieval metrics of a model on held-out sets."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,23 +28,23 @@ def evaluate(
     out: Path | None = None,
     tick: Callable[[], None] | None = None,
 ) -> dict[str, Metrics]:
-    """Measure a model on sets in clip_benchmark's layouts, in float32 whatever the training precision was.
+    """Evaluate a model on sets in clip_benchmark's layouts, in float32 whatever the training precision.
 
     Args:
         loaded: the model; it is left on `device`, in the mode it came in.
-        sets: all of them are checked before the first is run.
-        batch_size: images, or captions of as many images, embedded at a time.
+        sets: evaluation sets; all are checked before the first is run.
+        batch_size: images, or captions of as many images, per forward pass.
         device: where to compute.
-        workers: extra processes that decode images.
+        workers: data loader processes.
         out: folder for one `<set>.json` each in clip_benchmark's result format (fractions).
         tick: called before each batch.
 
     Returns:
-        For each set its metrics in percent: top1, top5, mean_recall, or map; i2t_r1, i2t_r5, i2t_r10, t2i_r1, t2i_r5,
-        t2i_r10; acc, image_acc, text_acc. A metric that the set is too small for is left out.
+        Metrics of each set in percent: top1, top5, mean_recall, or map; i2t_r1, i2t_r5, i2t_r10, t2i_r1, t2i_r5,
+        t2i_r10; acc, image_acc, text_acc. A metric that is undefined for the set is left out.
 
     Raises:
-        UserError: when a folder is missing, empty or not in that layout.
+        UserError: a folder is missing, empty or not in that layout.
     """
     results = {}
     for item, metrics in iter_evaluate(loaded, sets, batch_size=batch_size, device=device, workers=workers, tick=tick):
@@ -63,8 +63,8 @@ def iter_evaluate(
     workers: int,
     tick: Callable[[], None] | None = None,
 ) -> Iterator[tuple[EvalSet, Metrics]]:
-    """Yield each set with clip_benchmark's own metrics as soon as they are there; arguments as in `evaluate`."""
-    kind = torch.device(device).type  # clip_benchmark hands it to torch.autocast, which takes a type only
+    """Yield each set with clip_benchmark's metrics as soon as they are computed; arguments as in `evaluate`."""
+    kind = torch.device(device).type  # clip_benchmark passes it to torch.autocast, which takes a device type
     with synthetic_sets_on_disk(sets) as written:
         layouts = [inspect_layout(item) for item in written]
         loaded.model.to(device)
@@ -76,22 +76,26 @@ def iter_evaluate(
 
 
 def _evaluate_set(loaded: LoadedModel, item: EvalSet, layout: Layout, loader: EvalLoader, device: str) -> Metrics:
-    """Run clip_benchmark on one set; autocast is off because it moves recalls by a point on a CPU."""
+    """Metrics of one set by clip_benchmark; without autocast, which moves recalls by a point on a CPU."""
+    metrics: Metrics
     model, tokenizer = loaded.model, loaded.tokenizer
     if item.kind == "zeroshot":
         names, templates = loader.dataset.classes, loader.dataset.templates
-        return zeroshot_classification.evaluate(model, loader, tokenizer, names, templates, device, amp=False)
+        metrics = zeroshot_classification.evaluate(model, loader, tokenizer, names, templates, device, amp=False)
+        return metrics
     if item.kind == "selection":
-        return image_caption_selection.evaluate(model, loader, tokenizer, device, amp=False)
-    # A recall at more than there is to find cannot be computed.
+        metrics = image_caption_selection.evaluate(model, loader, tokenizer, device, amp=False)
+        return metrics
+    # recall@k is undefined for fewer than k images.
     recalls = [k for k in RECALLS if layout.images is None or k <= layout.images]
-    return zeroshot_retrieval.evaluate(model, loader, tokenizer, device, amp=False, recall_k_list=recalls)
+    metrics = zeroshot_retrieval.evaluate(model, loader, tokenizer, device, amp=False, recall_k_list=recalls)
+    return metrics
 
 
 @contextmanager
 def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Eval mode, and none of clip_benchmark's progress bars, which it offers no way to switch off."""
-    # Each by itself: a part may have been in another mode than the whole.
+    """Eval mode, without clip_benchmark's progress bars, which have no switch."""
+    # Module by module: a submodule may have been in another mode than the model.
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     bars = [patch.object(measures, "tqdm", iter) for measures in _MEASURES]

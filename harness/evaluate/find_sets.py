@@ -1,8 +1,9 @@
-"""Which sets are there: a suite's looked for under a root, a recipe's, a data set by clip_benchmark's name."""
+"""Locate evaluation sets on disk: those of a suite, of a recipe, or a dataset by clip_benchmark's name."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.config import EvalConfig, EvalSet
@@ -13,12 +14,12 @@ from harness.evaluate.layout import TYPES
 from harness.evaluate.native import build_native_dataset, check_dataset_known, default_kind
 from harness.evaluate.suites import load_suite
 
-SHARDS = "test/nshards.txt"  # what a folder in clip_benchmark's webdataset layout has
+SHARDS = "test/nshards.txt"  # marks a folder in clip_benchmark's webdataset layout
 
 
 @dataclass(frozen=True)
 class MissingSet:
-    """A set that is not there: its name, where it was looked for, and where it can be had."""
+    """Evaluation set that was not found: its name, the paths searched, and where to get it."""
 
     name: str
     looked: tuple[str, ...]
@@ -31,14 +32,14 @@ class MissingSet:
 
 @dataclass(frozen=True)
 class SetSearch:
-    """The sets that are there, and those that are not, each in the order asked for."""
+    """Evaluation sets found and missing, each in the order requested."""
 
     sets: tuple[EvalSet, ...]
     missing: tuple[MissingSet, ...] = ()
 
 
 def merge_searches(parts: Sequence[SetSearch]) -> SetSearch:
-    """All sets of several requests.
+    """Concatenate several searches.
 
     Raises:
         UserError: two sets share a name, so that their results would overwrite each other.
@@ -56,7 +57,7 @@ def merge_searches(parts: Sequence[SetSearch]) -> SetSearch:
 
 
 def apply_protocol(found: SetSearch, protocol: str) -> SetSearch:
-    """Ask all retrieval sets for another protocol; the name says so, since the numbers are others."""
+    """Switch all retrieval sets to another protocol and append it to their names: their numbers differ."""
     if protocol == "all":
         return found
     changed = [
@@ -69,17 +70,17 @@ def apply_protocol(found: SetSearch, protocol: str) -> SetSearch:
 
 
 def find_suite(entries: Sequence[SuiteSet], root: str | Path) -> SetSearch:
-    """Look for each set in its folders under the root."""
+    """Search for each set of a suite in its folders under the root."""
     results = [_find(entry, Path(root)) for entry in entries]
     sets = [item for item in results if isinstance(item, EvalSet)]
     return SetSearch(tuple(sets), tuple(item for item in results if isinstance(item, MissingSet)))
 
 
 def find_dataset(dataset: str, root: str | Path) -> SetSearch:
-    """Look for a data set that clip_benchmark knows by name: as shards, in a folder of its name, or in the root itself.
+    """Search for a dataset by clip_benchmark's name: as shards, in a folder of its name, or in the root itself.
 
     Raises:
-        UserError: clip_benchmark knows no such name.
+        UserError: clip_benchmark does not know the name.
     """
     flat = dataset.removeprefix("wds/").replace("/", "-")
     shards = [Path(root) / name for name in (f"wds_{flat}", flat)]
@@ -92,18 +93,18 @@ def find_dataset(dataset: str, root: str | Path) -> SetSearch:
         own = Path(root) / flat
         if own.is_dir():
             return SetSearch((_native(dataset, flat, own),))
-        # The root may hold it without a folder of its own, as torchvision's downloads do; or hold others only.
+            # torchvision downloads into the root itself, without a folder of the dataset's own.
         if Path(root).is_dir() and _can_build(_native(dataset, flat, Path(root))):
             return SetSearch((_native(dataset, flat, Path(root)),))
         looked += [str(own), f"the files of clip_benchmark's {dataset} in {root}"]
-    return SetSearch((), (MissingSet(flat, tuple(looked), "docs/evaluation.md says how such folders are made"),))
+    return SetSearch((), (MissingSet(flat, tuple(looked), "see docs/evaluation.md on how to make such folders"),))
 
 
 def set_from_folder(path: Path) -> EvalSet:
-    """Name a set after its folder; clip_benchmark's dataset_type.txt in it says what kind it is.
+    """Evaluation set of a folder, named after it; clip_benchmark's dataset_type.txt says its kind.
 
     Raises:
-        UserError: when the folder is missing or holds no such set.
+        UserError: the folder is missing or not in that layout.
     """
     if not path.is_dir():
         raise UserError(f"--dataset-path {path}: no such folder")
@@ -135,15 +136,15 @@ def _native(dataset: str, name: str, folder: Path) -> EvalSet:
 
 
 def find_recipe_sets(config: EvalConfig) -> SetSearch:
-    """The sets of a recipe's section `eval`, its own before its suite's.
+    """Evaluation sets of a recipe's section `eval`: its own, then its suite's.
 
     Raises:
-        UserError: a name in it is no set; or a set is missing and may not be.
+        UserError: an unknown name, or a missing set although eval.missing is "error".
     """
     own = [_present(item) if config.missing == "skip" else item for item in config.sets]
     suite = load_suite(config.suite).sets if config.suite else ()
     _check_names(config, suite)
-    there = find_suite(suite, config.root) if suite else SetSearch(())
+    there = find_suite(suite, config.root or ".") if suite else SetSearch(())
     found = SetSearch(
         (*(item for item in own if isinstance(item, EvalSet)), *there.sets),
         (*(item for item in own if isinstance(item, MissingSet)), *there.missing),
@@ -151,25 +152,28 @@ def find_recipe_sets(config: EvalConfig) -> SetSearch:
     lost = [str(item) for item in found.missing]
     if lost and config.missing == "stop":
         more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
-        raise UserError(f"evaluation set {lost[0]}{more}; or go on without it: eval.missing=skip")
+        raise UserError(f"evaluation set {lost[0]}{more}; or train without it: eval.missing=skip")
     best = config.best_set_and_metric
     if best is not None and best[0] not in [item.name for item in found.sets]:
-        raise UserError(f"eval.best names {best[0]}, which is missing; get that set or name another")
+        raise UserError(f"eval.best names {best[0]}, which is missing; get that set or choose another")
     return found
 
 
 def _check_names(config: EvalConfig, suite: Sequence[SuiteSet]) -> None:
-    kinds = [(item.name, item.kind) for item in (*config.sets, *suite)]
-    names = [name for name, _ in kinds]
+    items: list[EvalSet | SuiteSet] = [*config.sets, *suite]
+    kinds = {item.name: item.kind for item in items}
+    names = [item.name for item in items]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"eval.sets and the suite {config.suite} both have a set named {twice}; rename the one in sets")
     best = config.best_set_and_metric
     unknown = next((name for name in (*config.online, *(best or ())[:1]) if name not in names), None)
     if unknown is not None:
-        raise UserError(f"eval.online or eval.best names {unknown}, which is no set here; there are {', '.join(names)}")
-    if best is not None and best[1] not in METRICS[dict(kinds)[best[0]]]:
-        known = ", ".join(METRICS[dict(kinds)[best[0]]])
+        raise UserError(
+            f"eval.online or eval.best names {unknown}, which is not one of the evaluation sets {', '.join(names)}"
+        )
+    if best is not None and best[1] not in METRICS[kinds[best[0]]]:
+        known = ", ".join(METRICS[kinds[best[0]]])
         raise UserError(f"eval.best is {config.best}, but that set has the metrics {known}")
 
 
@@ -178,16 +182,16 @@ def _present(item: EvalSet) -> EvalSet | MissingSet:
 
 
 def _find(entry: SuiteSet, root: Path) -> EvalSet | MissingSet:
-    shared = {"name": entry.name, "kind": entry.kind, "protocol": entry.protocol}
+    make = partial(EvalSet, name=entry.name, kind=entry.kind, protocol=entry.protocol)
     looked = []
     for folder in entry.path:
         path = root / folder
         if (path / SHARDS).is_file():
-            return EvalSet(**shared, path=str(path))
+            return make(path=str(path))
         looked.append(f"{path}/{SHARDS}")
     for native in entry.native:
         path = root / native.folder
         if path.is_dir() and (native.needs is None or (path / native.needs).exists()):
-            return EvalSet(**shared, path=str(path), dataset=native.dataset)
+            return make(path=str(path), dataset=native.dataset)
         looked.append(str(path / (native.needs or "")))
     return MissingSet(entry.name, tuple(looked), entry.source)

@@ -1,4 +1,4 @@
-"""What a result depends on: weights and how the model is fed, the data, the protocol, the software that measures."""
+"""Fingerprint of an evaluation result: weights, preprocessing, data, protocol and the version of clip_benchmark."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ import torch
 from harness.config import EvalSet
 from harness.models import LoadedModel
 
-# Raised when the same model on the same data would get other numbers.
+# Increased when the same model on the same data would get other numbers.
 FORMAT = 1
 _TEXTS = ["a photo of a cat", "Größe: 3 km², naïve café!"]
 
@@ -21,15 +21,22 @@ Fingerprint = dict[str, Any]
 
 
 def model_digest(loaded: LoadedModel) -> str:
-    """Digest of the weights, the architecture and the preprocessing; the name is no part of it."""
+    """SHA-256 of the weights, the architecture and the preprocessing; the model's name is not included."""
     total = hashlib.sha256()
     for name, tensor in sorted(loaded.model.state_dict().items()):
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    view = getattr(getattr(loaded.model, "visual", None), "preprocess_cfg", None)
-    # An export names its tokenizer otherwise than the recipe; what counts is what it makes of texts.
+    preprocessing = getattr(getattr(loaded.model, "visual", None), "preprocess_cfg", None)
+    # An export and a recipe name the same tokenizer differently: compare the tokens instead.
     config = {**loaded.config, "text_cfg": _without_names(loaded.config["text_cfg"])}
-    fed = [config, loaded.image_size, list(loaded.mean), list(loaded.std), view, loaded.tokenizer(_TEXTS).tolist()]
+    fed = [
+        config,
+        loaded.image_size,
+        list(loaded.mean),
+        list(loaded.std),
+        preprocessing,
+        loaded.tokenizer(_TEXTS).tolist(),
+    ]
     total.update(json.dumps(fed, sort_keys=True, default=str).encode())
     return total.hexdigest()
 
@@ -39,7 +46,7 @@ def _without_names(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def data_digest(item: EvalSet) -> str:
-    """Digest of the folder's files by name, size and time of change: contents are not read."""
+    """SHA-256 over name, size and modification time of every file in the folder; contents are not read."""
     if item.synthetic is not None:
         return item.path
     total = hashlib.sha256()
@@ -50,20 +57,20 @@ def data_digest(item: EvalSet) -> str:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Every file, behind links too: large sets often are folders of links to where they lie."""
+    """Every file, following symbolic links: large sets are often folders of links."""
     seen: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in seen:  # a link to what is above it
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a parent folder
             folders.clear()
             continue
-        seen.add(place)
+        seen.add(real)
         folders.sort()
         yield from (path for name in names if (path := Path(folder, name)).is_file())
 
 
 def result_fingerprint(model: str, item: EvalSet) -> Fingerprint:
-    """All that a result of this set depends on; ``model`` is what `model_digest` gave."""
+    """Everything a result on this set depends on; ``model`` is the value of `model_digest`."""
     return {
         "format": FORMAT,
         "model": model,

@@ -1,4 +1,4 @@
-"""What clip_benchmark's webdataset layout asks of a folder, checked before any model runs."""
+"""Checks of clip_benchmark's webdataset layout, before any model runs."""
 
 import tarfile
 from dataclasses import dataclass
@@ -8,17 +8,18 @@ from string import Formatter
 from harness.config import EvalSet
 from harness.errors import UserError
 from harness.evaluate.native import build_native_dataset, native_set_error
+from harness.evaluate.results import SetKind
 
-TYPES = {"zeroshot": ("classification", "multilabel"), "retrieval": ("retrieval",)}
+TYPES: dict[SetKind, tuple[str, ...]] = {"zeroshot": ("classification", "multilabel"), "retrieval": ("retrieval",)}
 IMAGES = (".webp", ".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A folder that passed the checks: its number of shards, of images, and of classes (0 where there are none)."""
+    """Counts of a checked folder: shards, images and classes (0 for retrieval)."""
 
     shards: int | None  # None: not in shards
-    images: int | None  # None: unknown before the last one is read
+    images: int | None  # None: unknown until all are read
     classes: int
 
 
@@ -41,28 +42,28 @@ def inspect_layout(item: EvalSet) -> Layout:
     shards = _shards(item, root / "test")
     images = sum(_count_images(item, shard) for shard in shards)
     if images == 0:
-        raise set_error(item, f"no shard in {root / 'test'} holds an image ({', '.join(IMAGES)}); build the set anew")
+        raise set_error(item, f"no shard in {root / 'test'} holds an image ({', '.join(IMAGES)}); rebuild the set")
     return Layout(len(shards), images, classes)
 
 
 def _inspect_native(item: EvalSet, root: Path) -> Layout:
     if not root.is_dir():
-        raise native_set_error(item, "there is no such folder; correct its path")
+        raise native_set_error(item, "no such folder; correct its path")
     data = build_native_dataset(item, None)
     images = len(data) if hasattr(data, "__len__") else None
     if images == 0:
-        raise native_set_error(item, "it holds no image; complete the folder")
+        raise native_set_error(item, "there is no image in it; complete the folder")
     return Layout(None, images, len(data.classes) if item.kind == "zeroshot" else 0)
 
 
 def set_error(item: EvalSet, what: str) -> UserError:
-    """The error that says which set is at fault, where it is, and what is wrong with it."""
+    """Error that names the set, its folder and what is wrong with it."""
     return UserError(f"evaluation set {item.name} in {Path(item.path).absolute()}: {what}")
 
 
 def _check_type(item: EvalSet, root: Path) -> None:
     file = root / "dataset_type.txt"
-    # clip_benchmark takes a set without this file for classification.
+    # Without this file clip_benchmark assumes classification.
     found = file.read_text(encoding="utf-8").strip().lower() if file.is_file() else "classification"
     if found not in TYPES[item.kind]:
         needed = " or ".join(TYPES[item.kind])
@@ -75,7 +76,7 @@ def _lines(item: EvalSet, file: Path) -> list[str]:
     lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     if not lines or "" in lines:
         where = f"line {lines.index('') + 1} of {file.name}" if lines else file.name
-        raise set_error(item, f"{where} is empty; write one entry a line")
+        raise set_error(item, f"{where} is empty; write one entry per line")
     return lines
 
 
@@ -85,7 +86,7 @@ def _check_templates(item: EvalSet, file: Path) -> None:
             fields = {field for _, field, _, _ in Formatter().parse(line) if field is not None}
         except ValueError:
             fields = set()
-        # Without {c} every class gets the same text and the accuracy is chance, in silence.
+        # Without {c} every class gets the same text, and the accuracy is silently at chance.
         if fields != {"c"}:
             raise set_error(item, f"line {number} of {file.name} needs {{c}} where the class name goes, got {line!r}")
 
@@ -100,9 +101,7 @@ def _shards(item: EvalSet, folder: Path) -> list[Path]:
     shards = [folder / f"{number}.tar" for number in range(int(text))]
     missing = next((shard for shard in shards if not shard.is_file()), None)
     if missing is not None:
-        raise set_error(
-            item, f"shard test/{missing.name} is missing, but nshards.txt promises {text}; build the set anew"
-        )
+        raise set_error(item, f"shard test/{missing.name} is missing, but nshards.txt says {text}; rebuild the set")
     return shards
 
 
@@ -111,4 +110,4 @@ def _count_images(item: EvalSet, shard: Path) -> int:
         with tarfile.open(shard) as tar:
             return sum(member.isfile() and member.name.lower().endswith(IMAGES) for member in tar)
     except (tarfile.TarError, OSError) as error:
-        raise set_error(item, f"shard test/{shard.name} cannot be read as a tar file; build the set anew") from error
+        raise set_error(item, f"shard test/{shard.name} cannot be read as a tar file; rebuild the set") from error

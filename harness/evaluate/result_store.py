@@ -1,7 +1,7 @@
-"""Result files that are kept while what they depend on stays the same.
+"""Result files with fingerprints, so that results can be reused.
 
-The fingerprint lies in a folder beside the results, since clip_benchmark's tools read every JSON file of a folder and
-make a column of every key in it.
+Fingerprints are in a subfolder, since clip_benchmark's tools read every JSON file of a folder and make a column of
+every key in it.
 """
 
 from pathlib import Path
@@ -13,45 +13,45 @@ from harness.evaluate.results import Metrics, read_result, write_result
 from harness.files import read_json, write_json
 
 FINGERPRINTS = ".fingerprints"
-SET = "set"  # beside the fingerprint: the set's own name
+SET = "set"  # key of the set's name, stored with the fingerprint
 
 
 class EvalResultStore:
-    """The results of one model in a folder.
+    """Result files of one model in a folder.
 
     Args:
-        folder: where they lie.
-        model: its name, for the files' content.
-        pretrained: likewise.
-        suffix: of the files' names; for folders that several models share.
+        folder: folder of the files.
+        model: model name written into the files.
+        pretrained: weights tag written into the files.
+        suffix: suffix of the file names, in folders that several models share.
     """
 
     def __init__(self, folder: Path, model: str, pretrained: str = "", suffix: str = "") -> None:
         self.folder, self.model, self.pretrained, self.suffix = folder, model, pretrained, suffix
 
     def path(self, item: EvalSet) -> Path:
-        """Where the set's result lies."""
+        """Result file of a set."""
         return self.folder / f"{item.name}{self.suffix}.json"
 
-    def find(self, item: EvalSet, made_of: Fingerprint) -> Metrics | None:
-        """The result of just this, or None; what else lies there was made of something else."""
+    def find(self, item: EvalSet, fingerprint: Fingerprint) -> Metrics | None:
+        """Metrics of the stored result if its fingerprint matches, else None."""
         record = self._record(item)
-        if not self.path(item).is_file() or not record.is_file() or _without_set(read_json(record)) != made_of:
+        if not self.path(item).is_file() or not record.is_file() or _without_set(read_json(record)) != fingerprint:
             return None
         return read_result(self.path(item))
 
-    def write(self, item: EvalSet, metrics: Metrics, made_of: Fingerprint) -> None:
-        """Write a result; killed between its two files, it is measured again."""
+    def write(self, item: EvalSet, metrics: Metrics, fingerprint: Fingerprint) -> None:
+        """Write a result and its fingerprint; a kill in between makes the result stale, not wrong."""
         self._record(item).unlink(missing_ok=True)
         write_result(self.path(item), item, self.model, metrics, self.pretrained)
-        write_json(self._record(item), {**made_of, SET: item.name})
+        write_json(self._record(item), {**fingerprint, SET: item.name})
 
     def _record(self, item: EvalSet) -> Path:
         return self.folder / FINGERPRINTS / self.path(item).name
 
 
 def recorded_set_name(result: Path) -> str | None:
-    """What the set of a result file is called here, whatever clip_benchmark calls it; None where that is not known."""
+    """Name of the evaluation set of a result file as it was stored; None for files of other tools."""
     record = result.parent / FINGERPRINTS / result.name
     found = read_json(record) if record.is_file() else {}
     return found.get(SET) if isinstance(found, dict) else None

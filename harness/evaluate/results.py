@@ -1,18 +1,19 @@
 """Metric names and result files.
 
-clip_benchmark's JSON files hold fractions, as its own tools expect; what `evaluate` returns is for people and holds
-percent.
+clip_benchmark's JSON files hold fractions, as its own tools expect; `evaluate` returns percent.
 """
 
 import math
 from pathlib import Path
+from typing import Literal
 
 from harness.config import EvalSet
 from harness.files import read_json, write_json
 
 Metrics = dict[str, float]
 RECALLS = (1, 5, 10)
-TASKS = {  # clip_benchmark's names
+SetKind = Literal["zeroshot", "retrieval", "selection"]
+TASKS: dict[SetKind, str] = {  # clip_benchmark's names
     "zeroshot": "zeroshot_classification",
     "retrieval": "zeroshot_retrieval",
     "selection": "image_caption_selection",
@@ -23,7 +24,7 @@ SHORT = {
         "top1": "acc1",
         "top5": "acc5",
         "mean_recall": "mean_per_class_recall",
-        "map": "mean_average_precision",  # of sets with several labels an image, which have nothing else
+        "map": "mean_average_precision",  # the only metric of multi-label sets
     },
     "retrieval": {
         **{f"i2t_r{k}": f"text_retrieval_recall@{k}" for k in RECALLS},
@@ -34,13 +35,13 @@ SHORT = {
 
 
 def in_percent(item: EvalSet, metrics: Metrics) -> Metrics:
-    """The short names with percent; what the set is too small for (top-5 of four classes) is left out."""
+    """Metrics in percent under their short names; those undefined for the set (top-5 of four classes) are left out."""
     named = {short: metrics.get(name, math.nan) for short, name in SHORT[item.kind].items()}
     return {short: 100 * value for short, value in named.items() if not math.isnan(value)}
 
 
 def write_result(path: Path, item: EvalSet, model: str, metrics: Metrics, pretrained: str = "") -> None:
-    """Write clip_benchmark's result file; its NaN, which is no JSON, becomes null."""
+    """Write clip_benchmark's result file; NaN, which is not JSON, becomes null."""
     values = {name: None if math.isnan(value) else value for name, value in metrics.items()}
     write_json(
         path,
@@ -56,11 +57,11 @@ def write_result(path: Path, item: EvalSet, model: str, metrics: Metrics, pretra
 
 
 def _dataset(item: EvalSet) -> str:
-    """What clip_benchmark would call it; it has no word for another protocol, the set's own name does."""
+    """Dataset name as clip_benchmark writes it; with another protocol, the set's own name, which says so."""
     return item.dataset if item.dataset and item.protocol == "all" else f"wds/{item.name}"
 
 
 def read_result(path: Path) -> Metrics:
-    """The metrics in a result file, as clip_benchmark computed them."""
+    """Metrics of a result file, as clip_benchmark computed them (fractions)."""
     metrics = read_json(path)["metrics"]
     return {name: math.nan if value is None else value for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""The table of all models on all sets, no wider than 80 columns: rows are metrics, columns models."""
+"""Table of evaluation results, at most 80 columns wide: one row per metric, one column per model."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,18 +20,18 @@ NAMES = {
     "text_acc": "text accuracy",
 }
 NOTE = "percent; i2t: find an image's text, t2i: a text's image"
-_LABEL = 13  # widest that a model's name gets where several stand side by side, before it is broken over lines
+_LABEL = 13  # maximal width of a model's name among several, before it wraps
 
-Results = Mapping[str, Mapping[str, Metrics]]  # of models, of sets
+Results = Mapping[str, Mapping[str, Metrics]]  # by model, then by set
 
 
 def print_results(results: Results, console: Console | None = None) -> None:
-    """Print the metrics of each set for each model, a dash where a model has none."""
+    """Print the metrics of each set and model; a dash where a model has none."""
     (console or Console()).print(results_table(results))
 
 
 def results_table(results: Results) -> Group:
-    """Several tables under one another where there are more models than fit side by side."""
+    """Tables one below the other where there are more models than fit side by side."""
     rows = _rows(results)
     first = max([len("set"), *(len(name) for name, _ in rows)])
     second = max([len("metric"), *(len(NAMES[metric]) for _, metric in rows)])

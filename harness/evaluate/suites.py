@@ -1,4 +1,4 @@
-"""Suites: the shipped ones by name, anybody's as a YAML file."""
+"""Evaluation suites: shipped ones by name, others as YAML files."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -13,17 +13,17 @@ from harness.errors import UserError
 
 
 def shipped_suites() -> list[str]:
-    """Names of the suites that come with the package."""
+    """Names of the shipped suites."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
 def load_suite(name: str | Path) -> Suite:
-    """The shipped suite of that name, or the one in a YAML file.
+    """Load a shipped suite by name, or a suite from a YAML file.
 
-    Entries of ``sets`` are mappings, or texts such as ``paper/imagenet1k``: a shipped suite's set.
+    Entries of ``sets`` are mappings, or references such as ``paper/imagenet1k`` to a set of a shipped suite.
 
     Raises:
-        UserError: there is none, or it is no suite.
+        UserError: there is no such suite, or it is invalid.
     """
     shipped = _folder() / f"{name}.yaml"
     path = shipped if "/" not in str(name) and shipped.is_file() else Path(name)
@@ -47,7 +47,9 @@ def _entry(item: Any, suite: str | Path) -> Any:
         return item
     other, _, wanted = item.partition("/")
     if other not in shipped_suites():
-        raise UserError(f"suite {suite}: {item} is no set of a shipped suite; write SUITE/SET, or name, kind and path")
+        raise UserError(
+            f"suite {suite}: {item} is not a set of a shipped suite; write SUITE/SET, or name, kind and path"
+        )
     found: dict[str, SuiteSet] = {entry.name: entry for entry in load_suite(other).sets}
     if wanted not in found:
         raise UserError(f"suite {suite}: {other} has no set {wanted!r}; it has {', '.join(found)}")
@@ -59,7 +61,7 @@ def _first_problem(error: ValidationError) -> str:
     place = (*first["loc"], *first.get("ctx", {}).get("inside", ()))
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
     if first["type"] == "extra_forbidden":
-        return f"{key} is no key of a suite; a set has the keys {', '.join(SuiteSet.model_fields)}"
+        return f"{key} is not a key of a suite; the keys of a set are {', '.join(SuiteSet.model_fields)}"
     return f"{key} {first['msg'][0].lower()}{first['msg'][1:]}" if key else first["msg"]
 
 

@@ -1,12 +1,13 @@
-"""Evaluation sets of seeded random pairs, for trying the whole path without data; their scores mean nothing."""
+"""Synthetic evaluation sets: seeded random pairs, to try the pipeline without data; their scores are meaningless."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.config import EvalSet
 from harness.data.openmoji.archive import write_shards
+from harness.data.samples import RawSample
 from harness.data.synthetic import SyntheticSource
 
 CLASSES = ("cat", "dog", "house", "tree", "car", "face")
@@ -15,19 +16,17 @@ IMAGE_SIZE = 32
 
 @contextmanager
 def synthetic_sets_on_disk(sets: Sequence[EvalSet]) -> Iterator[list[EvalSet]]:
-    """Write the sets whose path is synthetic:N to a temporary folder, and name it as their path; others stay."""
+    """Write sets whose path is synthetic:N to a temporary folder and point them there; other sets are unchanged."""
     with TemporaryDirectory(prefix="clipkd-synthetic-") as folder:
-        yield [item if item.synthetic is None else _write(item, Path(folder) / item.name) for item in sets]
-
-
-def _write(item: EvalSet, folder: Path) -> EvalSet:
-    source = SyntheticSource(item.synthetic, IMAGE_SIZE, seed=0)
-    if item.kind == "zeroshot":
-        samples = [
-            (raw.key, {"png": raw.image, "cls": b"%d" % (i % len(CLASSES))}) for i, raw in enumerate(_all(source))
+        yield [
+            item if item.synthetic is None else _write(item, item.synthetic, Path(folder) / item.name) for item in sets
         ]
-    else:
-        samples = [(raw.key, {"png": raw.image, "txt": raw.caption.encode()}) for raw in _all(source)]
+
+
+def _write(item: EvalSet, count: int, folder: Path) -> EvalSet:
+    samples = [
+        _sample(raw, number, item.kind) for number, raw in enumerate(_all(SyntheticSource(count, IMAGE_SIZE, 0)))
+    ]
     shards = write_shards(folder / "test", samples, name="{}.tar", per_shard=len(samples))
     (folder / "test" / "nshards.txt").write_text(f"{shards}\n")
     (folder / "dataset_type.txt").write_text("retrieval\n" if item.kind == "retrieval" else "classification\n")
@@ -37,5 +36,12 @@ def _write(item: EvalSet, folder: Path) -> EvalSet:
     return item.model_copy(update={"path": str(folder)})
 
 
-def _all(source: SyntheticSource) -> Iterator:
+def _sample(raw: RawSample, number: int, kind: str) -> tuple[str, Mapping[str, bytes]]:
+    assert isinstance(raw.image, bytes) and isinstance(raw.caption, str)
+    if kind == "zeroshot":
+        return raw.key, {"png": raw.image, "cls": b"%d" % (number % len(CLASSES))}
+    return raw.key, {"png": raw.image, "txt": raw.caption.encode()}
+
+
+def _all(source: SyntheticSource) -> Iterator[RawSample]:
     return (source[index] for index in range(len(source)))

@@ -1,4 +1,4 @@
-"""Distillation shown on real images: a teacher, a student without it, the same student with it, and the table."""
+"""Quickstart: train a student with and without distillation on OpenMoji, and compare both with the teacher."""
 
 from harness.quickstart.pipeline import run_quickstart
 

@@ -1,5 +1,6 @@
-"""The quickstart from data to picture."""
+"""Quickstart pipeline: data, training, evaluation, table and figure."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from harness.data.openmoji import ATTRIBUTION, build
 from harness.errors import UserError
 from harness.files import write_json, write_text
 from harness.models import LoadedModel, load_model, pick_device
-from harness.quickstart.stages import Stages, fingerprint_file, fingerprint_model, say
+from harness.quickstart.stages import Stages, fingerprint_file, fingerprint_model
 from harness.quickstart.students import (
     QuickstartContext,
     evaluate_model,
@@ -20,32 +21,34 @@ from harness.quickstart.students import (
 from harness.report import ComparedModel, RunResult, markdown, plot, print_tables, summarize
 from harness.runs import command_line, environment
 
+logger = logging.getLogger(__name__)
+
 LABELS = {"teacher": "teacher", "baseline": "baseline", "clipkd": "CLIP-KD"}
 TITLE = "OpenMoji: a small CLIP without and with CLIP-KD"
 
 
 def run_quickstart(out: Path, data: Path, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
-    """Build the data, measure the teacher, train and measure both students for each seed, and report.
+    """Build the data, evaluate the teacher, train and evaluate both students for each seed, and report.
 
-    What is finished already, from the same inputs, is not done again; a kill at any moment needs no clean-up.
+    Finished stages with the same inputs are skipped. Safe to interrupt: run it again to resume.
 
     Args:
-        out: the folder of everything that is written but the data.
-        data: the folder of the data set, built on first use.
-        seeds: one training of each student for each; over several the tables hold means and ranges.
+        out: output folder of everything but the data.
+        data: folder of the dataset, built on first use.
+        seeds: each student is trained once per seed; for several seeds, tables show mean and range.
 
     Returns:
-        What `out/summary.json` holds.
+        Content of `out/summary.json`.
 
     Raises:
-        UserError: for anything the user can mend.
+        UserError: for anything the user can fix.
     """
     out, data = Path(out), Path(data)
     if not seeds or len(set(seeds)) != len(seeds):
         raise UserError(f"seeds must be different whole numbers, at least one; got {list(seeds)}")
     recipes = {(name, seed): quickstart_recipe(name, data, seed) for seed in seeds for name in ("baseline", "clipkd")}
     stages = Stages(out)
-    say(f"data: {data}, built on first use; {ATTRIBUTION}")
+    logger.info("data: %s, built on first use; %s", data, ATTRIBUTION)
     build(data)
     context = QuickstartContext(out, stages, fingerprint_file(data / "dataset.json"))
     models, curves = _models(context, recipes)
@@ -55,11 +58,11 @@ def run_quickstart(out: Path, data: Path, seeds: Sequence[int] = (0,)) -> dict[s
 def _models(
     context: QuickstartContext, recipes: dict[tuple[str, int], Recipe]
 ) -> tuple[list[ComparedModel], dict[str, Any]]:
-    """Every model measured, and the loss curves of the first seed's students."""
-    distilled = next(recipe for recipe in recipes.values() if recipe.teacher)
-    teacher = load_model(distilled.teacher.model, distilled.teacher.pretrained)
+    """Evaluate every model; also returns the loss curves of the first seed's students."""
+    distilled, config = next((recipe, recipe.teacher) for recipe in recipes.values() if recipe.teacher)
+    teacher = load_model(config.model, config.pretrained)
     weights = fingerprint_model(teacher.model)
-    models = [_teacher_model(context, teacher, distilled)]
+    models = [_teacher_model(context, teacher, distilled, config.model)]
     curves: dict[str, Any] = {}
     made = {
         (name, seed): train_and_evaluate(context, name, recipe, weights if recipe.teacher else "")
@@ -72,16 +75,16 @@ def _models(
     return models, curves
 
 
-def _teacher_model(context: QuickstartContext, teacher: LoadedModel, recipe: Recipe) -> ComparedModel:
+def _teacher_model(context: QuickstartContext, teacher: LoadedModel, recipe: Recipe, spec: str) -> ComparedModel:
     metrics = evaluate_model(context, "teacher", teacher, recipe)
-    run = RunResult(metrics, **training_record(recipe.teacher.model))
+    run = RunResult(metrics, **training_record(spec))
     return ComparedModel("teacher", LABELS["teacher"], teacher.parameters, (run,), is_teacher=True)
 
 
 def _report(
     out: Path, data: Path, models: list[ComparedModel], curves: dict[str, Any], recipes: dict[tuple[str, int], Recipe]
 ) -> dict[str, Any]:
-    """Always written anew: it takes a second, and every file is replaced in one go."""
+    """Write figure, table and summary; always rewritten, which takes a second, and atomically."""
     device = pick_device(next(iter(recipes.values())).train.device)
     seeds = list(dict.fromkeys(seed for _, seed in recipes))
     about = {"command": command_line(), "seeds": seeds, **environment(device)}
@@ -96,13 +99,13 @@ def _report(
         "table": "table.md",
         "CLIP-KD student, an open_clip folder": f"seed-{seeds[0]}/clipkd/export",
     }.items():
-        say(f"{what}: {out / where}")
-    say(f"data: {data}")
+        logger.info("%s: %s", what, out / where)
+    logger.info("data: %s", data)
     return summary
 
 
 def _provenance(about: dict[str, Any]) -> str:
-    """One line that says how the table was made."""
+    """Line that says how the table was made: command, device, date, commit and versions."""
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items() if number)
     commit = about["git_commit"] or "no checkout"
     return (

@@ -1,7 +1,8 @@
-"""Stages that are made once: skipped when their inputs are what they were, made anew when not."""
+"""Cached stages: skipped while their inputs are unchanged, rerun otherwise."""
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -15,57 +16,54 @@ import kdlosses
 from harness.errors import UserError
 from harness.files import write_json
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "stages"
 
 
 class Stages:
-    """The finished stages of a quickstart folder.
+    """Finished stages of a quickstart folder.
 
-    A marker names a stage's inputs and keeps its result. It is written after everything else and removed before
-    anything else, so a kill at any moment leaves a stage that is either finished or made from scratch.
+    A marker file holds a stage's inputs and its result. It is written last and removed first, so after a kill at any
+    moment a stage is either finished or run from scratch.
 
     Args:
-        out: the quickstart's folder; new, empty, or of an earlier quickstart.
+        out: output folder; new, empty, or of an earlier quickstart.
 
     Raises:
-        UserError: when `out` holds anything else, for stages delete what they replace.
+        UserError: `out` contains anything else, since stages delete what they replace.
     """
 
     def __init__(self, out: Path) -> None:
         self._markers = out / FOLDER
         if out.exists() and not self._markers.is_dir() and (out.is_file() or any(out.iterdir())):
-            raise UserError(f"{out} exists and is no quickstart folder (no {FOLDER}/ in it); choose another --out")
+            raise UserError(f"{out} exists and is not a quickstart folder (no {FOLDER}/ in it); choose another --out")
         self._markers.mkdir(parents=True, exist_ok=True)
 
     def run(
         self, name: str, inputs: dict[str, Any], output: Path | None, action: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
-        """Run `action`, or return what it returned last time.
+        """Run `action`, or return its earlier result.
 
         Args:
-            name: of the stage, for the marker and the printed line.
-            inputs: JSON of everything the result depends on.
-            output: file or folder that `action` writes; removed before a new run, and looked for before skipping.
-            action: returns JSON.
+            name: name of the stage, for the marker and the log.
+            inputs: everything the result depends on, in JSON types.
+            output: file or folder that `action` writes; removed before a run, and required for skipping.
+            action: computes the result, in JSON types.
         """
         marker = self._markers / f"{name}.json"
         inputs = json.loads(json.dumps(inputs))
         found = _read(marker)
         if found is not None and found["inputs"] == inputs and (output is None or output.exists()):
-            say(f"{name}: done before")
-            return found["result"]
-        say(f"{name}: running")
+            logger.info("%s: cached", name)
+            return dict(found["result"])
+        logger.info("%s: running", name)
         marker.unlink(missing_ok=True)
         if output is not None:
             _remove(output)
-        result = json.loads(json.dumps(action()))
+        result: dict[str, Any] = json.loads(json.dumps(action()))
         write_json(marker, {"inputs": inputs, "result": result})
         return result
-
-
-def say(line: str) -> None:
-    """Print a line at once, also into a pipe."""
-    print(line, flush=True)
 
 
 def fingerprint_file(path: Path) -> str:
@@ -75,10 +73,10 @@ def fingerprint_file(path: Path) -> str:
 
 @cache
 def fingerprint_code() -> str:
-    """SHA-256 of this project's source, so that no result outlives the code that made it."""
+    """SHA-256 of this project's source: a changed source invalidates every result."""
     digest = hashlib.sha256()
     for package in (kdlosses, harness):
-        root = Path(package.__file__).parent
+        root = Path(package.__path__[0])
         for path in sorted(root.rglob("*.py")):
             digest.update(str(path.relative_to(root)).encode())
             digest.update(path.read_bytes())
@@ -86,7 +84,7 @@ def fingerprint_code() -> str:
 
 
 def fingerprint_model(model: nn.Module) -> str:
-    """SHA-256 of a model's names and weights."""
+    """SHA-256 of a model's parameters and buffers, with their names."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -95,7 +93,10 @@ def fingerprint_model(model: nn.Module) -> str:
 
 
 def _read(marker: Path) -> dict[str, Any] | None:
-    return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else None
+    if not marker.is_file():
+        return None
+    found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
+    return found
 
 
 def _remove(path: Path) -> None:

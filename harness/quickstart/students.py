@@ -1,4 +1,4 @@
-"""The quickstart's stages for one model: train it, measure it."""
+"""Quickstart stages of one model: training and evaluation."""
 
 import json
 from dataclasses import dataclass
@@ -21,32 +21,32 @@ from harness.train import train
 
 @dataclass(frozen=True)
 class QuickstartContext:
-    """What all stages share: where they are kept, what the data is, and what software computes."""
+    """Inputs that all stages share: output folder, data and software."""
 
     out: Path
     stages: Stages
     data: str  # fingerprint
 
     def inputs(self, **own: Any) -> dict[str, Any]:
-        """A stage's inputs: the shared ones and its own."""
+        """Inputs of a stage: the shared ones and its own."""
         return {"data": self.data, "code": fingerprint_code(), "torch": torch.__version__, **own}
 
 
 def quickstart_recipe(name: str, data: Path, seed: int) -> Recipe:
-    """The shipped OpenMoji recipe for a seed and a data folder."""
+    """Shipped OpenMoji recipe for a seed and a data folder."""
     if data.name != "openmoji":
-        raise UserError(f"the data folder {data} must be called openmoji, which is where the recipes look; rename it")
+        raise UserError(f"the data folder {data} must be named openmoji, as the recipes expect; rename it")
     return load_recipe(f"openmoji/{name}", [f"seed={seed}"], data_root=data.parent)
 
 
 def train_student(context: QuickstartContext, name: str, recipe: Recipe, teacher: str) -> tuple[dict[str, Any], Path]:
-    """Train without the evaluation at the end: `measure` does it for all models alike, from their exports.
+    """Train without the final evaluation: `evaluate_model` does it for all models alike, from their exports.
 
     Args:
-        context: shared.
-        name: of the student.
-        recipe: with its seed.
-        teacher: fingerprint of the teacher's weights, or "" where it has none.
+        context: inputs that all stages share.
+        name: name of the student.
+        recipe: its recipe, with the seed.
+        teacher: fingerprint of the teacher's weights; empty without a teacher.
 
     Returns:
         seconds, images_per_second, parameters and git_commit of the training; and the run folder.
@@ -56,18 +56,20 @@ def train_student(context: QuickstartContext, name: str, recipe: Recipe, teacher
 
     def action() -> dict[str, Any]:
         summary = train(bare, folder, overwrite=True)
-        kept = {key: summary[key] for key in ("seconds", "images_per_second", "parameters")}
-        return {**kept, "git_commit": git_commit()}
+        record = {key: summary[key] for key in ("seconds", "images_per_second", "parameters")}
+        return {**record, "git_commit": git_commit()}
 
     inputs = context.inputs(recipe=dump_recipe(bare), teacher=teacher)
     return context.stages.run(f"train-{name}-seed-{recipe.seed}", inputs, folder, action), folder
 
 
 def training_record(spec: str) -> dict[str, Any]:
-    """What a ready-made model's own training took, as far as a record lies beside it."""
+    """Training time and speed of a pretrained model, as far as they are recorded in its folder."""
     folder = find_folder(spec)
     records = [folder / "metrics.json", folder.parent / "summary.json"] if folder is not None else []
-    record = next((json.loads(path.read_text(encoding="utf-8")) for path in records if path.is_file()), {})
+    record: dict[str, Any] = next(
+        (json.loads(path.read_text(encoding="utf-8")) for path in records if path.is_file()), {}
+    )
     return {key: record[key] for key in ("seed", "seconds", "images_per_second", "git_commit") if key in record}
 
 
@@ -89,7 +91,7 @@ def evaluate_model(
 def train_and_evaluate(
     context: QuickstartContext, name: str, recipe: Recipe, teacher: str
 ) -> tuple[RunResult, dict[str, int], list[Any]]:
-    """Train and measure; returns the run, the parameter counts and the lines of metrics.jsonl."""
+    """Train and evaluate a student; returns the result, the parameter counts and the lines of metrics.jsonl."""
     trained, folder = train_student(context, name, recipe, teacher)
     metrics = evaluate_model(context, f"{name}-seed-{recipe.seed}", load_model(f"run:{folder}"), recipe)
     parameters = trained.pop("parameters")

@@ -1,4 +1,4 @@
-"""Results for people and for machines: tables, a figure, summary.json."""
+"""Comparison of models: tables, a figure and summary.json."""
 
 from harness.report.comparison import ComparedModel, RunResult
 from harness.report.comparison_plot import plot

@@ -1,10 +1,10 @@
-"""What a table or a figure is made of: models, each with its runs."""
+"""Data of a comparison: models, each with one run or several seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-Column = tuple[str, str]  # name of the evaluation set, name of the metric
+Column = tuple[str, str]  # (evaluation set, metric)
 
 METRICS = {
     "top1": "top-1",
@@ -15,7 +15,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class RunResult:
-    """One trained model: its metrics by set in percent, and what its training took (None: not trained here)."""
+    """Result of one run: metrics by set in percent, and training time and speed (None if not trained here)."""
 
     metrics: Mapping[str, Mapping[str, float]]
     seed: int | None = None
@@ -24,12 +24,12 @@ class RunResult:
     git_commit: str | None = None
 
     def value(self, column: Column) -> float | None:
-        """The metric, or None where this run has none."""
+        """The metric, or None if this run was not measured on it."""
         return self.metrics.get(column[0], {}).get(column[1])
 
 
 class MetricRange(NamedTuple):
-    """A metric over the runs of a model."""
+    """Mean, minimum and maximum of a metric over the runs of a model."""
 
     mean: float
     low: float
@@ -38,7 +38,7 @@ class MetricRange(NamedTuple):
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """A row of the comparison: one run, or one for each seed."""
+    """Model in a comparison, with one run or one per seed."""
 
     name: str
     label: str
@@ -47,17 +47,17 @@ class ComparedModel:
     is_teacher: bool = False
 
     def values(self, column: Column) -> list[float]:
-        """The metric of every run that has it."""
+        """Metric of every run that has it."""
         return [value for run in self.runs if (value := run.value(column)) is not None]
 
     def metric_range(self, column: Column) -> MetricRange | None:
-        """Mean, least and greatest over the runs; None where no run has the metric."""
+        """Mean, minimum and maximum over the runs; None if no run has the metric."""
         values = self.values(column)
         return MetricRange(sum(values) / len(values), min(values), max(values)) if values else None
 
 
 def comparison_columns(models: Sequence[ComparedModel]) -> list[Column]:
-    """Every metric of every set that any model has, in the order of METRICS within a set."""
+    """All (set, metric) columns of any model, in the order of METRICS within a set."""
     sets = list(dict.fromkeys(name for model in models for run in model.runs for name in run.metrics))
     return [
         (name, metric) for name in sets for metric in METRICS if any(model.values((name, metric)) for model in models)
@@ -65,7 +65,7 @@ def comparison_columns(models: Sequence[ComparedModel]) -> list[Column]:
 
 
 def best_students(models: Sequence[ComparedModel], column: Column) -> set[str]:
-    """Names of the students with the greatest mean; empty where there is nothing to compare."""
+    """Names of the students with the highest mean; empty for fewer than two students."""
     means = {
         model.name: spread.mean for model in models if not model.is_teacher and (spread := model.metric_range(column))
     }

@@ -1,4 +1,4 @@
-"""One picture of a comparison: how the losses fell, and what it came to."""
+"""Figure of a comparison: loss curves above, metric bars below."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,20 +13,20 @@ from harness.report.comparison import METRICS, Column, ComparedModel, comparison
 
 Records = Sequence[Mapping[str, Any]]  # lines of metrics.jsonl
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
+# Okabe and Ito's palette, which is safe for colour-blind readers.
 MODEL_COLORS = ("#8c8c8c", "#e69f00", "#0072b2", "#cc79a7")
 TERM_COLORS = {"contrastive": "#6a3d9a", "crd": "#d55e00", "fd": "#009e73", "icl": "#cc79a7", "mfd": "#56b4e9"}
 OTHER_COLORS = ("#999933", "#882255", "#332288", "#44aa99")
 
 
 def plot(curves: Mapping[str, Records], models: Sequence[ComparedModel], out: Path, title: str) -> None:
-    """Draw loss curves above and metric bars below; the file appears whole or not at all.
+    """Draw loss curves above and metric bars below; the file is written atomically.
 
     Args:
         curves: metrics.jsonl of each student by its label.
         models: the comparison; bars show means, with whiskers over seeds.
-        out: the PNG.
-        title: heading of the figure.
+        out: PNG file.
+        title: title of the figure.
     """
     figure = Figure(figsize=(11, 8), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -42,8 +42,8 @@ def plot(curves: Mapping[str, Records], models: Sequence[ComparedModel], out: Pa
 
 
 def _draw_losses(axes: Axes, label: str, records: Records) -> None:
-    """Each weighted term, and their sum where there is more than one."""
-    records = [record for record in records if "eval" not in record]  # those of evaluations on the way hold no loss
+    """Plot each weighted term, and their sum if there are several."""
+    records = [record for record in records if "eval" not in record]  # lines of evaluations have no loss
     terms = [key for key in (records[-1] if records else {}) if key.endswith("_loss")]
     spare = iter(OTHER_COLORS)
     steps = [record["step"] for record in records]
@@ -53,7 +53,7 @@ def _draw_losses(axes: Axes, label: str, records: Records) -> None:
         axes.plot(steps, [record[key] for record in records], color=color, linewidth=1.8, label=name.replace("_", " "))
     if len(terms) > 1:
         axes.plot(steps, [record["loss"] for record in records], color="#222222", linewidth=1.4, ls="--", label="sum")
-    # The sum and its smallest term differ by an order of magnitude or two.
+    # Log scale: the sum and its smallest term differ by one or two orders of magnitude.
     axes.set(title=f"{label}: training loss, weighted terms", xlabel="step", ylabel="loss (log scale)", yscale="log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.25, which="both")
@@ -63,7 +63,7 @@ def _draw_losses(axes: Axes, label: str, records: Records) -> None:
 
 
 def _draw_bars(axes: Axes, models: Sequence[ComparedModel]) -> None:
-    """One group of bars a metric, the value above each bar."""
+    """One group of bars per metric, with the value above each bar."""
     groups = comparison_columns(models)
     width = 0.84 / max(len(models), 1)
     for number, model in enumerate(models):

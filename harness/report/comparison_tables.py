@@ -1,4 +1,4 @@
-"""Tables for the terminal, no wider than 80 columns, and the same numbers in Markdown."""
+"""Tables of a comparison, for the terminal (at most 80 columns) and in Markdown."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,7 +13,7 @@ NOTE = f"percent, {MARK} best student; i2t: find an image's text, t2i: a text's 
 
 
 def print_tables(models: Sequence[ComparedModel], console: Console | None = None) -> None:
-    """Print results and costs; over several seeds the results are means with their range."""
+    """Print results and costs; results of several seeds as mean and range."""
     console = console or Console()
     several = max(len(model.runs) for model in models) > 1
     for table in [seed_table(models)] if several else result_tables(models):
@@ -23,7 +23,7 @@ def print_tables(models: Sequence[ComparedModel], console: Console | None = None
 
 
 def result_tables(models: Sequence[ComparedModel]) -> list[Table]:
-    """One row a model, one column a metric; sets that share a metric get a table each."""
+    """One row per model, one column per metric; sets that share a metric get a table each."""
     return [_result_table(models, group) for group in _without_repeats(comparison_columns(models))]
 
 
@@ -38,7 +38,7 @@ def _result_table(models: Sequence[ComparedModel], group: Sequence[Column]) -> T
 
 
 def seed_table(models: Sequence[ComparedModel]) -> Table:
-    """One row a metric, one column a model: mean (least-greatest), and the gain of the last student on the first."""
+    """One row per metric, one column per model: mean (min-max), and the gain of the last student over the first."""
     header, *rows = _seed_cells(models)
     table = _table(f"{max(len(model.runs) for model in models)} seeds: mean (min-max)")
     table.add_column(header[0])
@@ -50,7 +50,7 @@ def seed_table(models: Sequence[ComparedModel]) -> Table:
 
 
 def markdown(models: Sequence[ComparedModel]) -> str:
-    """The seed table's cells as a Markdown table, the best student in bold."""
+    """Seed table in Markdown, the best student in bold."""
     header, *rows = _seed_cells(models)
     plain = [[f"**{cell[1:]}**" if cell.startswith(MARK) else cell for cell in row] for row in rows]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *plain]
@@ -58,7 +58,7 @@ def markdown(models: Sequence[ComparedModel]) -> str:
 
 
 def cost_table(models: Sequence[ComparedModel]) -> Table:
-    """Parameters in millions, and what training took (the mean over seeds)."""
+    """Parameters in millions, training time and speed (mean over seeds)."""
     table = _table("cost")
     table.add_column("model")
     for text in ("image tower", "text tower", "total", "training", "images/s"):
@@ -76,7 +76,7 @@ def _table(title: str) -> Table:
 
 
 def _without_repeats(all_columns: Iterable[Column]) -> list[list[Column]]:
-    """Deal columns into groups in which no metric comes twice."""
+    """Split columns into groups without a repeated metric."""
     groups: list[list[Column]] = []
     for column in all_columns:
         free = next((group for group in groups if all(metric != column[1] for _, metric in group)), None)
@@ -111,7 +111,7 @@ def _marked(models: Sequence[ComparedModel], model: ComparedModel, column: Colum
 
 
 def _gain(first: ComparedModel, last: ComparedModel, column: Column) -> str:
-    """Difference of the means, and on how many seeds the last student leads."""
+    """Difference of the means, and on how many seeds the last student wins."""
     both = [(a.value(column), b.value(column)) for a, b in zip(first.runs, last.runs, strict=True)]
     pairs = [(a, b) for a, b in both if a is not None and b is not None]
     if not pairs:

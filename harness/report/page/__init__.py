@@ -1,4 +1,4 @@
-"""`clipkd report`: what training runs did and came to, as one HTML page and as Markdown."""
+"""`clipkd report`: training runs and their results as one HTML page and as Markdown."""
 
 from harness.report.page.write_report import write_report
 

@@ -1,11 +1,11 @@
-"""Accuracy: every metric of every run beside its teacher's, and how it grew."""
+"""Section on accuracy: metrics of every run and its teacher, and their curves over training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from harness.report.page.analysis import ModelAnalysis
-from harness.report.page.blocks import Block, Cell, Charts, Note, PageSection, Table
+from harness.report.page.blocks import Block, Cell, Charts, Note, PageSection, Row, Table
 from harness.report.page.chart import Chart, ReferenceLine
 from harness.report.page.formatting import NONE, difference, percent
 from harness.report.page.line_chart import legend, line_chart
@@ -14,7 +14,7 @@ from harness.report.page.records import RunRecord
 from harness.report.page.scores import Scores, headline, is_number, metric_label, numbers, score_columns
 from harness.report.page.teachers import teachers_by_run
 
-# Of each kind of set, what is drawn over time; the tables have the rest.
+# Metrics with curves; the tables show all.
 DRAWN = ("top1", "i2t_r1", "t2i_r1", "acc", "map")
 MOST_CHARTS = 8
 
@@ -25,17 +25,17 @@ def accuracy_section(
     """The section of accuracy.
 
     Args:
-        runs: whose.
-        scores: of each run's student, by label.
-        teachers: of each teacher, by its label.
-        found: what only the models could tell; None when they were not asked.
+        runs: the runs.
+        scores: scores of each run's student, by label.
+        teachers: scores of each teacher, by label.
+        found: analysis of the models; None if they were not loaded.
     """
     blocks: list[Block] = []
     for run in runs:
         if not scores[run.label]:
             blocks.append(Note(f"{run.label} has no results: {_why_none(run)}.", "missing"))
         elif not run.finished:
-            blocks.append(Note(f"{run.label} is unfinished: its numbers are of its last evaluation on the way."))
+            blocks.append(Note(f"{run.label} is unfinished: its numbers are from the last evaluation during training."))
     if any(scores.values()) or any(teachers.values()):
         blocks.append(_table(runs, scores, teachers))
     blocks += [Note(text, "missing") for part in ("teacher", "sets") for text in _missing(found, part)]
@@ -48,7 +48,7 @@ def accuracy_section(
 def _why_none(run: RunRecord) -> str:
     if run.recipe is not None and not run.recipe.eval.sets and not run.recipe.eval.suite:
         return "its recipe has no evaluation sets"
-    return "nothing was measured" if run.finished else "it is unfinished, and nothing was measured on the way"
+    return "it was not evaluated" if run.finished else "it is unfinished and was not evaluated during training"
 
 
 def _missing(found: ModelAnalysis | None, part: str) -> list[str]:
@@ -60,10 +60,10 @@ def _table(runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Ma
         **{f"teacher {name}": one for name, one in teachers.items()},
         **{r.label: scores[r.label] for r in runs},
     }
-    rows = []
+    rows: list[Row] = []
     for name, metric in score_columns(everyone):
         values = {label: one.get(name, {}).get(metric) for label, one in everyone.items()}
-        known = [values[run.label] for run in runs if values[run.label] is not None]
+        known = [value for run in runs if (value := values[run.label]) is not None]
         best = max(known) if len(known) > 1 else None
         cells = [
             Cell(percent(value), best=label in scores and value is not None and value == best)
@@ -100,7 +100,7 @@ def _against_teachers(
     ]
     several = len({teacher for _, teacher in couples}) > 1
     header = [f"{run.label} and {teacher}" if several else run.label for run, teacher in couples]
-    caption = "Student minus teacher in points, and in brackets the student's share of the teacher's value."
+    caption = "Student minus teacher in points; in brackets the student's value relative to the teacher's."
     return [Table(caption, ["set and metric", *header], rows)]
 
 
@@ -111,11 +111,11 @@ def _gap(student: float | None, teacher: float | None) -> str:
 
 
 def _over_time(runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Mapping[str, Scores]) -> list[Block]:
-    """How metrics grew, where the recipe measured on the way."""
+    """Curves of metrics, for runs evaluated during training."""
     measured = [run for run in runs if run.evaluations]
     if not measured:
-        return [Note("No run was measured on the way (recipe key eval.every), so there are no curves of accuracy.")]
-    seen = {run.label: _on_the_way(run) for run in measured}
+        return [Note("No run was evaluated during training (recipe key eval.every), so there are no accuracy curves.")]
+    seen = {run.label: _during_training(run) for run in measured}
     drawn = [column for column in score_columns(seen) if column[1] in DRAWN]
     charts = [_curve(name, metric, measured, scores, teachers) for name, metric in drawn[:MOST_CHARTS]]
     blocks: list[Block] = [Charts(charts, legend(measured))]
@@ -124,8 +124,8 @@ def _over_time(runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers
     return blocks
 
 
-def _on_the_way(run: RunRecord) -> Scores:
-    """The metrics that a run was measured at on the way, the last value of each."""
+def _during_training(run: RunRecord) -> Scores:
+    """Last value of each metric that was evaluated during training."""
     merged: Scores = {}
     for line in run.evaluations:
         for name, values in numbers(line["eval"]).items():

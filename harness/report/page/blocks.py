@@ -1,4 +1,4 @@
-"""What a page is made of, whatever it is written as: sections of tables, charts, examples and notes."""
+"""Building blocks of a page, independent of the output format: sections of tables, charts, examples and notes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.report.page.thumbnails import Thumbnail
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence; ``missing`` stands where a part would be, ``warning`` tells of something to look at."""
+    """Sentence; ``missing`` replaces a part that is not available, ``warning`` points out a problem."""
 
     text: str
     kind: Literal["note", "missing", "warning"] = "note"
@@ -21,7 +21,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell that is more than text: the best of its row, or with a line of smaller print."""
+    """Table cell with more than text: the best of its row, or with a line of small print."""
 
     text: str
     best: bool = False
@@ -33,13 +33,13 @@ Row = Sequence["str | Cell"]
 
 @dataclass(frozen=True)
 class Table:
-    """A header and rows; the first cell of each row is its heading.
+    """Table of a page; the first cell of each row is its header.
 
     Args:
-        caption: what it shows, with units.
-        header: heading of each column.
-        rows: as wide as the header.
-        wrap: whether cells hold running text instead of numbers.
+        caption: what the table shows, with units.
+        header: header of each column.
+        rows: rows as wide as the header.
+        wrap: whether cells hold text that wraps instead of numbers.
     """
 
     caption: str
@@ -51,7 +51,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts that share a legend: (palette slot, label) of each."""
+    """Charts with a shared legend of (palette slot, label)."""
 
     charts: Sequence[Chart]
     legend: Sequence[tuple[int, str]] = ()
@@ -60,7 +60,7 @@ class Charts:
 
 @dataclass(frozen=True)
 class Code:
-    """Text to be copied; folded away where it has a summary."""
+    """Code block; collapsed if it has a summary."""
 
     text: str
     summary: str = ""
@@ -69,7 +69,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Answer:
-    """One of a model's first answers to a query: a caption, or an image with its caption."""
+    """Retrieved item: a caption, or an image with its caption."""
 
     text: str
     right: bool
@@ -79,7 +79,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Example:
-    """A query (a caption, or an image with its captions) and what each model answered, best first."""
+    """Query (a caption, or an image with its captions) and what each model retrieved, best first."""
 
     query: str
     thumb: Thumbnail | None
@@ -88,7 +88,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Queries of one kind under a heading."""
+    """Examples of one kind under a heading."""
 
     title: str
     examples: Sequence[Example]
@@ -100,7 +100,7 @@ Block = Note | Table | Charts | Code | Examples
 
 @dataclass(frozen=True)
 class PageSection:
-    """A part of the page with its heading; the anchor is what links to it."""
+    """Section of the page with its heading and the anchor that links to it."""
 
     anchor: str
     title: str
@@ -110,7 +110,7 @@ class PageSection:
 
 @dataclass(frozen=True)
 class Page:
-    """All of it."""
+    """The whole page."""
 
     title: str
     subtitle: str

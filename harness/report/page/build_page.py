@@ -1,4 +1,4 @@
-"""The page of some runs: every section in its order."""
+"""Assembly of the page: all sections in order."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from harness.report.page.training import training_section
 
 
 def build_page(runs: Sequence[RunRecord], found: ModelAnalysis | None, subtitle: str) -> Page:
-    """Put the page together.
+    """Assemble the page.
 
     Args:
-        runs: at least one.
-        found: what only the models could tell; None when they were not asked.
-        subtitle: when, by what and how the page was made.
+        runs: at least one run.
+        found: analysis of the models; None if they were not loaded.
+        subtitle: when, with which version and how the page was generated.
     """
     scores = {run.label: student_scores(run) for run in runs}
     teachers = teacher_scores(runs, found)

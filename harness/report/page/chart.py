@@ -1,4 +1,4 @@
-"""What a chart shows, before it is drawn."""
+"""Data of a chart, before it is drawn."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-# More points than a chart is wide say nothing more, and a long run has tens of thousands.
+# A chart cannot show more points than it is wide; a long run has tens of thousands.
 MAX_POINTS = 400
-# Above this ratio the small values of a curve are flat on a linear axis.
+# Above this ratio of largest to smallest value, a curve is flat on a linear axis.
 LOG_RATIO = 30
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line, outline of bars, or point of a chart.
+    """Series of a chart: a line, a histogram outline or a point.
 
     Args:
-        label: what it is, for the legend and the description.
-        slot: its colour's number.
-        x: for ``steps``, the edges of the bins, one more than y.
-        y: as many as x.
-        kind: line; steps, the outline of a histogram; point, with its label beside it.
+        label: name in the legend and the description.
+        slot: index of its colour.
+        x: x values; for ``steps`` the edges of the bins, one more than y.
+        y: y values.
+        kind: line; steps, the outline of a histogram; or point.
     """
 
     label: str
@@ -34,7 +34,7 @@ class Series:
 
 @dataclass(frozen=True)
 class ReferenceLine:
-    """A horizontal line, such as a teacher's accuracy."""
+    """Horizontal reference line, such as a teacher's accuracy."""
 
     label: str
     y: float
@@ -42,18 +42,18 @@ class ReferenceLine:
 
 @dataclass(frozen=True)
 class Chart:
-    """A small chart, made to be read on a phone.
+    """Small chart, readable on a phone.
 
     Args:
-        name: stem of its file.
+        name: stem of its file name.
         title: what the y axis shows.
-        alt: the same in words with its numbers, for those who do not see it.
-        x_label: with its unit.
-        y_label: with its unit; empty where the title says it.
-        series: at least one.
+        alt: text alternative with the main numbers.
+        x_label: label of the x axis, with its unit.
+        y_label: label of the y axis, with its unit; empty if the title says it.
+        series: at least one series.
         reference_lines: horizontal lines.
-        log_x: logarithmic axis.
-        log_y: likewise.
+        log_x: logarithmic x axis.
+        log_y: logarithmic y axis.
     """
 
     name: str
@@ -67,8 +67,8 @@ class Chart:
     log_y: bool = False
 
 
-def thinned(x: Sequence[float], y: Sequence[float], limit: int = MAX_POINTS) -> tuple[list[float], list[float]]:
-    """Means of neighbours where there are more than ``limit`` points."""
+def downsampled(x: Sequence[float], y: Sequence[float], limit: int = MAX_POINTS) -> tuple[list[float], list[float]]:
+    """Downsample to at most ``limit`` points by averaging neighbours."""
     size = math.ceil(len(x) / limit)
     if size <= 1:
         return list(x), list(y)
@@ -77,7 +77,7 @@ def thinned(x: Sequence[float], y: Sequence[float], limit: int = MAX_POINTS) -> 
 
 
 def wants_log(values: Sequence[float]) -> bool:
-    """Whether values are better read on a logarithmic axis."""
+    """Whether values need a logarithmic axis."""
     return bool(values) and min(values) > 0 and max(values) / min(values) > LOG_RATIO
 
 

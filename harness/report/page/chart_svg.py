@@ -1,4 +1,4 @@
-"""Charts as SVG: for the page with its colours as CSS variables, for files with fixed ones on white."""
+"""Charts as SVG: inline with CSS variables as colours, or as files with fixed colours on white."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from harness.report.page.svg_cleanup import clean_svg, scope_svg_ids
 # Inches, at 72 units each: one unit is about one and a third CSS pixel where a chart fills a phone.
 WIDTH, HEIGHT, LEGEND_LINE = 3.7, 2.3, 0.19
 FONT = 8.5
-# Replaced after drawing; no other colour looks like them.
-_STANDIN = "#fe00{:02x}"
-_INK, _SOFT, _GRID = (_STANDIN.format(0xF0 + number) for number in range(3))
+# Placeholder colours, replaced after drawing; no other colour starts like them.
+_PLACEHOLDER = "#fe00{:02x}"
+_INK, _SOFT, _GRID = (_PLACEHOLDER.format(0xF0 + number) for number in range(3))
 _SHADES = {"ink": _INK, "soft": _SOFT, "grid": _GRID}
-_RC: dict[str, Any] = {
-    "svg.fonttype": "none",  # text stays text: it can be selected, in the reader's font
-    "svg.hashsalt": "clipkd",  # the same chart, the same bytes
-    "text.parse_math": False,  # a run's name may have dollars in it
+_RC: Any = {
+    "svg.fonttype": "none",  # keep text as text, selectable and in the reader's font
+    "svg.hashsalt": "clipkd",  # reproducible bytes
+    "text.parse_math": False,  # names of runs may contain dollar signs
     "font.size": FONT,
     "axes.edgecolor": _GRID,
     "axes.labelcolor": _SOFT,
@@ -38,22 +38,22 @@ _RC: dict[str, Any] = {
 
 
 def inline_svg(chart: Chart) -> str:
-    """The chart for the page: as wide as what is around it, its colours CSS variables ``--c0``, ``--ink``, ..."""
+    """Chart for the page: full width, with CSS variables ``--c0``, ``--ink``, ... as colours."""
     svg = _svg(chart, alone=False)
     for number in range(len(palette.LIGHT)):
-        svg = svg.replace(_STANDIN.format(number), f"var(--c{number})")
-    for name, standin in _SHADES.items():
-        svg = svg.replace(standin, f"var(--{name})")
+        svg = svg.replace(_PLACEHOLDER.format(number), f"var(--c{number})")
+    for name, placeholder in _SHADES.items():
+        svg = svg.replace(placeholder, f"var(--{name})")
     return scope_svg_ids(svg, chart.name)
 
 
 def file_svg(chart: Chart) -> str:
-    """The chart as a file of its own: on white, with a legend where it has several series."""
+    """Standalone chart: on white, with a legend if it has several series."""
     svg = _svg(chart, alone=True)
     for number, color in enumerate(palette.LIGHT):
-        svg = svg.replace(_STANDIN.format(number), color)
-    for name, standin in _SHADES.items():
-        svg = svg.replace(standin, palette.SHADES[name]["light"])
+        svg = svg.replace(_PLACEHOLDER.format(number), color)
+    for name, placeholder in _SHADES.items():
+        svg = svg.replace(placeholder, palette.SHADES[name]["light"])
     return svg
 
 
@@ -79,7 +79,12 @@ def _draw(axes: Axes, chart: Chart) -> None:
         _draw_series(axes, series)
     for line in chart.reference_lines:
         axes.axhline(line.y, color=_SOFT, linewidth=1, linestyle=(0, (2, 2)))
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "va": "bottom"}
+        place: dict[str, Any] = {
+            "xycoords": ("axes fraction", "data"),
+            "textcoords": "offset points",
+            "ha": "right",
+            "va": "bottom",
+        }
         axes.annotate(line.label, (1, line.y), (-2, 1.5), color=_SOFT, fontsize=FONT - 1, **place)
     axes.set_title(chart.title, loc="left", fontsize=FONT + 0.5, fontweight="bold")
     axes.set_xlabel(chart.x_label)
@@ -93,12 +98,12 @@ def _draw(axes: Axes, chart: Chart) -> None:
 
 
 def _draw_series(axes: Axes, series: Series) -> None:
-    color = _STANDIN.format(palette.color_of(series.slot))
+    color = _PLACEHOLDER.format(palette.color_of(series.slot))
     look: dict[str, Any] = {"color": color, "label": series.label, "linewidth": 1.6}
     if series.kind == "steps":
         axes.stairs(series.y, series.x, linestyle=palette.dash(series.slot), **look)
     elif series.kind == "line":
-        # A line of one or two points would hardly be seen.
+        # Markers, since a line of one or two points is hardly visible.
         marker = "o" if len(series.x) < 3 else None
         axes.plot(series.x, series.y, linestyle=palette.dash(series.slot), marker=marker, markersize=4, **look)
     else:

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, FLOPs, latency, images a second; and what accuracy that buys."""
+"""Section on size and speed: parameters, FLOPs, latency, throughput, and accuracy against them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _PARTS = {"image": "image tower", "text": "text tower", "total": "both"}
 
 
 def cost_section(models: Sequence[ModelProfile], notes: Sequence[str]) -> PageSection:
-    """The section on size and speed.
+    """Section on size and speed.
 
     Args:
-        models: teachers first, then the runs' students.
-        notes: why something of it is missing.
+        models: teachers, then the runs' students.
+        notes: reasons for missing parts.
     """
     blocks: list[Block] = [_table(models)]
     timed = [model for model in models if model.efficiency]
@@ -44,16 +44,14 @@ def _table(models: Sequence[ModelProfile]) -> Table:
             rows.append([f"{tower} tower, GFLOPs", *(short(None if n is None else n / 1e9) for n in flops)])
             rows.append([f"{tower} tower, ms for one", *(short(_of(model, tower, "latency_ms")) for model in models)])
             rows.append([f"{tower} tower, {unit}", *(short(_of(model, tower, "per_second")) for model in models)])
-    return Table("What each model costs; the text tower with the logit scale.", ["", *(m.label for m in models)], rows)
+    return Table("Cost of each model; the text tower includes the logit scale.", ["", *(m.label for m in models)], rows)
 
 
 def _conditions(models: Sequence[ModelProfile]) -> str:
-    """How speed was measured; numbers of several devices are not drawn together."""
-    places = dict.fromkeys(_place(model) for model in models)
-    told = f"GFLOPs of one sample, a multiply-add counts as two. Speed: {'; '.join(places)}."
-    return (
-        told if len(places) == 1 else f"{told} Measured in different ways, so speeds do not compare and are not drawn."
-    )
+    """How speed was measured; speeds of different devices are not drawn together."""
+    setups = dict.fromkeys(_place(model) for model in models)
+    text = f"GFLOPs of one sample, a multiply-add counts as two. Speed: {'; '.join(setups)}."
+    return text if len(setups) == 1 else f"{text} Setups differ, so speeds are not comparable and not drawn."
 
 
 def _place(model: ModelProfile) -> str:

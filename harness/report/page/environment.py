@@ -1,4 +1,4 @@
-"""With what software, where, and by which command."""
+"""Section on the environment: software versions, devices and commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.report.page.records import RunRecord
 
 
 def environment_section(runs: Sequence[RunRecord]) -> PageSection:
-    """The section on the environment."""
+    """Section on the environment."""
     packages = dict.fromkeys(name for run in runs for name in _versions(run))
     rows = [
         ["time (UTC)", *(moment(run.about.get("date", NONE)) for run in runs)],
@@ -22,13 +22,13 @@ def environment_section(runs: Sequence[RunRecord]) -> PageSection:
         ["commit", *(_text(run.about.get("git_commit")) for run in runs)],
         *([name, *(_text(_versions(run).get(name)) for run in runs)] for name in packages),
     ]
-    blocks: list[Block] = [Table("As run.json records it.", ["", *(run.label for run in runs)], rows, wrap=True)]
+    blocks: list[Block] = [Table("As recorded in run.json.", ["", *(run.label for run in runs)], rows, wrap=True)]
     for run in runs:
         command = run.about.get("command")
         if command:
             blocks += [Note(f"Command of {run.label}:"), Code(str(command))]
         elif not run.about:
-            blocks.append(Note(f"{run.label} has no readable run.json, so its environment is not known.", "missing"))
+            blocks.append(Note(f"{run.label} has no readable run.json, so its environment is unknown.", "missing"))
     return PageSection("environment", "Environment", blocks)
 
 

@@ -1,4 +1,4 @@
-"""What happened on the way: interruptions, skipped samples, steps that were not finite, files that are broken."""
+"""Section on events: interruptions, skipped samples, non-finite steps and unreadable files."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ SHOWN = 5
 
 
 def events_section(runs: Sequence[RunRecord]) -> PageSection:
-    """The section of events."""
+    """Section on events."""
     rows = [
         ["status", *(status(run) for run in runs)],
-        ["begun (UTC)", *(moment(run.about.get("date", NONE)) for run in runs)],
+        ["started (UTC)", *(moment(run.about.get("date", NONE)) for run in runs)],
         ["resumed", *(plural(len(_resumes(run)), "time") if _resumes(run) else "never" for run in runs)],
         ["skipped samples", *(_skipped(run) for run in runs)],
-        ["steps that were not finite", *(str(run.summary.get("nonfinite_steps", len(run.nonfinite))) for run in runs)],
-        ["broken lines", *(_broken(run) for run in runs)],
+        ["non-finite steps", *(str(run.summary.get("nonfinite_steps", len(run.nonfinite))) for run in runs)],
+        ["unreadable lines", *(_broken(run) for run in runs)],
     ]
-    blocks: list[Block] = [Table("What happened on the way.", ["", *(run.label for run in runs)], rows, wrap=True)]
+    blocks: list[Block] = [Table("Events during training.", ["", *(run.label for run in runs)], rows, wrap=True)]
     for run in runs:
         blocks += [Note(f"{run.label}: {text}", "warning") for text in run.problems]
         blocks += _resume_table(run) + _nonfinite_notes(run) + _bad_table(run)
-    return PageSection("events", "Interruptions and bad samples", blocks)
+    return PageSection("events", "Interruptions and skipped samples", blocks)
 
 
 def _resumes(run: RunRecord) -> list[dict[str, Any]]:
@@ -47,12 +47,12 @@ def _resume_table(run: RunRecord) -> list[Block]:
         for one in _resumes(run)
     ]
     header = ["after step", "time (UTC)", "device", "command"]
-    return [Table(f"{run.label} went on from a checkpoint.", header, rows, wrap=True)] if rows else []
+    return [Table(f"{run.label} resumed from a checkpoint.", header, rows, wrap=True)] if rows else []
 
 
 def _nonfinite_notes(run: RunRecord) -> list[Block]:
     steps = [str(line.get("step")) for line in run.nonfinite]
-    return [Note(f"{run.label}: loss or gradient was not finite in step {listed(steps)}.", "warning")] if steps else []
+    return [Note(f"{run.label}: non-finite loss or gradient in step {listed(steps)}.", "warning")] if steps else []
 
 
 def _skipped(run: RunRecord) -> str:
@@ -80,5 +80,5 @@ def _bad_table(run: RunRecord) -> list[Block]:
 
 
 def _broken(run: RunRecord) -> str:
-    told = [f"{count:,} of {name}, left out" for name, count in run.broken.items()]
-    return ", ".join(told) or "none"
+    shown = [f"{count:,} of {name}, ignored" for name, count in run.broken.items()]
+    return ", ".join(shown) or "none"

@@ -1,4 +1,4 @@
-"""Retrieval as it looks: queries with the first answers of every model, some right and some wrong, both ways."""
+"""Section of retrieval examples: queries with the top results of every model, both ways, some right and some wrong."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness.report.page.blocks import Answer, Block, Example, Examples, Note, P
 from harness.report.page.formatting import listed
 from harness.report.page.thumbnails import Thumbnail, encode_thumbnail
 
-SHOWN = 5  # answers to a query
-QUERIES = 3  # of a kind
+SHOWN = 5  # results per query
+QUERIES = 3  # per kind
 MOST_MODELS = 5
 LONGEST = 160  # characters of a caption
 
 
 def examples_section(found: ModelAnalysis | None) -> PageSection:
-    """The section of examples."""
+    """Section of retrieval examples."""
     title = "Retrieval examples"
     if found is None:
         why = Note("No examples: the models were not loaded (--no-models).", "missing")
@@ -54,39 +54,39 @@ def _about(pairs: ImageCaptions) -> str:
     count, total = len(pairs.images), pairs.total
     part = "all of its" if total == count else f"the first {count:,} of its" + (f" {total:,}" if total else "")
     return (
-        f"Set {pairs.item.name}, {part} images. Each query is answered from the images or captions looked at; numbers "
-        "are cosines. A query counts as right when its own image or caption comes first."
+        f"Set {pairs.item.name}, {part} images. Candidates are the analyzed images or captions; numbers "
+        "are cosines. A query is right if its own image or caption comes first."
     )
 
 
 class _Shown:
-    """Thumbnails and captions of the pairs, each made once."""
+    """Cache of thumbnails and captions of the pairs."""
 
     def __init__(self, pairs: ImageCaptions) -> None:
         self.pairs, self.texts, self.owners = pairs, pairs.texts, pairs.owners
         self._made: dict[int, Thumbnail] = {}
 
     def thumbnail(self, image: int) -> Thumbnail:
-        """Of an image, its first caption as the description."""
+        """Thumbnail of an image, with its first caption as alternative text."""
         if image not in self._made:
             self._made[image] = encode_thumbnail(self.pairs.images[image], _cut(self.pairs.captions[image][0]))
         return self._made[image]
 
 
 def _direction(cosines: Mapping[str, Tensor], judges: Sequence[str], shown: _Shown, query: str) -> list[Block]:
-    """Examples of one direction; ``cosines`` have a row for each possible query."""
+    """Examples of one direction; ``cosines`` has one row per query."""
     answers = {label: one.topk(min(SHOWN, one.shape[1]), dim=1).indices for label, one in cosines.items()}
-    # Of captions, one for each image asks.
+    # One caption per image is a query.
     rows = list(range(len(shown.pairs.images))) if query == "image" else shown.pairs.firsts
     owners = shown.owners
-    first = {label: [_owner(query, owners, answers[label][row, 0].item()) for row in rows] for label in cosines}
+    first = {label: [_owner(query, owners, int(answers[label][row, 0])) for row in rows] for label in cosines}
     images = [row if query == "image" else owners[row] for row in rows]
     right = {
         label: [mine == image for mine, image in zip(found, images, strict=True)] for label, found in first.items()
     }
     way = "Image to text" if query == "image" else "Text to image"
     told = listed([f"{label} {sum(one):,} of {len(rows):,}" for label, one in right.items()], MOST_MODELS)
-    blocks: list[Block] = [Note(f"{way}, right at the first place: {told}.")]
+    blocks: list[Block] = [Note(f"{way}, right at rank 1: {told}.")]
     for title, numbers in _kinds([right[label] for label in judges]).items():
         made = [_example(rows[number], cosines, answers, shown, query) for number in _spread(numbers, QUERIES)]
         if made:
@@ -95,12 +95,12 @@ def _direction(cosines: Mapping[str, Tensor], judges: Sequence[str], shown: _Sho
 
 
 def _owner(query: str, owners: Sequence[int], answer: int) -> int:
-    """The image that an answer belongs to."""
+    """Image that a result belongs to."""
     return owners[answer] if query == "image" else answer
 
 
 def _kinds(right: Sequence[Sequence[bool]]) -> dict[str, list[int]]:
-    """Numbers of the queries that all judges get right, that they differ on, that all get wrong."""
+    """Indices of the queries that all students get right, that they differ on, that all get wrong."""
     counts = [sum(column) for column in zip(*right, strict=True)]
     everyone = len(right)
     kinds = {
@@ -113,7 +113,7 @@ def _kinds(right: Sequence[Sequence[bool]]) -> dict[str, list[int]]:
 
 
 def _spread(numbers: Sequence[int], count: int) -> list[int]:
-    """Some of them, evenly over all: neighbours in a set are often alike."""
+    """Evenly spaced subset: neighbours in a set are often similar."""
     if len(numbers) <= count:
         return list(numbers)
     return [numbers[round((i + 0.5) * len(numbers) / count - 0.5)] for i in range(count)]

@@ -1,4 +1,4 @@
-"""How similar the students' features are to the teacher's: histograms of cosines, and alignment in one number."""
+"""Section on feature similarity of students and teachers: histograms of cosines, and linear CKA."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from harness.report.page.records import RunRecord
 
 BINS = 40
 SIDES = {"image": "images", "text": "captions"}
-_TITLE = "Likeness to the teacher"
+_TITLE = "Feature similarity to the teacher"
 
 
 def feature_similarity_section(
     runs: Sequence[RunRecord], found: ModelAnalysis | None, compared: Sequence[FeatureSimilarity]
 ) -> PageSection:
-    """The section on similarity.
+    """Section on feature similarity.
 
     Args:
-        runs: whose.
-        found: what the models told; None when they were not asked.
-        compared: students with teachers.
+        runs: the runs.
+        found: analysis of the models; None if they were not loaded.
+        compared: similarities of students and teachers.
     """
     if not any(run.section("teacher") or run.settings.get("teachers") for run in runs):
         return PageSection(
-            "likeness", _TITLE, [Note("No run has a teacher, so there is nothing to compare with.", "missing")]
+            "similarity", _TITLE, [Note("No run has a teacher, so there is nothing to compare with.", "missing")]
         )
     if found is None:
         why = Note("No histogram: the models were not loaded (--no-models).", "missing")
-        return PageSection("likeness", _TITLE, [why])
+        return PageSection("similarity", _TITLE, [why])
     blocks: list[Block] = [
-        Note(text, "missing") for part in ("teacher", "likeness") for text in found.missing.get(part, [])
+        Note(text, "missing") for part in ("teacher", "similarity") for text in found.missing.get(part, [])
     ]
     if not compared or found.pairs is None:
-        why = "No histogram: a student, its teacher and a retrieval set were not there together."
-        return PageSection("likeness", _TITLE, [*blocks, Note(why, "missing")])
+        reason = "No histogram: no student was loaded together with its teacher and a retrieval set."
+        return PageSection("similarity", _TITLE, [*blocks, Note(reason, "missing")])
     labels = _labels(compared)
     drawn = [(label, one) for label, one in labels if one.cosines]
     if drawn:
@@ -51,10 +51,10 @@ def feature_similarity_section(
     blocks.append(_table(labels))
     about = (
         f"Student's and teacher's features of the same input, on {len(found.pairs.images):,} pairs of "
-        f"{found.pairs.item.name}. Cosine 1: the same direction. Alignment (linear CKA) 1: the same geometry, whatever "
-        "the width and rotation."
+        f"{found.pairs.item.name}. Cosine 1: the same direction. Linear CKA 1: the same geometry, up to "
+        "width and rotation."
     )
-    return PageSection("likeness", _TITLE, blocks, about)
+    return PageSection("similarity", _TITLE, blocks, about)
 
 
 def _labels(compared: Sequence[FeatureSimilarity]) -> list[tuple[str, FeatureSimilarity]]:
@@ -67,7 +67,7 @@ def _labels(compared: Sequence[FeatureSimilarity]) -> list[tuple[str, FeatureSim
 
 
 def _slot(one: FeatureSimilarity, labels: Sequence[tuple[str, FeatureSimilarity]]) -> int:
-    """The run's own colour; a run that is compared with several teachers has further ones."""
+    """Colour of a run; further ones if it is compared with several teachers."""
     same = [other for _, other in labels if other.run.label == one.run.label]
     return one.run.slot + same.index(one) * len({other.run.label for _, other in labels})
 
@@ -83,7 +83,7 @@ def _histogram(side: str, drawn: Sequence[tuple[str, FeatureSimilarity]]) -> Cha
         told.append(f"{label}: mean {short(mine.mean().item())}")
     alt = f"Histogram of the cosine between student and teacher, {SIDES[side]}. {'; '.join(told)}."
     return Chart(
-        file_stem(f"likeness-{side}"), f"{SIDES[side]}, percent of them", alt, "cosine with the teacher", series
+        file_stem(f"similarity-{side}"), f"{SIDES[side]}, percent of them", alt, "cosine with the teacher", series
     )
 
 
@@ -92,8 +92,8 @@ def _table(labels: Sequence[tuple[str, FeatureSimilarity]]) -> Table:
     rows = [
         ["teacher", *(one.teacher for one in compared)],
         *([f"cosine, {name}", *(_near(one, side) for one in compared)] for side, name in SIDES.items()),
-        *([f"alignment, {name}", *(f"{one.cka[side]:.3f}" for one in compared)] for side, name in SIDES.items()),
-        ["cosine taken", *(_how(one) for one in compared)],
+        *([f"linear CKA, {name}", *(f"{one.cka[side]:.3f}" for one in compared)] for side, name in SIDES.items()),
+        ["cosine computed", *(_how(one) for one in compared)],
     ]
     caption = "Cosine: mean, and in brackets the 5th and 95th percentile."
     return Table(caption, ["", *(label for label, _ in labels)], rows, wrap=True)
@@ -105,7 +105,7 @@ def _near(one: FeatureSimilarity, side: str) -> str:
 
 def _how(one: FeatureSimilarity) -> str:
     if not one.cosines:
-        return "not at all: the widths differ"
+        return "no: the widths differ"
     return "after the loss's projection" if one.projected else "directly"
 
 

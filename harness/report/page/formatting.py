@@ -1,4 +1,4 @@
-"""Numbers and times as people read them."""
+"""Formatting of numbers and times for readers."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ NONE = "\u2013"  # an en dash
 
 
 def percent(value: float | None) -> str:
-    """One decimal, without the sign: the caption says percent."""
+    """One decimal, without the percent sign, which is in the caption."""
     return NONE if value is None else f"{value:.1f}"
 
 
 def difference(value: float | None) -> str:
-    """Points with a sign."""
+    """Signed difference in points."""
     return NONE if value is None else f"{value:+.1f}".replace("-", "\u2212")
 
 
 def millions(count: float | None) -> str:
-    """Parameters."""
+    """Number of parameters in millions."""
     return NONE if count is None else f"{count / 1e6:.2f} M"
 
 
 def whole(value: float | None) -> str:
-    """With thousands separated."""
+    """Integer with thousands separators."""
     return NONE if value is None else f"{value:,.0f}"
 
 
 def short(value: float | None) -> str:
-    """Three digits that count, without exponents."""
+    """Three significant digits, without an exponent."""
     if value is None:
         return NONE
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def duration(seconds: float | None) -> str:
-    """In its two largest units."""
+    """Duration in its two largest units."""
     if seconds is None:
         return NONE
     if seconds < 60:
@@ -49,7 +49,7 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(text: Any) -> str:
-    """An ISO time as date and minute in UTC; what is none stays as it is."""
+    """ISO time as date and minute; other text is unchanged."""
     try:
         return datetime.fromisoformat(str(text)).strftime("%Y-%m-%d %H:%M")
     except ValueError:
@@ -57,11 +57,11 @@ def moment(text: Any) -> str:
 
 
 def listed(items: list[str], limit: int = 6) -> str:
-    """With commas, the last ones counted where there are many."""
+    """Comma-separated list; items beyond the limit are counted."""
     more = len(items) - limit
     return ", ".join(items[:limit]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def plural(count: int, word: str) -> str:
-    """The number with its word."""
+    """Number with its noun, in the plural where needed."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The page as one HTML file that needs nothing else."""
+"""The page as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.report.page.chart_svg import inline_svg
 
 
 def to_html(page: Page) -> str:
-    """Render the page; every text in it is escaped."""
+    """Render the page; all text is escaped."""
     folder = Path(str(files("harness"))) / "assets" / "report"
     environment = Environment(
         loader=FileSystemLoader(folder),
@@ -30,12 +30,12 @@ def to_html(page: Page) -> str:
 
 
 def _svg(chart: Chart) -> Markup:
-    # Matplotlib escapes the texts in it.
+    # Matplotlib escapes all text.
     return Markup(inline_svg(chart))
 
 
 def _colors() -> str:
-    """The palette as CSS variables, for light and dark."""
+    """Palette as CSS variables, for light and dark mode."""
 
     def variables(theme: str, series: tuple[str, ...]) -> str:
         named = {f"c{number}": color for number, color in enumerate(series)}

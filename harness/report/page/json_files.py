@@ -1,4 +1,4 @@
-"""Reading files that a kill, a full disk or a hand may have broken: what is whole is taken, the rest counted."""
+"""Tolerant readers of JSON files that a kill or a full disk may have truncated."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class JsonLines:
-    """The JSON objects of a file and how many of its lines are none."""
+    """JSON objects of a file, and the number of lines that are not."""
 
     objects: list[dict[str, Any]] = field(default_factory=list)
     broken: int = 0
 
 
 def read_json_lines(path: Path) -> JsonLines:
-    """The objects of a JSONL file; none where there is no such file."""
+    """Read the objects of a JSONL file; empty if there is no such file."""
     if not path.is_file():
         return JsonLines()
     objects, broken = [], 0
@@ -34,15 +34,15 @@ def read_json_lines(path: Path) -> JsonLines:
 
 
 def read_json_object(path: Path, problems: list[str]) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is none, said in ``problems`` where it is broken."""
+    """Read the JSON object in a file; empty if there is none; an unreadable file is added to ``problems``."""
     if not path.is_file():
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        problems.append(f"{path.name} cannot be read ({error}), so what it says is left out.")
+        problems.append(f"{path.name} cannot be read ({error}) and is ignored.")
         return {}
     if isinstance(value, dict):
         return value
-    problems.append(f"{path.name} holds no JSON object, so what it says is left out.")
+    problems.append(f"{path.name} does not hold a JSON object and is ignored.")
     return {}

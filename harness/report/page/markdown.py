@@ -1,4 +1,4 @@
-"""The page as Markdown that renders on a forge, its charts and pictures as files beside it."""
+"""The page as GitHub-flavoured Markdown, with charts and thumbnails as files in a folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from harness.report.page.chart_svg import file_svg
 from harness.report.page.thumbnails import Thumbnail
 
 FIGURES = "report-figures"
-# What Markdown or HTML would take for its own.
+# Characters with a meaning in Markdown or HTML.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$])")
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}  # the last would call people of that name
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}  # an @ would mention a user
 
 
 def to_markdown(page: Page) -> tuple[str, dict[str, bytes]]:
-    """Render the page; returns the text, and the files that go into the folder FIGURES beside it, by name."""
+    """Render the page; returns the text, and by name the files of the folder FIGURES next to it."""
     writer = _Writer()
     lines = [f"# {escape(page.title)}", "", escape(page.subtitle), ""]
     for section in page.sections:
@@ -29,7 +29,7 @@ def to_markdown(page: Page) -> tuple[str, dict[str, bytes]]:
 
 
 def escape(text: str) -> str:
-    """Text that stays text, in one line."""
+    """Escape text for Markdown, on one line."""
     escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
     return "".join(_ENTITIES.get(letter, letter) for letter in escaped)
 

@@ -1,4 +1,4 @@
-"""Students and teachers side by side, as tables and charts show them."""
+"""Profiles of students and teachers, for tables and charts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.report.page.teachers import teachers_by_run
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """One of them: its size, its accuracy, its speed, and the number of its colour."""
+    """Profile of a model: scores, size, speed and the index of its colour."""
 
     label: str
     slot: int
@@ -24,7 +24,7 @@ class ModelProfile:
 
 
 def teacher_scores(runs: Sequence[RunRecord], found: ModelAnalysis | None) -> dict[str, Scores]:
-    """Of every teacher by label: what result files in the runs' folders say, else what was measured for this page."""
+    """Scores of every teacher by label: from result files in the runs' folders, else from the model analysis."""
     scores: dict[str, Scores] = {}
     taught = teachers_by_run(runs)
     for run in runs:
@@ -40,7 +40,7 @@ def teacher_scores(runs: Sequence[RunRecord], found: ModelAnalysis | None) -> di
 def model_profiles(
     runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Mapping[str, Scores], found: ModelAnalysis | None
 ) -> list[ModelProfile]:
-    """Teachers first, then the students in the order of the runs."""
+    """Profiles of the teachers, then of the students in the order of the runs."""
     looks = {look.label: look for look in found.teachers.values()} if found else {}
     made = []
     for number, name in enumerate(dict.fromkeys([*looks, *teachers])):

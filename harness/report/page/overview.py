@@ -1,21 +1,21 @@
-"""At a glance: what each run is, how far it came, and what it came to."""
+"""Overview section: what each run is, its progress and its results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.report.page.blocks import Cell, PageSection, Table
+from harness.report.page.blocks import Cell, PageSection, Row, Table
 from harness.report.page.formatting import NONE, duration, millions, percent, whole
 from harness.report.page.records import RunRecord
 from harness.report.page.scores import Scores, headline, is_number, metric_label
 
 
 def overview_section(runs: Sequence[RunRecord], scores: Mapping[str, Scores]) -> PageSection:
-    """The first section: one column a run."""
-    rows = [
+    """Overview section, one column per run."""
+    rows: list[Row] = [
         ["status", *(status(run) for run in runs)],
-        ["what for", *(_text(run.settings.get("description") or None) for run in runs)],
+        ["description", *(_text(run.settings.get("description") or None) for run in runs)],
         ["student", *(_text(run.section("student").get("model")) for run in runs)],
         ["teacher", *(_teachers(run.settings) for run in runs)],
         ["loss", *(_loss(run) for run in runs)],
@@ -27,15 +27,15 @@ def overview_section(runs: Sequence[RunRecord], scores: Mapping[str, Scores]) ->
         ["images/s", *(whole(run.summary.get("images_per_second") or _last(run, "images_per_second")) for run in runs)],
     ]
     if any(run.best for run in runs):
-        rows.append(["best step kept", *(_best(run) for run in runs)])
+        rows.append(["best step", *(_best(run) for run in runs)])
     table = Table(
         "Accuracy in percent on held-out sets; parameters in millions.", ["", *_labels(runs)], rows, wrap=True
     )
-    return PageSection("glance", "At a glance", [table])
+    return PageSection("overview", "Overview", [table])
 
 
 def status(run: RunRecord) -> str:
-    """Finished, stopped, or how far it is."""
+    """Status of a run: finished, stopped, or its progress."""
     if run.finished:
         return "finished"
     reached = f"step {run.steps_done:,}" + (f" of {run.steps:,}" if run.steps else "")

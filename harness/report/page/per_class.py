@@ -1,4 +1,4 @@
-"""Which classes of a zero-shot set the students know best and worst."""
+"""Section on per-class accuracy: the best and worst classes of a zero-shot set."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SHOWN = 8
 
 
 def per_class_section(found: ModelAnalysis | None) -> PageSection:
-    """The section on classes."""
-    title = "Classes, best and worst"
+    """Section on per-class accuracy."""
+    title = "Per-class accuracy"
     if found is None:
         return PageSection("classes", title, [Note("No classes: the models were not loaded (--no-models).", "missing")])
     blocks: list[Block] = [Note(text, "missing") for text in found.missing.get("classes", [])]
@@ -31,11 +31,11 @@ def per_class_section(found: ModelAnalysis | None) -> PageSection:
     fewest, most = min(some.images), max(some.images)
     each = f"{most}" if fewest == most else f"{fewest} to {most}"
     about = (
-        f"Set {found.zeroshot.name}: {len(some.names):,} classes with {each} images each. In order of the students' "
-        "mean top-1; between equals, of the probability that they give the right class."
+        f"Set {found.zeroshot.name}: {len(some.names):,} classes with {each} images each. Sorted by the students' "
+        "mean top-1; ties by the mean probability of the true class."
     )
-    blocks.append(_table(f"The {count} best known classes: top-1 in percent.", order[:count], columns, some))
-    blocks.append(_table(f"The {count} least known classes: top-1 in percent.", order[::-1][:count], columns, some))
+    blocks.append(_table(f"The {count} best classes: top-1 in percent.", order[:count], columns, some))
+    blocks.append(_table(f"The {count} worst classes: top-1 in percent.", order[::-1][:count], columns, some))
     if len(students) > 1:
         blocks.append(_changes(students))
     return PageSection("classes", title, blocks, about)
@@ -51,7 +51,7 @@ def _table(caption: str, numbers: Sequence[int], columns: dict[str, ClassScores]
 
 
 def _changes(students: dict[str, ClassScores]) -> Table:
-    """Where the last student differs most from the first."""
+    """Classes on which the last student differs most from the first."""
     first, *_, last = students
     before, after = students[first], students[last]
     change = [
@@ -64,5 +64,5 @@ def _changes(students: dict[str, ClassScores]) -> Table:
         [before.names[n], percent(before.top1[n]), percent(after.top1[n]), difference(change[n][0])]
         for n in (*order[:count], *order[-count:])
     ]
-    caption = f"Classes that gained and lost most from {first} to {last}: top-1 in percent, difference in points."
+    caption = f"Largest gains and losses from {first} to {last}: top-1 in percent, difference in points."
     return Table(caption, ["class", first, last, "difference"], rows)

@@ -1,4 +1,4 @@
-"""The published numbers of a recipe, beside what the run came to."""
+"""Comparison of a run with the published numbers of its recipe."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from harness.report.page.formatting import NONE, difference, percent
 from harness.report.page.records import RunRecord
 from harness.report.page.scores import Scores
 
-# What the set is called on which published numbers stand, in suites and by clip_benchmark.
+# Names of ImageNet in suites and in clip_benchmark.
 IMAGENET = ("imagenet1k", "imagenet")
 
 
 def published_blocks(
     runs: Sequence[RunRecord], scores: Mapping[str, Scores], teachers: Mapping[str, Scores]
 ) -> list[Block]:
-    """Blocks of the section on accuracy; none where no recipe names a published number."""
+    """Blocks of the section on accuracy; empty if no recipe has published numbers."""
     known = [(run, run.recipe.published) for run in runs if run.recipe and run.recipe.published]
     if not known:
         return []
@@ -28,13 +28,13 @@ def published_blocks(
     ]
     for run, _ in known:
         if imagenet_top1(scores[run.label]) is None:
-            blocks.append(Note(f"{run.label} was not measured on ImageNet, so it cannot be compared.", "missing"))
+            blocks.append(Note(f"{run.label} was not evaluated on ImageNet, so there is no comparison.", "missing"))
     blocks += [Table(f"The published run of {run.label}.", ["", ""], _about(n), wrap=True) for run, n in known]
     return blocks
 
 
 def imagenet_top1(scores: Scores) -> float | None:
-    """Top-1 on ImageNet's validation set, if it was measured."""
+    """Top-1 on ImageNet's validation set, or None."""
     return next((scores[name]["top1"] for name in IMAGENET if "top1" in scores.get(name, {})), None)
 
 
@@ -46,15 +46,15 @@ def _row(run: RunRecord, numbers: PublishedConfig, scores: Scores) -> list[str]:
 
 
 def _exact(value: float | None) -> str:
-    """As it was published."""
+    """Format a number as published."""
     return NONE if value is None else f"{value:g}"
 
 
 def _about(numbers: PublishedConfig) -> list[tuple[str, str]]:
     pairs = [
         ("source", numbers.source),
-        ("hardware", numbers.hardware or "not known"),
-        ("hours", "not known" if numbers.hours is None else f"{numbers.hours:g}"),
+        ("hardware", numbers.hardware or "unknown"),
+        ("hours", "unknown" if numbers.hours is None else f"{numbers.hours:g}"),
         *(("deviations", text) for text in numbers.deviations),
         *(("unknown", text) for text in numbers.unknowns),
     ]

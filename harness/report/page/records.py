@@ -1,4 +1,4 @@
-"""A training run as its folder tells it."""
+"""Record of a training run, read from its folder."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from harness.config import Recipe, parse_recipe, yamltext
 from harness.config.errors import RecipeError
 from harness.errors import UserError
 from harness.report.page.json_files import JsonLines, read_json_lines, read_json_object
-from harness.report.page.result_files import ResultFile, read_result_files
+from harness.report.page.result_files import EvalResultFile, read_result_files
 from harness.runs import DONE
 
 RECIPE = "recipe.yaml"
-_NUMBERS = ("steps", "seconds", "images_per_second")  # of summary.json, shown as such
+_NUMBERS = ("steps", "seconds", "images_per_second")  # numeric keys of summary.json
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is known of a run, finished or not.
+    """Content of a run folder, finished or not.
 
     Args:
-        folder: of the run.
-        label: short name, different from the other runs'.
-        slot: its colour's number.
+        folder: folder of the run.
+        label: short unique name.
+        slot: index of its colour.
         settings: the resolved recipe as plain values.
-        recipe: the same, checked; None where this version cannot read it.
-        recipe_text: recipe.yaml as it stands.
+        recipe: the validated recipe; None if this version cannot read it.
+        recipe_text: text of recipe.yaml.
         about: run.json.
-        training: lines of metrics.jsonl about training, in the order of steps.
-        evaluations: the lines about evaluations during training.
+        training: training lines of metrics.jsonl, in the order of steps.
+        evaluations: lines of evaluations during training.
         summary: summary.json; empty while the run is unfinished.
-        results: of evaluations, also by `clipkd eval` later.
-        efficiency: efficiency.json; empty where it was not measured.
-        best: the best step that eval.every measured, with set, metric and value; empty where none is kept.
-        bad_samples: what was skipped, all processes together.
-        nonfinite: steps whose loss or gradient was not finite.
-        broken: how many lines of which file are no JSON.
-        problems: sentences about files that could not be read.
+        results: result files of evaluations, including later ones by `clipkd eval`.
+        efficiency: efficiency.json; empty if not measured.
+        best: best step by eval.best, with set, metric and value; empty if none.
+        bad_samples: skipped samples of all ranks.
+        nonfinite: steps with a non-finite loss or gradient.
+        broken: number of unreadable lines by file.
+        problems: sentences about unreadable files.
     """
 
     folder: Path
@@ -54,7 +54,7 @@ class RunRecord:
     training: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
-    results: list[ResultFile] = field(default_factory=list)
+    results: list[EvalResultFile] = field(default_factory=list)
     efficiency: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     bad_samples: list[dict[str, Any]] = field(default_factory=list)
@@ -64,21 +64,21 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether it has come to its end."""
+        """Whether training has finished."""
         return bool(self.summary)
 
     @property
     def steps(self) -> int | None:
-        """How many steps it has, or is to have; None where the recipe counts epochs and the run is unfinished."""
+        """Total number of steps; None for an unfinished run whose recipe counts epochs."""
         return self.summary.get("steps") or self.section("train").get("steps")
 
     @property
     def steps_done(self) -> int:
-        """The last step that is known to be done."""
+        """Last step known to be done."""
         return self.summary.get("steps") or max((line["step"] for line in self.training), default=0)
 
     def section(self, name: str) -> dict[str, Any]:
-        """A section of the recipe; empty where there is none."""
+        """Section of the recipe; empty if there is none."""
         return _section(self.settings, name)
 
 
@@ -86,25 +86,25 @@ def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
     """Read run folders.
 
     Raises:
-        UserError: one is no run folder, or is given twice.
+        UserError: a folder is not a run, or is given twice.
     """
-    places = [folder.resolve() for folder in folders]
-    twice = next((folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1), None)
+    resolved = [folder.resolve() for folder in folders]
+    twice = next((folder for folder, place in zip(folders, resolved, strict=True) if resolved.count(place) > 1), None)
     if twice is not None:
-        raise UserError(f"{twice} is given twice; name every run once")
+        raise UserError(f"{twice} is given twice; give every run once")
     for folder in folders:
         _check(folder)
-    labels = _labels(places)
+    labels = _labels(resolved)
     return [read_run(folder, label, slot) for slot, (folder, label) in enumerate(zip(folders, labels, strict=True))]
 
 
 def read_run(folder: Path, label: str, slot: int = 0) -> RunRecord:
-    """Read one run folder, whatever of it there is."""
+    """Read one run folder, however incomplete."""
     problems: list[str] = []
     text = (folder / RECIPE).read_text(encoding="utf-8", errors="replace")
     settings, recipe = _recipe(text, folder, problems)
     metrics = read_json_lines(folder / "metrics.jsonl")
-    bad, nonfinite = _of_all_processes(folder, "bad_samples"), _of_all_processes(folder, "nonfinite")
+    bad, nonfinite = _all_ranks(folder, "bad_samples"), _all_ranks(folder, "nonfinite")
     steps = [line for line in metrics.objects if isinstance(line.get("step"), int)]
     strange = len(metrics.objects) - len(steps)
     broken = {
@@ -137,50 +137,50 @@ def read_run(folder: Path, label: str, slot: int = 0) -> RunRecord:
 
 def _check(folder: Path) -> None:
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; expected the folder of a run, such as runs/openmoji-clipkd")
+        raise UserError(f"{folder} is not a folder; expected a run folder, such as runs/openmoji-clipkd")
     if not (folder / RECIPE).is_file():
-        raise UserError(f"{folder} is no run: there is no {RECIPE} in it; expected a folder that clipkd train has made")
+        raise UserError(f"{folder} is not a run: there is no {RECIPE} in it; expected a folder made by clipkd train")
 
 
 def _recipe(text: str, folder: Path, problems: list[str]) -> tuple[dict[str, Any], Recipe | None]:
     try:
         values = yamltext.parse(text, RECIPE).values
     except yaml.YAMLError:
-        problems.append(f"{RECIPE} is no valid YAML, so settings are left out and nothing is computed from the model.")
+        problems.append(f"{RECIPE} is not valid YAML, so settings are missing and the model is not loaded.")
         return {}, None
     settings = values if isinstance(values, dict) else {}
     try:
         return settings, parse_recipe(text, str(folder / RECIPE))
     except RecipeError as error:
-        problems.append(f"This version does not read the recipe ({error}), so nothing is computed from the model.")
+        problems.append(f"This version cannot read the recipe ({error}), so the model is not loaded.")
         return settings, None
 
 
 def _summary(found: dict[str, Any], problems: list[str]) -> dict[str, Any]:
-    """Without values of another type than this version writes."""
+    """Drop values of an unexpected type."""
     wrong = [key for key in _NUMBERS if not isinstance(found.get(key, 0), int | float)]
     sizes = found.get("parameters", {})
     if not isinstance(sizes, dict) or not all(isinstance(size, int | float) for size in sizes.values()):
         wrong.append("parameters")
     if wrong:
-        problems.append(f"{DONE} has something else than numbers as {', '.join(wrong)}, which is left out.")
+        problems.append(f"{DONE} has values that are not numbers for {', '.join(wrong)}; they are ignored.")
     return {key: value for key, value in found.items() if key not in wrong}
 
 
 def _efficiency(found: dict[str, Any], problems: list[str]) -> dict[str, Any]:
     if found and not all(isinstance(found.get(tower), dict) for tower in ("image", "text")):
-        problems.append("efficiency.json does not hold what clipkd efficiency writes and is left out.")
+        problems.append("efficiency.json is not in the format of clipkd efficiency and is ignored.")
         return {}
     return found
 
 
-def _of_all_processes(folder: Path, stem: str) -> JsonLines:
+def _all_ranks(folder: Path, stem: str) -> JsonLines:
     parts = [read_json_lines(path) for path in sorted(folder.glob(f"{stem}*.jsonl"))]
     return JsonLines([line for part in parts for line in part.objects], sum(part.broken for part in parts))
 
 
 def _labels(places: Sequence[Path]) -> list[str]:
-    """The folders' names, with as much of what is above them as tells them apart."""
+    """Names of the folders, with as many parent folders as make them unique."""
     depth = 1
     while depth < 8:
         labels = ["/".join(place.parts[-depth:]) for place in places]

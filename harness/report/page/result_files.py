@@ -1,4 +1,4 @@
-"""ResultFile files of evaluations, as clip_benchmark writes them."""
+"""Result files of evaluations in clip_benchmark's format."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _SHORT = {name: short for names in SHORT.values() for short, name in names.items
 
 
 @dataclass(frozen=True)
-class ResultFile:
-    """One model on one set: metrics in percent under their short names; ``own``: of the student of this very run."""
+class EvalResultFile:
+    """Metrics of one model on one set, in percent; ``own``: of this run's student."""
 
     model: str
     name: str
@@ -24,8 +24,8 @@ class ResultFile:
     own: bool = False
 
 
-def read_result_files(folder: Path, problems: list[str]) -> list[ResultFile]:
-    """The result files under a folder; a file that is none is said in ``problems``."""
+def read_result_files(folder: Path, problems: list[str]) -> list[EvalResultFile]:
+    """Read all result files under a folder; other files are added to ``problems``."""
     found = []
     for path in _visible(folder):
         try:
@@ -35,18 +35,18 @@ def read_result_files(folder: Path, problems: list[str]) -> list[ResultFile]:
             ours = recorded_set_name(path)
             name = ours or str(content["dataset"]).removeprefix("wds/")
             own = path.parent == folder and path.stem == ours
-            found.append(ResultFile(str(content["model"]), name, _numbers(metrics), own))
+            found.append(EvalResultFile(str(content["model"]), name, _numbers(metrics), own))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
-            problems.append(f"{path.relative_to(folder.parent)} is no result file of clip_benchmark and is left out.")
+            problems.append(f"{path.relative_to(folder.parent)} is not a result file of clip_benchmark and is ignored.")
     return found
 
 
 def _numbers(metrics: dict[str, float]) -> dict[str, float]:
-    """Without what stock clip_benchmark writes as NaN: top-5 of fewer than five classes."""
+    """Drop NaN, which stock clip_benchmark writes for top-5 of fewer than five classes."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _visible(folder: Path) -> list[Path]:
-    """JSON files, but for those in hidden folders, where `clipkd eval` keeps what is its own."""
+    """JSON files outside of hidden folders, where `clipkd eval` has its fingerprints."""
     paths = sorted(folder.rglob("*.json")) if folder.is_dir() else []
     return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]

@@ -1,4 +1,4 @@
-"""Accuracy of the runs' students and of their teachers, in percent by set and metric."""
+"""Scores of the runs' students and teachers, in percent by set and metric."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Scores = dict[str, dict[str, float]]
 
 
 def student_scores(run: RunRecord) -> Scores:
-    """What the student was measured at when training ended, and by `clipkd eval` since; else the last time before."""
+    """Student's scores at the end of training and by `clipkd eval` since; else of the last evaluation during it."""
     names = {run.summary.get("model"), run.folder.resolve().name, run.settings.get("name")}
     scores = {name: dict(values) for name, values in numbers(run.summary.get("metrics")).items()}
     for result in run.results:
@@ -24,7 +24,7 @@ def student_scores(run: RunRecord) -> Scores:
 
 
 def teacher_file_scores(run: RunRecord, teacher: RunTeacher) -> Scores:
-    """What result files in the run's folder say of its teacher."""
+    """Teacher's scores from result files in the run's folder."""
     names = (teacher.name, f"{teacher.name} ({teacher.role})")  # the second is `clipkd eval --with-teacher`'s
     scores: Scores = {}
     for result in run.results:
@@ -42,19 +42,19 @@ def score_columns(scores: Mapping[str, Scores]) -> list[tuple[str, str]]:
 
 
 def metric_label(metric: str) -> str:
-    """As people write it."""
+    """Display name of a metric."""
     return METRICS.get(metric, metric.replace("_", " "))
 
 
 def headline(scores: Mapping[str, Scores]) -> list[tuple[str, str]]:
-    """The metrics to show where there is room for few: the first set's of each kind."""
+    """Main metrics, where there is room for few: those of the first set of each kind."""
     known = score_columns(scores)
     wanted = ("top1", "i2t_r1", "t2i_r1")
     return [found for metric in wanted if (found := next((c for c in known if c[1] == metric), None))]
 
 
 def numbers(value: Any) -> Scores:
-    """The numbers in a mapping of mappings, whatever else a file may hold."""
+    """Extract the numbers of a mapping of mappings; anything else is dropped."""
     if not isinstance(value, dict):
         return {}
     return {
@@ -65,5 +65,5 @@ def numbers(value: Any) -> Scores:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number to draw; JSON's true and Python's NaN are none."""
+    """Whether it is a finite number; JSON's true and NaN are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")

@@ -1,4 +1,4 @@
-"""Settings: where the runs differ first, then the main ones they share, the whole recipes folded away."""
+"""Section on settings: differences between the runs, the main shared settings, and the full recipes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from harness.report.page.blocks import Block, Code, Note, PageSection, Table
 from harness.report.page.records import RunRecord
 
-# What a reader asks of a run first.
+# Main settings, in the order shown.
 MAIN = (
     "seed",
     "data.train",
@@ -34,38 +34,42 @@ MAIN = (
     "train.epochs",
     "train.precision",
 )
-# Shown elsewhere on the page, or of no account for the result.
+# Shown elsewhere on the page, or without influence on the result.
 _ELSEWHERE = ("name", "description", "published", "paths")
-# Mappings that are one value to a reader.
+# Mappings that are shown as one value.
 _WHOLE = ("loss.weights", "data.augment", "student.config", "teacher.config")
 _ABSENT = "not set"
 
 
 def settings_section(runs: Sequence[RunRecord]) -> PageSection:
-    """The section of settings."""
+    """Section on settings."""
     flat = [dict(flatten(run.settings)) for run in runs]
     keys = dict.fromkeys(key for one in flat for key in one)
-    differing = [key for key in keys if len({shown(one.get(key)) for one in flat}) > 1]
+    differing = [key for key in keys if len({format_setting(one.get(key)) for one in flat}) > 1]
     blocks: list[Block] = []
     if len(runs) > 1:
         blocks += _differences(runs, flat, differing)
-    shared = [(key, shown(flat[0][key])) for key in MAIN if key not in differing and flat[0].get(key) not in (None, [])]
+    shared = [
+        (key, format_setting(flat[0][key]))
+        for key in MAIN
+        if key not in differing and flat[0].get(key) not in (None, [])
+    ]
     if shared:
-        caption = "Main settings that the runs share." if len(runs) > 1 else "Main settings."
+        caption = "Main shared settings." if len(runs) > 1 else "Main settings."
         blocks.append(Table(caption, ["setting", "value"], shared, wrap=True))
-    blocks += [Code(run.recipe_text, f"The full recipe of {run.label}, every default filled in") for run in runs]
+    blocks += [Code(run.recipe_text, f"Full recipe of {run.label}, with all defaults") for run in runs]
     return PageSection("settings", "Settings", blocks)
 
 
 def _differences(runs: Sequence[RunRecord], flat: Sequence[dict[str, Any]], differing: Sequence[str]) -> list[Block]:
     if not differing:
         return [Note("The runs have the same settings.")]
-    rows = [[key, *(shown(one.get(key, _ABSENT)) for one in flat)] for key in differing]
-    return [Table("Settings in which the runs differ.", ["setting", *(run.label for run in runs)], rows, wrap=True)]
+    rows = [[key, *(format_setting(one.get(key, _ABSENT)) for one in flat)] for key in differing]
+    return [Table("Differing settings.", ["setting", *(run.label for run in runs)], rows, wrap=True)]
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and their values."""
+    """Flatten to dotted keys and their values."""
     for name, value in settings.items():
         key = f"{prefix}{name}"
         if key in _ELSEWHERE:
@@ -76,8 +80,8 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield key, value
 
 
-def shown(value: Any) -> str:
-    """A value in one line, as a recipe writes it."""
+def format_setting(value: Any) -> str:
+    """Format a value on one line, as in a recipe."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -85,7 +89,12 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {shown(one)}" for key, one in value.items() if one is not None) or "none"
+        return ", ".join(f"{key}: {format_setting(one)}" for key, one in value.items() if one is not None) or "none"
     if isinstance(value, list | tuple):
-        return ", ".join(f"({shown(one)})" if isinstance(one, dict | list) else shown(one) for one in value) or "none"
+        return (
+            ", ".join(
+                f"({format_setting(one)})" if isinstance(one, dict | list) else format_setting(one) for one in value
+            )
+            or "none"
+        )
     return str(value)

@@ -1,4 +1,4 @@
-"""What matplotlib's SVG needs to stand in a page: no prologue, the page's font, no ids that repeat."""
+"""Cleanup of matplotlib's SVG for embedding: no prologue, the page's font, unique ids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SANS = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-
 
 
 def clean_svg(svg: str) -> str:
-    """Leave out what the drawing does not need; round coordinates to a hundredth of a unit."""
+    """Remove what the drawing does not need; round coordinates to a hundredth of a unit."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*; ", "", svg)
@@ -23,9 +23,9 @@ def _rounded(attribute: re.Match[str]) -> str:
 
 
 def scope_svg_ids(svg: str, prefix: str) -> str:
-    """Keep the ids that something refers to, under a prefix, and drop the others: a page holds many such SVGs.
+    """Prefix the ids that are referenced and drop the others, since a page holds many such SVGs.
 
-    The page says what the chart shows, so that the drawing itself is hidden from screen readers.
+    The page has a text alternative of the chart, so the drawing itself is hidden from screen readers.
     """
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", svg)

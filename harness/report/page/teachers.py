@@ -1,4 +1,4 @@
-"""The runs' teachers: which of them are one model, and what each is called on the page."""
+"""Teachers of the runs: which are the same model, and their labels on the page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from harness.task import teacher_roles
 
 @dataclass(frozen=True)
 class RunTeacher:
-    """A teacher of one run.
+    """Teacher of one run.
 
     Args:
-        key: as `teacher_key`.
-        name: of the model.
-        role: what the run's recipe calls it.
-        label: the name, and its weights too where another teacher on the page has that name.
+        key: value of `teacher_key`.
+        name: name of the model.
+        role: its role in the run's recipe.
+        label: its name, with its weights if another teacher on the page has that name.
     """
 
     key: str
@@ -31,7 +31,7 @@ class RunTeacher:
 
 
 def teachers_by_run(runs: Sequence[RunRecord]) -> dict[str, list[RunTeacher]]:
-    """Each run's teachers, by its label."""
+    """Teachers of each run, by the run's label."""
     configs = {run.label: run.recipe.all_teachers if run.recipe else () for run in runs}
     labels = teacher_labels([config for several in configs.values() for config in several])
     return {
@@ -44,22 +44,22 @@ def teachers_by_run(runs: Sequence[RunRecord]) -> dict[str, list[RunTeacher]]:
 
 
 def teacher_labels(configs: Sequence[ModelConfig]) -> dict[str, str]:
-    """Labels by `teacher_key`: names, with as much more as tells two models apart."""
-    ways = {teacher_key(config): _ways(config) for config in configs}
+    """Unique labels by `teacher_key`: names, extended where necessary."""
+    options = {teacher_key(config): _labels(config) for config in configs}
     labels: dict[str, str] = {}
-    for key, own in ways.items():
-        others = [other for other_key, other in ways.items() if other_key != key]
-        free = (way for place, way in enumerate(own) if all(way != other[place] for other in others))
+    for key, own in options.items():
+        others = [other for other_key, other in options.items() if other_key != key]
+        free = (label for i, label in enumerate(own) if all(label != other[i] for other in others))
         labels[key] = next(free, f"{own[-1]} ({len(labels) + 1})")
     return labels
 
 
-def _ways(config: ModelConfig) -> tuple[str, str, str]:
-    """What to call a model, the shortest first."""
+def _labels(config: ModelConfig) -> tuple[str, str, str]:
+    """Possible labels of a model, the shortest first."""
     name, weights = spec_name(config.model), config.pretrained or ""
     return name, f"{name} {Path(weights).name}".strip(), f"{config.model} {weights}".strip()
 
 
 def teacher_key(config: ModelConfig) -> str:
-    """The same for two recipes whose teachers are the same model."""
+    """Key of a teacher: equal for recipes whose teachers are the same model."""
     return json.dumps([config.model, config.pretrained, config.config], sort_keys=True)

@@ -1,4 +1,4 @@
-"""Small pictures of evaluation images, as bytes that a page can hold."""
+"""Thumbnails of evaluation images, to embed in a page."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-SIDE = 96  # pixels of the longer side; shown at 64 to 80, so that a dense screen has something to show
+SIDE = 96  # pixels of the longer side; displayed at 64 to 80, with reserve for high-density screens
 _QUALITY = 78
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A WebP picture and what it shows."""
+    """WebP image with its alternative text."""
 
     data: bytes
     alt: str
 
     @property
     def uri(self) -> str:
-        """As a data URI."""
+        """Data URI of the image."""
         return f"data:image/webp;base64,{base64.b64encode(self.data).decode()}"
 
     @property
     def file(self) -> str:
-        """Name of its file: the same picture has the same one."""
+        """File name, a hash of the content."""
         return f"image-{hashlib.sha256(self.data).hexdigest()[:12]}.webp"
 
 
 def shrink(image: Image.Image) -> Image.Image:
-    """A copy in RGB whose longer side is at most SIDE; transparent parts become white."""
+    """Downscaled RGB copy whose longer side is at most SIDE; transparency becomes white."""
     image = image.copy()
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -43,7 +43,7 @@ def shrink(image: Image.Image) -> Image.Image:
 
 
 def encode_thumbnail(image: Image.Image, alt: str) -> Thumbnail:
-    """Encode a picture that `shrink` has made."""
+    """Encode an image that `shrink` has downscaled."""
     out = io.BytesIO()
     image.save(out, "webp", quality=_QUALITY, method=4)
     return Thumbnail(out.getvalue(), alt)

@@ -1,4 +1,4 @@
-"""Training: the loss and its terms, learning rate, gradient norm, logit scale and speed, over the steps."""
+"""Section on training: curves of the loss and its terms, learning rate, gradient norm, logit scale and speed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LOG = ("grad_norm",)
 
 
 def training_section(runs: Sequence[RunRecord]) -> PageSection:
-    """The section of curves."""
+    """Section of training curves."""
     drawn = [run for run in runs if run.training]
     blocks: list[Block] = [
-        Note(f"{run.label}: metrics.jsonl holds no training steps, so it has no curves.", "missing")
+        Note(f"{run.label}: metrics.jsonl holds no training steps, so there are no curves.", "missing")
         for run in runs
         if not run.training
     ]
@@ -36,7 +36,7 @@ def training_section(runs: Sequence[RunRecord]) -> PageSection:
 
 
 def _keys(runs: Sequence[RunRecord]) -> list[tuple[str, str, bool]]:
-    """What to draw: key of metrics.jsonl, title, whether a logarithmic axis is welcome."""
+    """Curves to draw: key of metrics.jsonl, title, whether the axis may be logarithmic."""
     terms = list(dict.fromkeys(key for run in runs for line in run.training for key in line if key.endswith(_TERM)))
     total = [("loss", "loss, sum of the weighted terms", True)] if len(terms) > 1 else []
     weighted = [(term, f"{term.removesuffix(_TERM).replace('_', ' ')} term, weighted", True) for term in terms]
@@ -49,9 +49,9 @@ def _points(runs: Sequence[RunRecord], key: str) -> dict[str, list[tuple[float, 
 
 def _how_to_read(runs: Sequence[RunRecord]) -> str:
     text = (
-        "Losses are means since the line before, each term times its weight as it is minimised: compare a term between "
-        "runs only where its weight is the same. The sum is comparable only where all of them are."
+        "Losses are means since the previous log line, each term times its weight: compare a term between "
+        "runs only if its weight is the same, and the sum only if all weights are."
     )
     if any(len(run.training) > MAX_POINTS for run in runs):
-        text += f" Curves of more than {MAX_POINTS} points show means of neighbouring ones."
+        text += f" Curves of more than {MAX_POINTS} points are averaged over neighbours."
     return text

@@ -75,23 +75,23 @@ def test_a_suite_on_several_models_measures_what_is_there(clipkd, data, tmp_path
     assert max(len(line) for line in out.splitlines() if "│" in line or "R@" in line) <= 80
 
 
-def test_results_are_kept_until_weights_data_or_protocol_change(clipkd, data, tmp_path):
+def test_results_are_cached_until_weights_data_or_protocol_change(clipkd, data, tmp_path):
     small = model(tmp_path / "small")
     arguments = ("eval", small, "--suite", "quick", "--data", data)
-    assert "kept" not in clipkd(*arguments)[1]
+    assert "cached" not in clipkd(*arguments)[1]
     path = tmp_path / "eval" / "flickr30k_small.json"
     before = path.stat().st_mtime_ns
     code, out, _ = clipkd(*arguments)
-    assert code == 0 and out.count("kept, eval/") == 2 and path.stat().st_mtime_ns == before
-    assert "kept" not in clipkd(*arguments, "--overwrite")[1] and path.stat().st_mtime_ns > before
+    assert code == 0 and out.count("cached, eval/") == 2 and path.stat().st_mtime_ns == before
+    assert "cached" not in clipkd(*arguments, "--overwrite")[1] and path.stat().st_mtime_ns > before
     write_retrieval(data / "more", [[f"{n}"] for n in range(12)])
     (data / "more" / "test" / "0.tar").replace(data / "wds_flickr30k" / "test" / "0.tar")
-    assert clipkd(*arguments)[1].count("kept") == 1
+    assert clipkd(*arguments)[1].count("cached") == 1
     model(small, seed=2)
     out = clipkd(*arguments)[1]
-    assert "kept" not in out and out.count("is of other weights, data or settings and is replaced") == 2
+    assert "cached" not in out and out.count("has other weights, data or settings and is replaced") == 2
     out = clipkd(*arguments, "--protocol", "one-caption")[1]
-    assert out.count("kept") == 1 and "flickr30k-one-caption: i2t_r1" in out
+    assert out.count("cached") == 1 and "flickr30k-one-caption: i2t_r1" in out
     assert (tmp_path / "eval" / "flickr30k-one-caption_small.json").is_file()
 
 
@@ -107,7 +107,7 @@ def test_killed_between_two_sets_it_goes_on(clipkd, data, tmp_path, monkeypatch)
     assert clipkd("eval", small, "--suite", "quick", "--data", data)[0] == 130
     monkeypatch.setattr(cached, "iter_evaluate", measure)
     out = clipkd("eval", small, "--suite", "quick", "--data", data)[1]
-    assert "imagenetv2: kept" in out and "flickr30k: i2t_r1" in out
+    assert "imagenetv2: cached" in out and "flickr30k: i2t_r1" in out
 
 
 def test_a_run_brings_its_sets_and_its_teacher(clipkd, data, tmp_path):
@@ -129,13 +129,13 @@ def test_a_run_brings_its_sets_and_its_teacher(clipkd, data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("ViT-B-32",), "say what to measure it on with --suite, --dataset or --dataset-path DIR"),
-        (("x", "--suite", "paper"), "none of the 8 sets is there"),
+        (("ViT-B-32",), "choose sets with --suite, --dataset or --dataset-path DIR"),
+        (("x", "--suite", "paper"), "none of the 8 sets was found"),
         (("x", "--suite", "papper"), "suite papper is neither a shipped one (paper, quick) nor a file"),
-        (("x", "--dataset", "cifra10"), "clip_benchmark knows no data set 'cifra10'"),
+        (("x", "--dataset", "cifra10"), "clip_benchmark does not know a dataset 'cifra10'"),
         (("x", "y", "--pretrained", "openai", "--suite", "quick"), "--pretrained is for one model"),
-        (("x", "--with-teacher", "--suite", "quick"), "no MODEL is a run with one"),
-        (("ViT-B-32,openai", "--pretrained", "laion400m_e32", "--suite", "quick"), "leave out one of the two"),
+        (("x", "--with-teacher", "--suite", "quick"), "no MODEL is a run with a teacher"),
+        (("ViT-B-32,openai", "--pretrained", "laion400m_e32", "--suite", "quick"), "give only one of the two"),
     ],
 )
 def test_what_cannot_be_done_gets_a_sentence(clipkd, arguments, says):
@@ -158,11 +158,11 @@ def test_a_suite_file_names_sets_of_its_own_and_shipped_ones(clipkd, data, tmp_p
     ("text", "says"),
     [
         ("sets: [paper/imagenet2]", "paper has no set 'imagenet2'; it has imagenet1k"),
-        ("sets: [other/x]", "other/x is no set of a shipped suite"),
+        ("sets: [other/x]", "other/x is not a set of a shipped suite"),
         ("sets: [{name: a, kind: retrieval}]", "sets[0] a needs path or native"),
         (
             "sets: [{name: a, kind: retrieval, path: b, pth: c}]",
-            "sets[0].pth is no key of a suite; a set has the keys name, kind, path",
+            "sets[0].pth is not a key of a suite; the keys of a set are name, kind, path",
         ),
         ("sets: [{name: a, kind: zeroshot, path: b, protocol: one-caption}]", "protocol one-caption"),
         ("sets: [paper/imagenetv2, paper/imagenetv2]", "two sets named imagenetv2"),
@@ -183,7 +183,7 @@ def test_a_broken_suite_gets_a_sentence(clipkd, tmp_path, text, says):
         ({"dataset_type.txt": "captioning"}, "supported are classification, multilabel and retrieval"),
     ],
 )
-def test_set_path_refuses_what_is_no_set(clipkd, tmp_path, files, says):
+def test_dataset_path_refuses_a_folder_in_another_layout(clipkd, tmp_path, files, says):
     folder = tmp_path / "set"
     if files is not None:
         folder.mkdir()
@@ -193,7 +193,7 @@ def test_set_path_refuses_what_is_no_set(clipkd, tmp_path, files, says):
     assert code == 2 and says in err
 
 
-def test_set_path_takes_any_folder_in_the_layout(clipkd, data, tmp_path):
+def test_dataset_path_takes_any_folder_in_the_layout(clipkd, data, tmp_path):
     paths = ("--dataset-path", data / "wds_flickr30k", "--dataset-path", data / "wds_imagenetv2")
     code, out, _ = clipkd("eval", model(tmp_path / "small"), *paths, "--json")
     assert code == 0 and list(json.loads(out)["metrics"]["small"]) == ["wds_flickr30k", "wds_imagenetv2"]

@@ -73,7 +73,7 @@ def test_a_root_without_the_set_is_missing_not_downloaded(tmp_path):
 def test_an_incomplete_folder_says_what_would_have_been_fetched(tmp_path):
     (tmp_path / "flickr30k").mkdir()
     item = EvalSet(name="flickr", kind="retrieval", path=str(tmp_path / "flickr30k"), dataset="flickr30k")
-    with pytest.raises(UserError, match="something is missing that the builder would have fetched by or from wget"):
+    with pytest.raises(UserError, match="a file is missing that the builder would download with wget"):
         evaluate(knowing(), [item])
 
 
@@ -96,7 +96,7 @@ def test_programs_and_the_network_are_out_of_reach_in_the_builder():
             lambda: os.system("true"),
             lambda: socket.create_connection(("localhost", 1)),
         ):
-            with pytest.raises(DownloadRefusedError, match="something is missing"):
+            with pytest.raises(DownloadRefusedError, match="a file is missing"):
                 reach()
     assert subprocess.call("true", shell=True) == 0
 

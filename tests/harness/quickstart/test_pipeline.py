@@ -122,7 +122,8 @@ def everything(seeds: tuple[int, ...]) -> set[str]:
     return made | {"build", "evaluate teacher"}
 
 
-def test_makes_everything_once(stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_makes_everything_once(stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "harness.quickstart")
     out, data = tmp_path / "out", tmp_path / "openmoji"
     summary = run_quickstart(out, data, seeds=(0, 1))
     assert stage.calls == dict.fromkeys(everything((0, 1)), 1)
@@ -134,14 +135,14 @@ def test_makes_everything_once(stage: Stage, tmp_path: Path, capsys: pytest.Capt
     }
     assert summary["seeds"] == [0, 1] and summary["models"]["teacher"]["metrics"] == {"zeroshot": {"top1": 50.0}}
     assert all(summary[key] for key in ("command", "versions", "device"))
-    printed = capsys.readouterr().out
+    printed = caplog.text
     for name in FILES:
         assert (out / name).is_file() and str(out / name) in printed
     assert "train-clipkd-seed-1: running" in printed and "OpenMoji" in printed
 
     assert compared(run_quickstart(out, data, seeds=(0, 1))) == compared(summary)
     assert stage.calls == dict.fromkeys(everything((0, 1)), 1)
-    assert "train-clipkd-seed-1: done before" in capsys.readouterr().out
+    assert "train-clipkd-seed-1: cached" in caplog.text
 
 
 def test_more_seeds_keep_the_first(stage: Stage, tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_refuses_a_folder_of_something_else(stage: Stage, tmp_path: Path) -> Non
     out = tmp_path / "home"
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match=r"home exists and is no quickstart folder"):
+    with pytest.raises(UserError, match=r"home exists and is not a quickstart folder"):
         run_quickstart(out, tmp_path / "openmoji")
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 
@@ -252,7 +253,7 @@ def test_refuses_seeds_that_make_no_table(stage: Stage, tmp_path: Path, seeds: t
 
 
 def test_refuses_a_data_folder_the_recipes_would_not_find(stage: Stage, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="must be called openmoji"):
+    with pytest.raises(UserError, match="must be named openmoji"):
         run_quickstart(tmp_path / "out", tmp_path / "emoji")
 
 

@@ -189,7 +189,7 @@ def test_a_missing_set_stops_or_is_warned_of_at_both_ends(tmp_path, caplog):
         train(recipe(sets=sets, every=3), tmp_path / "run", command="test")
     assert not (tmp_path / "run").exists()
     suite = {"suite": "quick", "root": str(tmp_path)}
-    with pytest.raises(UserError, match=r"imagenetv2 is missing: .* \(and 1 more\); or go on without it: eval.missing"):
+    with pytest.raises(UserError, match=r"imagenetv2 is missing: .* \(and 1 more\); or train without it: eval.missing"):
         train(recipe(every=3, **suite), tmp_path / "run", command="test")
     with pytest.raises(UserError, match=r"eval\.best names gone, which is missing"):
         train(recipe(sets=sets, every=3, missing="skip", best="gone/i2t_r1"), tmp_path / "run", command="test")
@@ -204,22 +204,24 @@ def test_a_missing_set_stops_or_is_warned_of_at_both_ends(tmp_path, caplog):
 def test_names_that_the_suite_lacks_stop_the_run(tmp_path):
     suite = {"suite": "quick", "root": str(tmp_path), "missing": "skip", "every": 1}
     for keys, says in (
-        ({"online": ["imagenet1k"]}, "names imagenet1k, which is no set here; there are shapes, pairs, imagenetv2"),
+        (
+            {"online": ["imagenet1k"]},
+            "names imagenet1k, which is not one of the evaluation sets shapes, pairs, imagenetv2",
+        ),
         ({"best": "flickr30k/top1"}, "eval.best is flickr30k/top1, but that set has the metrics i2t_r1"),
     ):
         with pytest.raises(UserError, match=says):
             train(recipe(**suite, **keys), tmp_path / "run", command="test")
 
 
-def test_the_results_of_a_run_are_kept_by_clipkd_eval(tmp_path):
+def test_the_results_of_a_run_are_reused_by_clipkd_eval(tmp_path, caplog):
     train(recipe(), tmp_path / "run", command="test")
-    said: list[str] = []
     store = cached.EvalResultStore(tmp_path / "run" / "eval", "any")
     options = {"batch_size": 256, "device": "cpu", "workers": 0}
-    cached.evaluate_cached(
-        load_model(f"run:{tmp_path / 'run'}"), [EvalSet(**i) for i in SETS], store, say=said.append, **options
-    )
-    assert [line.split(":")[1][:5] for line in said] == [" kept", " kept"]
+    caplog.set_level("INFO", "harness.evaluate")
+    caplog.clear()
+    cached.evaluate_cached(load_model(f"run:{tmp_path / 'run'}"), [EvalSet(**i) for i in SETS], store, **options)
+    assert [line.split(":")[1][:7] for line in caplog.messages] == [" cached", " cached"]
 
 
 def small(**sections) -> dict:

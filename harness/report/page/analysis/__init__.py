@@ -1,4 +1,4 @@
-"""What only the models can tell: found by loading them and looking at a bounded number of held-out images."""
+"""Model analysis: embeddings, per-class accuracy and speed of the loaded models on a bounded number of images."""
 
 from harness.report.page.analysis.analyzer import ModelAnalyzer
 from harness.report.page.analysis.model_analysis import ModelAnalysis, ModelFindings

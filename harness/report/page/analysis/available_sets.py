@@ -1,4 +1,4 @@
-"""Which evaluation sets of the runs' recipes are on this machine."""
+"""Evaluation sets of the runs' recipes that are available on this machine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from harness.report.page.records import RunRecord
 
 
 def available_sets(run: RunRecord, found: ModelAnalysis) -> list[EvalSet]:
-    """The sets of a run's recipe, its own and its suite's; those that are not here are noted."""
+    """Available sets of a run's recipe, its own and its suite's; missing ones are recorded."""
     if run.recipe is None:
         return []
-    # Whatever the training wanted, a report does without the missing ones.
+    # eval.missing is about training: a report continues without missing sets.
     config = run.recipe.eval.model_copy(update={"missing": "skip", "best": None})
     there = find_recipe_sets(config)
     for lost in there.missing:
@@ -25,10 +25,10 @@ def available_sets(run: RunRecord, found: ModelAnalysis) -> list[EvalSet]:
 
 
 def prepare_set(item: EvalSet, stack: ExitStack) -> EvalSet:
-    """The set, checked; a synthetic one in a temporary folder that lasts as long as the stack.
+    """Check a set; a synthetic one is written to a temporary folder that lives as long as the stack.
 
     Raises:
-        UserError: it cannot be used.
+        UserError: the set is unusable.
     """
     (written,) = stack.enter_context(synthetic_sets_on_disk([item]))
     inspect_layout(written)

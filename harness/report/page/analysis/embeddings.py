@@ -1,4 +1,4 @@
-"""A model's embeddings of the pairs."""
+"""Embeddings of the image-caption pairs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ BATCH = 64
 
 @torch.inference_mode()
 def embed_pairs(loaded: LoadedModel, pairs: ImageCaptions, device: torch.device) -> Features:
-    """Embed every image and every caption of the pairs in float32.
+    """Normalized embeddings of every image and caption in float32, on the CPU.
 
     Args:
-        loaded: the model; it is left on ``device`` in eval mode.
-        pairs: what `read_image_captions` read; the images are read again, batch by batch, at the model's own size.
+        loaded: the model; left on ``device`` in eval mode.
+        pairs: result of `read_image_captions`; images are read again in batches, at the model's own size.
         device: where to compute.
     """
-    model = loaded.model.to(device).eval()
+    model: Any = loaded.model.to(device).eval()
     layout = inspect_layout(pairs.item)
     inputs = (image for image, _ in samples(pairs.item, layout, loaded.preprocess, len(pairs.images)))
     images = [model.encode_image(torch.stack(part).to(device)) for part in _batches(inputs)]

@@ -1,4 +1,4 @@
-"""Students held against their teachers, feature by feature."""
+"""Comparison of students' and teachers' features."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from harness.similarity import Features, Projection, alignment, cosines, loss_pr
 
 @dataclass(frozen=True)
 class FeatureSimilarity:
-    """Of one student and one teacher: cosines row by row, where they have any, and linear CKA."""
+    """Cosine per row (empty if the widths differ) and linear CKA of one student and one teacher."""
 
     run: RunRecord
     teacher: str
-    own: bool  # whether the run learnt from it
+    own: bool  # whether the run was distilled from it
     projected: bool
     cosines: dict[str, Tensor]
     cka: dict[str, float]
 
 
 def compare_features(runs: Sequence[RunRecord], found: ModelAnalysis) -> list[FeatureSimilarity]:
-    """Compare every run with its teachers, and a run without any with the only teacher there is.
+    """Compare every run with its teachers, and a run without a teacher with the only teacher on the page.
 
-    Where widths differ the student's features go through the projection that the run's loss has learnt; where there is
-    none they have no cosine, which is noted.
+    If the widths differ, the student's features are mapped by the projection that the run's loss has learnt; without
+    one there is no cosine, which is recorded as missing.
     """
     compared = []
     for run, teacher, own in _couples(runs, found):
@@ -44,7 +44,7 @@ def compare_features(runs: Sequence[RunRecord], found: ModelAnalysis) -> list[Fe
                 projection = loss_projection(run.folder) if own else None
             near = cosines(ours, theirs, projection)
         except (UserError, RuntimeError, OSError, KeyError) as error:
-            found.miss("likeness", f"{run.label} and {teacher.label}: {' '.join(str(error).split())[:300]}")
+            found.miss("similarity", f"{run.label} and {teacher.label}: {' '.join(str(error).split())[:300]}")
         cka = {side: alignment(ours[side], theirs[side]) for side in ours}
         compared.append(FeatureSimilarity(run, teacher.label, own, projection is not None, near, cka))
     return compared
@@ -63,5 +63,5 @@ def _couples(runs: Sequence[RunRecord], found: ModelAnalysis) -> Iterator[tuple[
 
 
 def _paired(features: Features, firsts: Sequence[int]) -> Features:
-    """Row i of both sides the same pair: an image with several captions goes with its first."""
+    """Rows of image and first caption, so that row i of both is one pair."""
     return {"image": features["image"], "text": features["text"][list(firsts)]}

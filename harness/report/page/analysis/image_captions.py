@@ -1,4 +1,4 @@
-"""The images and captions of a retrieval set that a report looks at."""
+"""Images and captions of a retrieval set that a report shows."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from harness.report.page.thumbnails import shrink
 
 @dataclass(frozen=True)
 class ImageCaptions:
-    """The first images of a set, small, with their captions.
+    """First images of a retrieval set as thumbnails, with their captions.
 
     Args:
-        item: the set, its path a folder.
-        total: how many images it has; None where nobody has counted.
-        images: as `shrink` makes them.
-        captions: of each image, at least one.
-        owners: for each caption in turn, the number of its image.
+        item: the set; its path is a folder.
+        total: number of images in the set; None if unknown.
+        images: thumbnails, as `shrink` makes them.
+        captions: captions of each image, at least one.
     """
 
     item: EvalSet
@@ -35,17 +34,17 @@ class ImageCaptions:
 
     @property
     def texts(self) -> list[str]:
-        """All captions in turn."""
+        """All captions, image by image."""
         return [text for texts in self.captions for text in texts]
 
     @property
     def owners(self) -> list[int]:
-        """For each of the texts, the number of its image."""
+        """Image index of each text."""
         return [number for number, texts in enumerate(self.captions) for _ in texts]
 
     @property
     def firsts(self) -> list[int]:
-        """For each image, the number of its first text."""
+        """Index of each image's first text."""
         return [0, *accumulate(len(texts) for texts in self.captions)][:-1]
 
 
@@ -53,7 +52,7 @@ def read_image_captions(item: EvalSet, limit: int) -> ImageCaptions:
     """Read the first ``limit`` images of a retrieval set.
 
     Raises:
-        UserError: the set is not there or cannot be read.
+        UserError: the set is missing or unreadable.
     """
     layout = inspect_layout(item)
     pairs = ImageCaptions(item, layout.images)
@@ -66,7 +65,7 @@ def read_image_captions(item: EvalSet, limit: int) -> ImageCaptions:
 def samples(
     item: EvalSet, layout: Layout, transform: Callable[[Any], Any], limit: int | None = None
 ) -> Iterator[tuple[Any, Any]]:
-    """The set's (transformed image, captions or label), as clip_benchmark reads them.
+    """Iterate over (transformed image, captions or label), as clip_benchmark reads them.
 
     Raises:
         UserError: a sample cannot be decoded.
@@ -76,5 +75,5 @@ def samples(
         yield from islice(NamedErrorsDataset(dataset), limit)
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
-        say = set_error if item.dataset is None else native_set_error
-        raise say(item, f"a sample cannot be read ({reason}); replace it or build the set anew") from error
+        make_error = set_error if item.dataset is None else native_set_error
+        raise make_error(item, f"a sample cannot be read ({reason}); replace it or rebuild the set") from error

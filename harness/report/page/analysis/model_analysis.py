@@ -1,4 +1,4 @@
-"""What was found out about the models, in plain values that need no model any more."""
+"""Results of the model analysis, as plain values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.similarity import Features
 
 @dataclass
 class ModelFindings:
-    """One model: what it is called, its size, its speed, its embeddings of the pairs, and how it knows the classes."""
+    """Findings about one model: name, size, speed, embeddings of the pairs and per-class scores."""
 
     label: str
     parameters: dict[str, int] = field(default_factory=dict)
@@ -27,15 +27,15 @@ class ModelFindings:
 
 @dataclass
 class ModelAnalysis:
-    """All that was found out, and why the rest was not.
+    """Findings about all models, and the reasons for missing ones.
 
     Args:
-        students: by label of the run.
-        teachers: by `teacher_key`.
-        pairs: the retrieval set that was looked at.
-        zeroshot: the zero-shot set that was looked at.
-        missing: sentences about what is not there, by part of the page.
-        seconds: how long it took; None when nothing was looked at.
+        students: findings by label of the run.
+        teachers: findings by `teacher_key`.
+        pairs: pairs of the analyzed retrieval set.
+        zeroshot: the analyzed zero-shot set.
+        missing: reasons for missing parts, by part of the page.
+        seconds: how long the analysis took; None if nothing was analyzed.
     """
 
     students: dict[str, ModelFindings] = field(default_factory=dict)
@@ -46,12 +46,12 @@ class ModelAnalysis:
     seconds: float | None = None
 
     def teachers_of(self, run: RunRecord) -> list[ModelFindings]:
-        """The run's teachers as far as they were looked at."""
+        """Findings about the run's teachers, as far as there are any."""
         configs = run.recipe.all_teachers if run.recipe else ()
         return [self.teachers[key] for config in configs if (key := teacher_key(config)) in self.teachers]
 
     def miss(self, part: str, sentence: object) -> None:
-        """Note why something of a part is missing, once, as a sentence."""
+        """Record once, as a sentence, why something is missing from a part of the page."""
         text = str(sentence).rstrip(".")
         text = f"{text[:1].upper()}{text[1:]}."
         told = self.missing.setdefault(part, [])

@@ -23,6 +23,6 @@ class Made(NamedTuple):
 def make(out: Path, *runs: Path, load_models: bool = False, max_images: int = 100) -> Made:
     """Write a report of some runs into a folder."""
     cpu = torch.device("cpu")
-    written = write_report(runs, out, device=cpu, load_models=load_models, max_images=max_images, say=lambda text: None)
+    written = write_report(runs, out, device=cpu, load_models=load_models, max_images=max_images)
     html = written["html"].read_text()
     return Made(html, Page(html), written["markdown"].read_text(), out)

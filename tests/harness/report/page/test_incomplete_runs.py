@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from harness.cli.app import app
 from tests.harness import tiny
 from tests.harness.report.page.make_report import make
 from tests.harness.report.page.run_folders import recipe, write_run
+
+pytestmark = pytest.mark.usefixtures("without_drawing")
 
 
 def test_an_unfinished_run_shows_how_far_it_is(tmp_path: Path) -> None:
@@ -19,7 +22,7 @@ def test_an_unfinished_run_shows_how_far_it_is(tmp_path: Path) -> None:
     rows = {row[0]: row[1:] for row in page.table("Accuracy in percent")}
     assert rows["status"] == ["unfinished, step 40 of 40"] and rows["training time"] == ["4 s"]
     assert rows["zeroshot top-1"] == ["20.5"]
-    assert ("note", "run is unfinished: its numbers are of its last evaluation on the way.") in page.notes
+    assert ("note", "run is unfinished: its numbers are from the last evaluation during training.") in page.notes
 
 
 def test_a_run_that_sigterm_stopped_says_so(tmp_path: Path) -> None:
@@ -27,7 +30,7 @@ def test_a_run_that_sigterm_stopped_says_so(tmp_path: Path) -> None:
     (run / "stopped").write_text("")
     page = make(tmp_path / "out", run).page
     assert "stopped by SIGTERM at step 40 of 40" in page.table("Accuracy in percent")[1]
-    assert "run has no results: it is unfinished, and nothing was measured on the way." in page.missing
+    assert "run has no results: it is unfinished and was not evaluated during training." in page.missing
 
 
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
@@ -55,8 +58,8 @@ def test_broken_lines_are_left_out_and_counted(tmp_path: Path) -> None:
             '{"step": 50, "loss": tru\n[1]\n{"loss": 3}\n{"step": 45, "contrastive_loss": NaN, "lr": null}\n{"st'
         )
     made = make(tmp_path / "out", run)
-    rows = {row[0]: row[1:] for row in made.page.table("What happened on the way.")}
-    assert rows["broken lines"] == ["4 of metrics.jsonl, left out"]
+    rows = {row[0]: row[1:] for row in made.page.table("Events during training.")}
+    assert rows["unreadable lines"] == ["4 of metrics.jsonl, ignored"]
     told = next(a["aria-label"] for _, a in made.page.tags if "contrastive term" in str(a.get("aria-label")))
     assert "to 0.135 at step 40" in told
 
@@ -69,7 +72,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     page = make(tmp_path / "out", run).page
     warnings = " ".join(text for kind, text in page.notes if kind == "warning")
     assert "summary.json cannot be read" in warnings
-    assert "eval/other.json is no result file of clip_benchmark" in warnings
+    assert "eval/other.json is not a result file of clip_benchmark" in warnings
     assert page.table("Accuracy in percent")[1] == ["status", "unfinished, step 40 of 40"]
 
 
@@ -81,8 +84,8 @@ def test_values_of_another_type_are_left_out_and_said(tmp_path: Path) -> None:
     (run / "efficiency.json").write_text('{"image": 5}')
     page = make(tmp_path / "out", run).page
     warnings = " ".join(text for kind, text in page.notes if kind == "warning")
-    assert "summary.json has something else than numbers as steps, seconds, parameters, which is left out" in warnings
-    assert "efficiency.json does not hold what clipkd efficiency writes" in warnings
+    assert "summary.json has values that are not numbers for steps, seconds, parameters; they are ignored" in warnings
+    assert "efficiency.json is not in the format of clipkd efficiency" in warnings
     assert "41.0" in page.table("Percent on held-out sets")[1]
     (run / "summary.json").unlink()
     with (run / "metrics.jsonl").open("a") as file:
@@ -96,7 +99,7 @@ def test_a_recipe_of_another_version_still_gives_its_settings(tmp_path: Path) ->
     with (run / "recipe.yaml").open("a") as file:
         file.write("invention: 3\n")
     page = make(tmp_path / "out", run, load_models=True).page
-    assert any("This version does not read the recipe" in text for kind, text in page.notes if kind == "warning")
+    assert any("This version cannot read the recipe" in text for kind, text in page.notes if kind == "warning")
     assert dict(page.table("Main settings.")[1:])["train.steps"] == "40"
     assert page.table("Percent on held-out sets")[1] == ["zeroshot top-1", "41.0"]
 
@@ -105,14 +108,14 @@ def test_a_recipe_that_is_no_yaml(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "recipe.yaml").write_text("a: [1\n")
     page = make(tmp_path / "out", run).page
-    assert any("recipe.yaml is no valid YAML" in text for kind, text in page.notes if kind == "warning")
+    assert any("recipe.yaml is not valid YAML" in text for kind, text in page.notes if kind == "warning")
     assert page.table("Percent on held-out sets")[1] == ["zeroshot top-1", "41.0"]
 
 
 def test_quick_says_what_it_left_out(tmp_path: Path) -> None:
     page = make(tmp_path / "out", write_run(tmp_path / "run", recipe(**tiny.DISTILL))).page
     assert page.missing.count("--no-models") == 4
-    assert "without the models (--no-models)" in make(tmp_path / "out", tmp_path / "run").html
+    assert "without loading the models (--no-models)" in make(tmp_path / "out", tmp_path / "run").html
 
 
 def test_a_folder_without_export_and_sets_that_are_elsewhere(tmp_path: Path) -> None:
@@ -122,8 +125,8 @@ def test_a_folder_without_export_and_sets_that_are_elsewhere(tmp_path: Path) -> 
     ]
     page = make(tmp_path / "out", write_run(tmp_path / "run", recipe(eval={"sets": sets})), load_models=True).page
     assert "zeroshot is missing: looked for /data/zeroshot-elsewhere." in page.missing
-    assert "No retrieval set of the recipes is on this machine." in page.missing
-    assert "No zeroshot set of the recipes is on this machine." in page.missing
+    assert "No retrieval set of the recipes was found on this machine." in page.missing
+    assert "No zeroshot set of the recipes was found on this machine." in page.missing
     assert "holds no finished run: its folder" in page.missing
     assert page.table("Percent on held-out sets")[1] == ["zeroshot top-1", "41.0"]
 
@@ -134,4 +137,4 @@ def test_the_command_says_what_it_wrote_and_refuses_what_is_no_run(tmp_path: Pat
     assert done.exit_code == 0, done.output
     assert f"{run / 'report' / 'report.html'}" in done.output and "made in" in done.output
     refused = CliRunner().invoke(app, ["report", str(tmp_path), "--no-models"])
-    assert refused.exit_code == 2 and "is no run: there is no recipe.yaml in it" in refused.output
+    assert refused.exit_code == 2 and "is not a run: there is no recipe.yaml in it" in refused.output

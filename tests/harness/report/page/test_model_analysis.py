@@ -21,6 +21,8 @@ from tests.harness.evaluate.eval_sets import write_set
 from tests.harness.report.page.make_report import Made, make
 from tests.harness.report.page.run_folders import SETS, recipe, write_run
 
+pytestmark = pytest.mark.usefixtures("without_drawing")
+
 COUNT = 24
 EVIL = '<script>alert("caption")</script> & <b>0</b>'
 
@@ -84,7 +86,7 @@ def test_examples_have_pictures_with_descriptions_and_marks(made: Made) -> None:
 def test_the_count_of_right_answers_is_the_recall(made: Made, root: Path) -> None:
     item = EvalSet(name="pairs", kind="retrieval", path=str(root / "pairs"))
     recall = evaluate(load_model(f"run:{root / 'distilled'}"), [item])["pairs"]["i2t_r1"]
-    told = next(text for _, text in made.page.notes if text.startswith("Image to text, right at the first place"))
+    told = next(text for _, text in made.page.notes if text.startswith("Image to text, right at rank 1"))
     assert f"distilled {round(recall * COUNT / 100)} of {COUNT}" in told
 
 
@@ -107,11 +109,11 @@ def test_the_teacher_was_measured_on_the_runs_sets(made: Made, root: Path) -> No
     assert f"{top1:.1f}" in next(row for row in rows if row[0] == "kinds top-1")
 
 
-def test_likeness_tells_both_runs_and_who_is_whose_teacher(made: Made) -> None:
+def test_feature_similarity_shows_both_runs_and_marks_a_foreign_teacher(made: Made) -> None:
     header, *rows = made.page.table("Cosine: mean")
     assert header[1:] == ["plain (not its teacher)", "distilled"]
     told = {row[0]: row[1:] for row in rows}
-    assert told["cosine taken"] == ["directly", "directly"]
+    assert told["cosine computed"] == ["directly", "directly"]
     # The students are the same random model, so both are equally far from the teacher.
     assert told["cosine, images"][0] == told["cosine, images"][1]
     alts = [attributes["aria-label"] for _, attributes in made.page.tags if attributes.get("role") == "img"]
@@ -119,10 +121,10 @@ def test_likeness_tells_both_runs_and_who_is_whose_teacher(made: Made) -> None:
 
 
 def test_classes_are_counted(made: Made) -> None:
-    header, *rows = made.page.table("The 3 best known classes")
+    header, *rows = made.page.table("The 3 best classes")
     assert header == ["class", "images", "teacher teacher", "plain", "distilled"]
     assert all(row[1] == "4" for row in rows)
-    worst = made.page.table("The 3 least known classes")[1:]
+    worst = made.page.table("The 3 worst classes")[1:]
     assert {row[0] for row in rows} | {row[0] for row in worst} == {f"class {name}" for name in "abcdef"}
     assert min(float(row[4]) for row in rows) >= max(float(row[4]) for row in worst)
 
@@ -134,18 +136,18 @@ def test_the_size_is_bounded(made: Made) -> None:
 def test_widths_that_differ_without_a_projection_are_said(root: Path) -> None:
     run = write_run(root / "narrow", distilled(root), export=True)
     page = make(root / "out-narrow", run, load_models=True, max_images=5).page
-    assert "features of two widths have no cosine" in page.missing
+    assert "features of different widths have no cosine" in page.missing
     rows = {row[0]: row[1:] for row in page.table("Cosine: mean")}
-    assert rows["cosine, images"] == ["\u2013"] and 0 <= float(rows["alignment, images"][0]) <= 1
+    assert rows["cosine, images"] == ["\u2013"] and 0 <= float(rows["linear CKA, images"][0]) <= 1
     # The bound: five images are too few for the set of classes and for measuring the teacher.
     assert (
-        "Set kinds has 24 images and 6 texts, more than a report looks at; --max-images 24 looks at them."
+        "Set kinds has 24 images and 6 texts, more than a report analyzes; --max-images 24 includes them."
         in page.missing
     )
-    assert "was not measured on pairs, which has 24 images" in page.missing
+    assert "was not evaluated on pairs, which has 24 images" in page.missing
 
 
-def test_a_projection_of_the_loss_bridges_widths(root: Path) -> None:
+def test_the_projection_of_the_loss_is_used_for_different_widths(root: Path) -> None:
     run = write_run(root / "projected", distilled(root), export=True)
     state = {
         f"{side}_proj.{part}": torch.randn(24, 16) if part == "weight" else torch.zeros(24)
@@ -155,7 +157,7 @@ def test_a_projection_of_the_loss_bridges_widths(root: Path) -> None:
     (run / "checkpoints").mkdir()
     torch.save({"loss": state}, run / "checkpoints" / "step-0000040.pt")
     rows = {row[0]: row[1:] for row in make(root / "out-projected", run, load_models=True).page.table("Cosine: mean")}
-    assert rows["cosine taken"] == ["after the loss's projection"]
+    assert rows["cosine computed"] == ["after the loss's projection"]
 
 
 def test_a_random_teacher_is_not_compared_with(root: Path) -> None:

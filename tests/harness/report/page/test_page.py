@@ -17,15 +17,15 @@ from tests.harness.report.page.make_report import make
 from tests.harness.report.page.run_folders import COMMAND, line, recipe, write_run
 
 SECTIONS = [
-    "At a glance",
+    "Overview",
     "Accuracy",
     "Settings",
     "Training",
     "Size and speed",
-    "Likeness to the teacher",
+    "Feature similarity to the teacher",
     "Retrieval examples",
-    "Classes, best and worst",
-    "Interruptions and bad samples",
+    "Per-class accuracy",
+    "Interruptions and skipped samples",
     "Environment",
 ]
 BETTER = {"zeroshot": {"top1": 45.0, "top5": 82.0}, "retrieval": {"i2t_r1": 11.0, "t2i_r1": 9.0}}
@@ -68,23 +68,23 @@ def test_numbers_of_both_runs_and_the_best_in_bold(two: tuple[str, str, Path]) -
     assert rows["zeroshot top-1"] == ["41.0", "45.0 (best)"]
     assert rows["zeroshot top-5"] == ["82.0 (best)", "82.0 (best)"]
     assert rows["retrieval i2t R@1"] == ["12.5 (best)", "11.0"]
-    glance = {row[0]: row[1:] for row in page.table("Accuracy in percent")}
-    assert glance["status"] == ["finished", "finished"]
-    assert glance["loss"] == ["1 contrastive", "1 contrastive + 1 crd + 100 fd + 1 icl"]
-    assert glance["training time"] == ["1 min 15 s", "1 min 15 s"]
-    assert glance["image tower"] == ["0.01 M", "0.01 M"]
+    overview = {row[0]: row[1:] for row in page.table("Accuracy in percent")}
+    assert overview["status"] == ["finished", "finished"]
+    assert overview["loss"] == ["1 contrastive", "1 contrastive + 1 crd + 100 fd + 1 icl"]
+    assert overview["training time"] == ["1 min 15 s", "1 min 15 s"]
+    assert overview["image tower"] == ["0.01 M", "0.01 M"]
 
 
 def test_settings_tell_the_differences_first(two: tuple[str, str, Path]) -> None:
     page = Page(two[0])
-    rows = {row[0]: row[1:] for row in page.table("Settings in which the runs differ.")}
+    rows = {row[0]: row[1:] for row in page.table("Differing settings.")}
     assert rows["optim.lr"] == ["0.001", "0.002"]
     assert rows["teacher.model"] == ["not set", "test-tiny-teacher"]
     assert "train.steps" not in rows
-    shared = dict(page.table("Main settings that the runs share.")[1:])
+    shared = dict(page.table("Main shared settings.")[1:])
     assert shared["train.steps"] == "40" and "optim.lr" not in shared
     captions = list(page.tables)
-    assert captions.index("Settings in which the runs differ.") < captions.index("Main settings that the runs share.")
+    assert captions.index("Differing settings.") < captions.index("Main shared settings.")
     assert two[0].count("<details>") == 2
 
 
@@ -154,7 +154,7 @@ def test_published_numbers_stand_beside_the_measured(tmp_path: Path) -> None:
     assert header[1:4] == ["measured", "published", "difference"]
     assert rows[0] == ["a", "34.1", "34.9", "\u22120.8", "30.55", "36.99"]
     assert rows[1][:4] == ["b", "\u2013", "34.9", "\u2013"]
-    assert "b was not measured on ImageNet" in page.missing
+    assert "b was not evaluated on ImageNet" in page.missing
     assert ["deviations", "AFD.sh trains CRD"] in page.table("The published run of a")
 
 
@@ -184,13 +184,13 @@ def test_speed_of_efficiency_json_and_accuracy_against_it(tmp_path: Path) -> Non
         (run / "efficiency.json").write_text(json.dumps({"image": tower, "text": tower, **about}))
         runs.append(run)
     html = quick(tmp_path, *runs)[0]
-    rows = {row[0]: row[1:] for row in Page(html).table("What each model costs")}
+    rows = {row[0]: row[1:] for row in Page(html).table("Cost of each model")}
     assert rows["image tower, GFLOPs"] == ["2", "4"] and rows["image tower, images/s"] == ["900", "450"]
     assert "small: 41.0 percent at 900 images/s; large: 41.0 percent at 450 images/s" in html
     assert "against parameters of the image tower" in html
 
 
-def test_what_happened_on_the_way_is_told(tmp_path: Path) -> None:
+def test_events_are_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "checkpoints").mkdir()
     best = {"step": 20, "set": "zeroshot", "metric": "top1", "value": 42.0}
@@ -205,12 +205,12 @@ def test_what_happened_on_the_way_is_told(tmp_path: Path) -> None:
     (run / "bad_samples.rank1.jsonl").write_text(json.dumps({**bad, "key": "b.jpg"}) + "\n")
     (run / "nonfinite.jsonl").write_text(json.dumps({"step": 7, "values": {}, "keys": []}) + "\n")
     page = Page(quick(tmp_path, run)[0])
-    rows = {row[0]: row[1:] for row in page.table("What happened on the way.")}
-    assert ["best step kept", "20: zeroshot top-1 42.0"] in page.table("Accuracy in percent")
+    rows = {row[0]: row[1:] for row in page.table("Events during training.")}
+    assert ["best step", "20: zeroshot top-1 42.0"] in page.table("Accuracy in percent")
     assert rows["resumed"] == ["1 time"] and rows["skipped samples"] == ["2 broken image"]
-    assert page.table("run went on from a checkpoint.")[1][:3] == ["20", "2026-11-20 12:34", "another"]
+    assert page.table("run resumed from a checkpoint.")[1][:3] == ["20", "2026-11-20 12:34", "another"]
     assert ["broken image", "b.jpg", "00000.tar", "cut short"] in page.table("Samples that run skipped")
-    assert ("warning", "run: loss or gradient was not finite in step 7.") in page.notes
+    assert ("warning", "run: non-finite loss or gradient in step 7.") in page.notes
 
 
 def test_a_long_run_is_drawn_with_few_points(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_long_run_is_drawn_with_few_points(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     html, _, _ = quick(tmp_path, run)
     assert len(html.encode()) < 250_000
-    assert "Curves of more than 400 points show means of neighbouring ones." in html
+    assert "Curves of more than 400 points are averaged over neighbours." in html
 
 
 def test_a_report_replaces_an_earlier_one_and_leaves_the_rest(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_report_replaces_an_earlier_one_and_leaves_the_rest(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
-    [("nowhere", "is no folder"), ("empty", "is no run"), ("twice", "is given twice"), ("file", "is a file")],
+    [("nowhere", "is not a folder"), ("empty", "is not a run"), ("twice", "is given twice"), ("file", "is a file")],
 )
 def test_what_is_no_run_is_an_error(tmp_path: Path, given: str, sentence: str) -> None:
     run = write_run(tmp_path / "run")

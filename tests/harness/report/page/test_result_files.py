@@ -1,4 +1,4 @@
-"""ResultFile files of clipkd eval and of stock clip_benchmark: whose they are, and of which set."""
+"""Result files of clipkd eval and of stock clip_benchmark: whose they are, and of which set."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import json
 import math
 from pathlib import Path
 
+import pytest
+
 from harness.config import EvalSet
 from harness.evaluate.result_store import EvalResultStore
 from tests.harness import tiny
 from tests.harness.report.page.make_report import make
 from tests.harness.report.page.run_folders import recipe, write_run
+
+pytestmark = pytest.mark.usefixtures("without_drawing")
 
 
 def test_results_of_clipkd_eval_stand_under_the_sets_own_name(tmp_path: Path) -> None:
