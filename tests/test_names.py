@@ -1,0 +1,40 @@
+"""One name, one thing: no two public classes of the package share a name."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# They wait for a redesign of their folders: kdlosses' internals, the data core, the benchmark. Remove only.
+WAITING = {
+    "Backend",  # kdlosses: the contract, and a class of each backend's folder, which is found by that name
+    "Direction",  # kdlosses/tiles, harness/data/tools
+    "Display",  # harness/progress.py, harness/bench
+    "Effort",  # harness/bench
+    "Inputs",  # kdlosses, harness/task.py, harness/bench
+    "Job",  # kdlosses/tiles, harness/teachers, harness/study
+    "Loader",  # harness/config, harness/data
+    "Memory",  # harness/data, harness/check
+    "Outcome",  # harness/check, harness/bench
+    "Place",  # harness/data, harness/data/tools
+    "Report",  # harness/data/tools, harness/teachers
+    "Row",  # harness/bench
+    "Setting",  # harness/data, harness/bench
+    "Tally",  # harness/data/tools, harness/bench
+    "Unit",  # harness/data/tools, harness/bench
+    "Views",  # kdlosses, harness/teachers
+}
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for package in ("kdlosses", "harness"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places[node.name].append(str(path.relative_to(ROOT)))
+    assert len(places) > 200, "the packages were not found"
+    shared = {name: files for name, files in places.items() if len(files) > 1 and name not in WAITING}
+    assert not shared, f"give each of these classes a name of its own: {shared}"
