@@ -15,6 +15,8 @@ from harness.errors import UserError
 ALL, NONE = "all", "none"
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
+TO_BE_NAMED = "compiling takes minutes, so it is measured when it is named"
+
 Reasons = dict[str, str | None]  # None: can be used
 
 
@@ -42,6 +44,8 @@ def choose_subjects(backend: str, baselines: str, device: str) -> tuple[list[str
     """
     contenders = {name: contender.unavailable(device) for name, contender in CONTENDERS.items()}
     ours, why_not = _usable("--backend", backend, backends())
+    if ALL in words(baselines):
+        contenders |= {name: TO_BE_NAMED for name, contender in CONTENDERS.items() if not contender.in_all}
     theirs, why_not_theirs = _usable("--baselines", baselines, contenders)
     if not ours and not theirs:
         raise UserError("--backend and --baselines leave nothing to measure; name a backend or a contender")

@@ -11,9 +11,10 @@ from rich.console import Console
 from harness.bench.losses import choose
 from harness.bench.losses.cases import Case, grid
 from harness.bench.losses.measure import Effort
+from harness.bench.losses.origin import origin
 from harness.bench.losses.plots import draw_all
 from harness.bench.losses.resultfile import ResultFile
-from harness.bench.losses.rows import Origin, origin
+from harness.bench.losses.rows import Origin
 from harness.bench.losses.rss import rss_unavailable
 from harness.bench.losses.run import Tally, computed, run
 from harness.bench.losses.show import LiveTable

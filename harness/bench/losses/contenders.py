@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
@@ -26,12 +27,14 @@ class Contender:
         computes: whether it has a loss, by name.
         unavailable: None when it can be used on a device, else the reason in one sentence.
         note: what a reader of a row must know.
+        in_all: whether ``all`` means it too; one that takes minutes to get ready has to be named.
     """
 
     make: Callable[[Case, nn.Module], Call]
     computes: Callable[[str], bool]
     unavailable: Callable[[str], str | None]
     note: Callable[[Case], str]
+    in_all: bool = True
 
 
 def cast(loss: nn.Module, dtype: torch.dtype) -> None:
@@ -75,6 +78,23 @@ def _formula(case: Case, ours: nn.Module) -> Call:
     return Formula(weights_of(case.loss, case.variant), case.variant, ours)
 
 
+def _formula_compile(case: Case, ours: nn.Module) -> Call:
+    return torch.compile(_formula(case, ours))
+
+
+def _siglip_kernel(case: Case, ours: nn.Module) -> Call:
+    """siglip-kernel's loss, of unit embeddings; it takes the scale's logarithm, through which the scale learns."""
+    from siglip_kernel import fused_siglip_loss
+
+    return lambda image, text, scale, *_, logit_bias, **__: fused_siglip_loss(image, text, scale.log(), logit_bias)
+
+
+def _siglip_kernel_unavailable(device: str) -> str | None:
+    if device != "cuda":
+        return "it has CUDA kernels only"
+    return None if find_spec("siglip_kernel") else "it is not installed; run: pip install siglip-kernel==0.1.2"
+
+
 def _memeff_unavailable(device: str) -> str | None:
     if device != "cuda":
         return "it has CUDA kernels only"
@@ -97,5 +117,18 @@ CONTENDERS: dict[str, Contender] = {
     "memeff": Contender(_memeff, lambda loss: loss == "contrastive", _memeff_unavailable, _memeff_note),
     "formula": Contender(
         _formula, lambda loss: set(weights_of(loss, "paper")) <= set(TERMS), lambda device: None, lambda case: ""
+    ),
+    "formula-compile": Contender(
+        _formula_compile,
+        lambda loss: set(weights_of(loss, "paper")) <= set(TERMS),
+        lambda device: None,
+        lambda case: "the formula under torch.compile",
+        in_all=False,
+    ),
+    "siglip-kernel": Contender(
+        _siglip_kernel,
+        lambda loss: loss == "siglip",
+        _siglip_kernel_unavailable,
+        lambda case: f"siglip-kernel {version('siglip-kernel')}",
     ),
 }

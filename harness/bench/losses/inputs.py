@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,14 @@ class Inputs:
     def biases(self) -> dict[str, Tensor]:
         """What the sigmoid terms take besides, by keyword; the student's is a leaf."""
         return {"logit_bias": self.bias, "dist_logit_bias": self.teacher_bias}
+
+    def to(self, dtype: torch.dtype) -> Inputs:
+        """The same numbers in another dtype; what asked for a gradient still does."""
+
+        def converted(tensor: Tensor) -> Tensor:
+            return tensor.detach().to(dtype).requires_grad_(tensor.requires_grad)
+
+        return Inputs(**{field.name: converted(getattr(self, field.name)) for field in fields(self)})
 
 
 def make_inputs(case: Case) -> Inputs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from harness.bench.losses.cases import Case
@@ -26,10 +26,10 @@ class Effort:
     rss: bool = False
 
 
-def attempt(case: Case, source: Origin, effort: Effort) -> Row:
+def attempt(case: Case, source: Origin, measured: Callable[[Case], Figures]) -> Row:
     """The case's row, whatever comes of it; only the user's own interruption passes through."""
     try:
-        figures = measure(case, effort)
+        figures = measured(case)
     except Exception as error:
         # Only the words leave this block: the traceback holds the tensors that filled the memory.
         status, note = _verdict(error)
@@ -54,10 +54,11 @@ def measure(case: Case, effort: Effort) -> Figures:
     times = measure_times(setup, unit, make_clock(case.device), effort.repeats, deadline - time.perf_counter())
     memory = {"peak_forward_bytes": peaks.forward, "peak_bytes": peaks.both}
     rss = {"rss_bytes": measure_rss(case) if effort.rss else None}
-    return {**_columns(times), **memory, **rss, "value": peaks.value.item()}
+    return {**columns(times), **memory, **rss, "value": peaks.value.item()}
 
 
-def _columns(times: Times) -> dict[str, object]:
+def columns(times: Times) -> dict[str, object]:
+    """The times as cells of a row."""
     spreads = {"forward": times.forward, "backward": times.backward, "both": times.both}
     columns: dict[str, object] = {"repeats": times.repeats}
     for name, spread in spreads.items():

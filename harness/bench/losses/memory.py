@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,30 +28,34 @@ class Peaks:
     value: Tensor
 
 
-def measure_peaks(setup: Setup, device: str) -> Peaks:
-    """Run forward and backward once.
+def measure_peaks(setup: Setup, device: str, after: Callable[[], object] = lambda: None) -> Peaks:
+    """Run forward and backward once; ``after`` is called after each of the two.
 
     CUDA: the allocator's peak; run the case once before, so that workspaces are there. CPU: live tensors, counted.
     """
-    return _allocated(setup) if device == "cuda" else count_live(setup)
+    return _allocated(setup, after) if device == "cuda" else count_live(setup, after)
 
 
-def count_live(setup: Setup) -> Peaks:
+def count_live(setup: Setup, after: Callable[[], object] = lambda: None) -> Peaks:
     """Peaks of live tensors."""
     with LiveBytes() as counter:
         loss = setup.forward()
+        after()
         forward = counter.peak
         loss.backward()
+        after()
     return Peaks(forward, counter.peak, loss.detach())
 
 
-def _allocated(setup: Setup) -> Peaks:
+def _allocated(setup: Setup, after: Callable[[], object]) -> Peaks:
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     loss = setup.forward()
+    after()
     forward = torch.cuda.max_memory_allocated() - before
     loss.backward()
+    after()
     both = torch.cuda.max_memory_allocated() - before
     return Peaks(forward, both, loss.detach())
 

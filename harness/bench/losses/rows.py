@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 
-import torch
-
-import kdlosses
 from harness.bench.losses.cases import CASE_FIELDS, Case
-from harness.runs import command_line, describe_device, git_commit
 
 OK = "ok"
 OUT_OF_MEMORY = "out_of_memory"
@@ -40,21 +34,6 @@ class Origin:
     def same(self) -> tuple[str, ...]:
         """What must be equal for two measurements to count as one."""
         return (self.machine, self.kdlosses, self.torch, self.open_clip, self.memeff, self.triton, self.commit)
-
-
-def origin(device: str) -> Origin:
-    """Here and now."""
-    return Origin(
-        machine=describe_device(torch.device(device)),
-        kdlosses=kdlosses.__version__,
-        torch=str(torch.__version__),
-        open_clip=_version("open_clip_torch"),
-        memeff=_version("memeff"),
-        triton=_version("triton"),
-        commit=git_commit() or "",
-        command=command_line(),
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
 
 
 @dataclass(frozen=True)
@@ -142,10 +121,3 @@ def from_cells(cells: Mapping[str, str]) -> Row:
 def _parsed(name: str, text: str) -> object:
     kind = _TYPES[name]
     return None if text == "" and kind.endswith("None") else _READ[kind](text)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from harness.bench.losses.cases import Case
 from harness.bench.losses.contenders import CONTENDERS
-from harness.bench.losses.measure import Effort, attempt
+from harness.bench.losses.measure import Effort, attempt, measure
 from harness.bench.losses.predict import foretell
 from harness.bench.losses.resultfile import ResultFile
 from harness.bench.losses.rows import FAILED, Origin, Row, make_row
@@ -65,4 +66,4 @@ def _result(case: Case, file: ResultFile, source: Origin, effort: Effort) -> Row
     # Other code, or another machine, says nothing about this one.
     ours = [row for row in file.rows if row.origin.same == source.same]
     verdict = foretell(case, ours, effort)
-    return make_row(case, source, *verdict) if verdict else attempt(case, source, effort)
+    return make_row(case, source, *verdict) if verdict else attempt(case, source, partial(measure, effort=effort))

@@ -36,13 +36,17 @@ class Setup:
             leaf.grad = None
 
 
-def make_setup(case: Case) -> Setup:
-    """Seeded inputs and parameters, and the subject on them.
+def make_setup(case: Case, inputs: Inputs | None = None) -> Setup:
+    """Seeded parameters, and the subject on them.
+
+    Args:
+        case: what is computed.
+        inputs: its embeddings; None: seeded ones.
 
     Raises:
         ValueError: when the subject cannot compute this case; one sentence.
     """
-    inputs = make_inputs(case)
+    inputs = make_inputs(case) if inputs is None else inputs
     loss = _ours(case)
     if case.subject in contenders.CONTENDERS:
         loss = contenders.CONTENDERS[case.subject].make(case, loss)

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from harness.bench.losses.origin import origin
+from harness.bench.losses.rows import Origin
 from harness.bench.train.data import LIVE, SYNTHETIC, adapt
 from harness.bench.train.openclip import CONTENDERS, OBJECTIVE, unavailable
 from harness.bench.train.rows import append_rows, check_file
@@ -25,9 +27,15 @@ AHEAD = 2
 
 
 def bench(
-    recipe: Recipe, kind: str, baselines: Sequence[str], effort: Effort, thread_count: int | None, out: Path
+    recipe: Recipe,
+    kind: str,
+    baselines: Sequence[str],
+    effort: Effort,
+    thread_count: int | None,
+    out: Path,
+    source: Origin | None = None,
 ) -> None:
-    """Measure, write and show.
+    """Measure, write and show; ``source`` is what the rows say of where they come from, None: here and now.
 
     Raises:
         UserError: for contenders that do not exist or cannot train this pair, and for an ``out`` of something else;
@@ -50,7 +58,7 @@ def bench(
         # Workers load ahead while others have their turn: those batches must be used up before a step counts.
         effort = replace(effort, warm_up=max(effort.warm_up, ahead))
         adapted = adapt(_prepared(recipe, effort, compared=bool(baselines)), kind, folder, effort.all_steps + ahead)
-        rows = measure(adapted, kind, baselines, effort, device, folder)
+        rows = measure(adapted, kind, baselines, effort, device, folder, source or origin(device.type))
     append_rows(out, rows)
     console = Console()
     show(rows, console)

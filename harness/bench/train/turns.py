@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from harness.bench.losses.rows import origin
+from harness.bench.losses.rows import Origin
 from harness.bench.losses.timing import Spread
 from harness.bench.train.data import DECODE
 from harness.bench.train.memory import peak_bytes
@@ -52,7 +52,13 @@ class Measured:
 
 
 def measure(
-    recipe: Recipe, kind: str, baselines: Sequence[str], effort: Effort, device: torch.device, folder: Path
+    recipe: Recipe,
+    kind: str,
+    baselines: Sequence[str],
+    effort: Effort,
+    device: torch.device,
+    folder: Path,
+    source: Origin,
 ) -> list[Row]:
     """Let every trainer take its turns on the adapted recipe; a row each, ours first."""
     ours = Ours(recipe, kind, device, folder)
@@ -68,7 +74,7 @@ def measure(
         for other in others.values():
             other.close()
     peaks[OURS] = peak_bytes(device.type)
-    return _rows(ours, _setting(ours, kind), measured, peaks, idle, effort)
+    return _rows(ours, _setting(ours, kind), measured, peaks, idle, effort, source)
 
 
 def _take_turns(
@@ -92,9 +98,14 @@ def _take_turns(
 
 
 def _rows(
-    ours: Ours, setting: Setting, measured: Measured, peaks: dict[str, int], idle: float, effort: Effort
+    ours: Ours,
+    setting: Setting,
+    measured: Measured,
+    peaks: dict[str, int],
+    idle: float,
+    effort: Effort,
+    source: Origin,
 ) -> list[Row]:
-    source = origin(setting.device)
     rows = []
     for name, rounds in measured.turns.items():
         step = Spread.of([value for values in rounds for value in values])
