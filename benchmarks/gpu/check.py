@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from harness.bench.losses.cases import Case, reads_bias
+from harness.bench.losses.implementations import REFERENCE, Setup, make_setup
 from harness.bench.losses.inputs import make_inputs
-from harness.bench.losses.subjects import REFERENCE, Setup, make_setup
 
 BATCH = 2048
 # Ours round once, to 16 bits on the way out. Others round logits to 16 bits too: the bound then tells a wrong formula
@@ -39,7 +39,7 @@ def _compare(case: Case) -> Verdict:
     inputs = make_inputs(case)
     names = NAMES if reads_bias(case) else NAMES[:3]
     value, found = _run(make_setup(case, inputs))
-    wide = replace(case, subject=REFERENCE, dtype="float64")
+    wide = replace(case, implementation=REFERENCE, dtype="float64")
     exact_value, exact = _run(make_setup(wide, inputs.to(torch.float64)))
     errors = {
         name: _error(ours, theirs)
@@ -47,7 +47,7 @@ def _compare(case: Case) -> Verdict:
         if ours is not None and theirs is not None
     }
     errors["value"] = _error(value, exact_value)
-    bound = OTHERS if case.subject not in ("dense", "chunked", "triton") else OURS
+    bound = OTHERS if case.implementation not in ("dense", "chunked", "triton") else OURS
     missing = [name for name, ours, theirs in zip(names, found, exact, strict=False) if ours is None is not theirs]
     note = "errors: " + ", ".join(f"{name} {error:.0e}" for name, error in errors.items())
     note += "".join(f"; no gradient of the {name}" for name in missing)

@@ -1,6 +1,7 @@
 """The losses' targets on a GPU: time and memory of ours and of others' at large batches, in bfloat16.
 
-Rows as those of ``clipkd bench losses``, so that its tables, plots and targets read them. Before anything is timed, each loss of each implementation is held against float64 at a small batch, value and gradient.
+Rows as those of ``clipkd bench losses``, so that its tables, plots and targets read them. Before anything is timed,
+each loss of each implementation is held against float64 at a small batch, value and gradient.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ import torch
 import kdlosses
 from benchmarks.gpu.check import check
 from benchmarks.gpu.step import Arguments, Journal, device_name, leave_if_device_is_lost, now, parse, version_of
+from harness.bench.losses.baselines import BASELINES
 from harness.bench.losses.cases import Case
-from harness.bench.losses.contenders import CONTENDERS
-from harness.bench.losses.measure import Effort, Figures, attempt, columns, measure
+from harness.bench.losses.implementations import make_setup
+from harness.bench.losses.measure_case import CaseBudget, Figures, attempt, columns, measure
 from harness.bench.losses.memory import measure_peaks, release
 from harness.bench.losses.resultfile import ResultFile
-from harness.bench.losses.rows import FAILED, OK, UNSUPPORTED, Origin, Row, make_row
-from harness.bench.losses.subjects import make_setup
-from harness.bench.losses.timing import Spread, Times, Unit, make_clock
+from harness.bench.losses.rows import FAILED, OK, UNSUPPORTED, LossRow, Origin, make_row
+from harness.bench.losses.timing import Matmul, Percentiles, Times, make_clock
 
 # The most telling first: ours at the sizes of the targets, then who is nearest, then what needs B x B matrices.
 BATCHES = (32_768, 4_096, 65_536, 16_384)
 WIDTHS = (512, 768)
 LOSSES = ("clip_kd", "contrastive", "siglip")
 ROUNDS = (("triton",), ("memeff", "siglip-kernel"), ("dense",), ("formula-compile",))
-EFFORT, TINY_EFFORT = Effort(repeats=10, seconds=6.0), Effort(repeats=1, seconds=1.0)
+BUDGET, TINY_BUDGET = CaseBudget(repeats=10, seconds=6.0), CaseBudget(repeats=1, seconds=1.0)
 # One step at this size takes half a minute, so it is neither repeated nor warmed up at its own size.
 MILLION, MILLION_LOSSES = 1_048_576, ("contrastive", "clip_kd")
 COMPILED_AT = 16_384
@@ -40,11 +41,11 @@ def main(words: list[str]) -> None:
     """Measure every case that has no row yet."""
     *words, which = words
     given = parse(words)
-    effort = TINY_EFFORT if given.tiny else EFFORT
+    budget = TINY_BUDGET if given.tiny else BUDGET
     if which == "million":
         measure_all(million_cases(given), given, once, which)
     else:
-        measure_all(large_cases(given), given, partial(measure, effort=effort), which)
+        measure_all(large_cases(given), given, partial(measure, budget=budget), which)
 
 
 def large_cases(given: Arguments) -> list[Case]:
@@ -61,7 +62,7 @@ def large_cases(given: Arguments) -> list[Case]:
         _case(loss, implementation, batch, dim, given)
         for implementations in ROUNDS
         for dim, batch, loss, implementation in product(WIDTHS, BATCHES, LOSSES, implementations)
-        if implementation not in CONTENDERS or CONTENDERS[implementation].computes(loss)
+        if implementation not in BASELINES or BASELINES[implementation].computes(loss)
     ]
 
 
@@ -80,11 +81,11 @@ def once(case: Case) -> Figures:
     forward, both = clock.between(*marks[:2]), clock.between(marks[0], marks[2])
     setup.clear()
     release(case.device)
-    unit = Unit(case)
+    matmul = Matmul(case)
     start = clock.mark()
-    unit()
+    matmul()
     times = Times(
-        *(Spread.of([value]) for value in (forward, both - forward, both)), clock.between(start, clock.mark()), 1
+        *(Percentiles.of([value]) for value in (forward, both - forward, both)), clock.between(start, clock.mark()), 1
     )
     memory = {"peak_forward_bytes": peaks.forward, "peak_bytes": peaks.both}
     return {**columns(times), **memory, "value": peaks.value.item()}
@@ -110,10 +111,10 @@ def measure_all(cases: Sequence[Case], given: Arguments, measured: Callable[[Cas
 
 def _row(
     case: Case, source: Origin, measured: Callable[[Case], Figures], checked: dict[tuple[str, str, int], str]
-) -> Row:
+) -> LossRow:
     if reason := _unusable(case):
         return make_row(case, source, UNSUPPORTED, reason)
-    kind = (case.loss, case.subject, case.dim)
+    kind = (case.loss, case.implementation, case.dim)
     if kind not in checked:
         found = check(case)
         if not found.passed:
@@ -124,9 +125,9 @@ def _row(
 
 
 def _unusable(case: Case) -> str | None:
-    if case.subject in CONTENDERS:
-        return CONTENDERS[case.subject].unavailable(case.device)
-    return kdlosses.backends.available()[case.subject]
+    if case.implementation in BASELINES:
+        return BASELINES[case.implementation].unavailable(case.device)
+    return kdlosses.backends.available()[case.implementation]
 
 
 def origin(given: Arguments) -> Origin:
@@ -149,7 +150,7 @@ def _case(loss: str, implementation: str, batch: int, dim: int, given: Arguments
 
 
 def _label(case: Case) -> str:
-    return f"{case.loss} {case.subject} {case.batch} {case.dim}"
+    return f"{case.loss} {case.implementation} {case.batch} {case.dim}"
 
 
 if __name__ == "__main__":

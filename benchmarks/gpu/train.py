@@ -59,7 +59,7 @@ def measure(baselines: tuple[str, ...], cached: bool, given: Arguments) -> dict[
     """One call of ``clipkd bench train``."""
     from benchmarks.gpu.losses import origin
     from harness.bench.train.command import bench
-    from harness.bench.train.turns import Effort
+    from harness.bench.train.interleaved import RoundPlan
     from harness.config import Recipe, load_recipe
     from harness.teachers.build import build_cache
 
@@ -68,8 +68,8 @@ def measure(baselines: tuple[str, ...], cached: bool, given: Arguments) -> dict[
     recipe = recipe.model_copy(update={"teacher_cache": cache})
     if cached:
         build_cache(recipe)
-    effort = Effort(steps=2, warm_up=1, rounds=1) if given.tiny else Effort(steps=12, warm_up=3, rounds=2)
-    bench(recipe, "synthetic", baselines, effort, None, given.out / "train.csv", origin(given))
+    plan = RoundPlan(steps=2, warm_up=1, rounds=1) if given.tiny else RoundPlan(steps=12, warm_up=3, rounds=2)
+    bench(recipe, "synthetic", baselines, plan, None, given.out / "train.csv", origin(given))
     return {"status": OK}
 
 

@@ -1,8 +1,8 @@
-"""Where a loss's time goes, operator by operator, in units of one B x D x B product.
+"""Where a loss's time goes, operator by operator, as multiples of one B x D x B product.
 
 ``python -m harness.bench.profile_losses OUT.csv [--loss clip_kd] [--backend dense,chunked] [--batch 4096] [--dim 512]``
 runs forward and backward under torch's profiler and writes one row for each backend and operator: calls, milliseconds,
-units, share. Products are the floor; everything else is what a backend could still save.
+multiples of the product. Products are the lower bound; everything else is what a backend could still save.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def table(name: str, backend: str, batch: int, dim: int) -> list[dict[str, Any]]
     loss = kdlosses.build(name, student_dim=dim, teacher_dim=dim, backend=backend)
     inputs = [torch.randn(batch, dim) for _ in range(4)]
     step(loss, inputs)
-    unit = unit_ms(inputs)
+    matmul = matmul_ms(inputs)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         start = time.perf_counter()
         for _ in range(REPEATS):
@@ -59,10 +59,10 @@ def table(name: str, backend: str, batch: int, dim: int) -> list[dict[str, Any]]
     spent = {event.key: (event.count, event.self_cpu_time_total / 1000) for event in profiler.key_averages()}
     spent = {key: (count / REPEATS, ms / REPEATS) for key, (count, ms) in spent.items()}
     spent["everything"] = (1, total)
-    case = {"loss": name, "backend": backend, "batch": batch, "dim": dim, "unit_ms": round(unit, 2)}
+    case = {"loss": name, "backend": backend, "batch": batch, "dim": dim, "matmul_ms": round(matmul, 2)}
     slowest = sorted(spent.items(), key=lambda item: -item[1][1])
     return [
-        {**case, "operator": key, "calls": round(count), "ms": round(ms, 2), "units": round(ms / unit, 3)}
+        {**case, "operator": key, "calls": round(count), "ms": round(ms, 2), "matmuls": round(ms / matmul, 3)}
         for key, (count, ms) in slowest
         if ms > SMALLEST_SHARE * total
     ]
@@ -74,7 +74,7 @@ def step(loss: torch.nn.Module, inputs: list[Tensor]) -> None:
     loss(image, text, 50.0, *inputs[2:], 100.0).backward()
 
 
-def unit_ms(inputs: list[Tensor]) -> float:
+def matmul_ms(inputs: list[Tensor]) -> float:
     """The fastest of several B x D x B products, into memory that is there already."""
     out = torch.empty(len(inputs[0]), len(inputs[0]))
     times = []

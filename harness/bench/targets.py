@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.bench.losses.resultfile import newest, read_rows
-from harness.bench.losses.rows import OK, Row
+from harness.bench.losses.rows import OK, LossRow
 from harness.files import write_text
 
 MIB = 2**20
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
         print(text, end="")
 
 
-def markdown(rows: Sequence[Row], large: dict[str, Any]) -> str:
+def markdown(rows: Sequence[LossRow], large: dict[str, Any]) -> str:
     """The table, and where its numbers come from."""
     lines = [["what", "asked", "measured", "met"], ["---"] * 4]
     lines += [target.cells() for target in targets(rows, large)]
@@ -65,18 +65,20 @@ def markdown(rows: Sequence[Row], large: dict[str, Any]) -> str:
     return f"{table}\nTime and memory: {source}. Largest batch: {origin}.\n"
 
 
-def targets(rows: Sequence[Row], large: dict[str, Any]) -> list[Target]:
+def targets(rows: Sequence[LossRow], large: dict[str, Any]) -> list[Target]:
     """All targets: those that a CPU can be held to, and those that take a GPU."""
     return [*_on_a_cpu(_rows(rows, "cpu", "float32"), large), *_on_a_gpu(_rows(rows, "cuda", "bfloat16"))]
 
 
-Found = dict[tuple[str, str, int], Row]
+Found = dict[tuple[str, str, int], LossRow]
 
 
-def _rows(rows: Sequence[Row], device: str, dtype: str) -> Found:
-    """The newest row of each loss, subject and batch."""
+def _rows(rows: Sequence[LossRow], device: str, dtype: str) -> Found:
+    """The newest row of each loss, implementation and batch."""
     fits = [row for row in newest(rows) if row.status == OK and row.dim == DIM]
-    return {(row.loss, row.subject, row.batch): row for row in fits if (row.device, row.dtype) == (device, dtype)}
+    return {
+        (row.loss, row.implementation, row.batch): row for row in fits if (row.device, row.dtype) == (device, dtype)
+    }
 
 
 def _on_a_cpu(found: Found, large: dict[str, Any]) -> list[Target]:
@@ -87,12 +89,14 @@ def _on_a_cpu(found: Found, large: dict[str, Any]) -> list[Target]:
     errors = max(large[key] for key in large if key.startswith("relative_error"))
     huge = f"`clip_kd`, B = {large['batch']:,}, D = {large['width']}, {large['backend']}"
     return [
-        Target(f"{case}, chunked: time", chunked and chunked.units, 17, True, "units"),
+        Target(f"{case}, chunked: time", chunked and chunked.matmuls, 17, True, "x matmul"),
         Target(f"{case}, chunked: memory", chunked and chunked.peak_bytes / MIB, 96, True, "MiB"),
-        Target(f"{case}, dense: time", dense and dense.units, 12, True, "units"),
-        Target(f"{case}, dense: time against the formula's", _times(formula, dense, "units"), 2, False, "times faster"),
+        Target(f"{case}, dense: time", dense and dense.matmuls, 12, True, "x matmul"),
+        Target(
+            f"{case}, dense: time against the formula's", _times(formula, dense, "matmuls"), 2, False, "times faster"
+        ),
         Target(f"{case}, dense: memory", dense and dense.peak_bytes / MIB, 400, True, "MiB"),
-        Target(f"{gd_case}: time against the formula's", _times(gd_formula, gd, "units"), 100, False, "times faster"),
+        Target(f"{gd_case}: time against the formula's", _times(gd_formula, gd, "matmuls"), 100, False, "times faster"),
         Target(
             f"{gd_case}: memory against the formula's", _times(gd_formula, gd, "peak_bytes"), 100, False, "times less"
         ),
@@ -108,11 +112,11 @@ def _on_a_gpu(found: Found) -> list[Target]:
     headline = found.get(("clip_kd", "triton", HEADLINE))
     asked = 8 * GPU_BATCH * DIM * 4 / MIB
     return [
-        Target(f"`clip_kd`, {case}: time", triton and triton.units, 30, True, "units"),
+        Target(f"`clip_kd`, {case}: time", triton and triton.matmuls, 30, True, "x matmul"),
         Target(f"`clip_kd`, {case}: memory", triton and triton.peak_bytes / MIB, asked, True, "MiB"),
-        Target(f"`clip_kd`, {case}: time against dense's", _times(dense, triton, "units"), 4, False, "times faster"),
+        Target(f"`clip_kd`, {case}: time against dense's", _times(dense, triton, "matmuls"), 4, False, "times faster"),
         Target(
-            f"`contrastive`, {case}: time against memeff's", _times(memeff, ours, "units"), 1.5, False, "times faster"
+            f"`contrastive`, {case}: time against memeff's", _times(memeff, ours, "matmuls"), 1.5, False, "times faster"
         ),
         Target(
             f"`clip_kd`, B = {HEADLINE:,}, bfloat16, triton on one card: memory",
@@ -124,8 +128,8 @@ def _on_a_gpu(found: Found) -> list[Target]:
     ]
 
 
-def _times(theirs: Row | None, ours: Row | None, column: str) -> float | None:
-    """How many times more theirs takes; in units, so that a machine's moods fall out."""
+def _times(theirs: LossRow | None, ours: LossRow | None, column: str) -> float | None:
+    """How many times more theirs takes; in matmuls, so that a machine's speed at the moment cancels."""
     if theirs is None or ours is None:
         return None
     return getattr(theirs, column) / getattr(ours, column)

@@ -28,7 +28,7 @@ from harness.runs import environment
 from harness.teachers.build import build_cache
 from harness.train import Trainer
 
-SUBJECTS = ("live", "cached")
+MODES = ("live", "cached")
 WARM_UP = 2
 _TEXT = {"context_length": 32, "vocab_size": 49408, "layers": 3}
 _VISION = {"image_size": 96, "head_width": 32, "patch_size": 16}
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> None:
 
 
 def measure(recipe: Recipe, folder: Path, steps: int, rounds: int) -> dict[str, Any]:
-    """Make the cache, time both subjects, weigh both subjects."""
+    """Make the cache, time both trainers, weigh both trainers."""
     live, cached = (
         recipe.model_copy(update={"teacher_cache": recipe.teacher_cache.model_copy(
             update={"use": use, "path": str(folder / "cache")})})
@@ -92,13 +92,13 @@ def measure(recipe: Recipe, folder: Path, steps: int, rounds: int) -> dict[str, 
             "bytes_per_sample": round(made.bytes / max(1, made.samples)),
             "images_per_second": round(made.samples * made.views / made.seconds, 1),
         },
-        "step": times(dict(zip(SUBJECTS, (live, cached), strict=True)), folder, steps, rounds),
-        "memory": _weigh(dict(zip(SUBJECTS, (live, cached), strict=True)), folder, steps),
+        "step": times(dict(zip(MODES, (live, cached), strict=True)), folder, steps, rounds),
+        "memory": _weigh(dict(zip(MODES, (live, cached), strict=True)), folder, steps),
     }
 
 
 def times(recipes: dict[str, Recipe], folder: Path, steps: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of a step of each subject, and how many times as fast the cached one is."""
+    """Milliseconds of a step of each trainer, and how many times as fast the cached one is."""
     device = pick_device(recipes["live"].train.device)
     trainers = {name: _trainer(recipe, folder / name, device) for name, recipe in recipes.items()}
     clock = make_clock(device.type)
@@ -175,7 +175,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("out", type=Path)
     parser.add_argument("--recipe", help="default: a small pair for a CPU")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--steps", type=int, default=10, help="of a subject in a round")
+    parser.add_argument("--steps", type=int, default=10, help="of a trainer in a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

@@ -26,7 +26,7 @@ def losses(
     teacher_dim: Annotated[int | None, typer.Option(min=1, help="The teacher's width (default: --dim).")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, float64.")] = "float32",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    baselines: Annotated[str, typer.Option(help="Contenders: open_clip, memeff, formula, all or none.")] = "all",
+    baselines: Annotated[str, typer.Option(help="Baselines: open_clip, memeff, formula, all or none.")] = "all",
     variant: Annotated[Literal["paper", "released"], typer.Option(help="Which formulas.")] = "paper",
     out: Annotated[
         Path, typer.Option(help="CSV, a row a case as it is measured; what it holds already is not measured again.")
@@ -81,10 +81,10 @@ def train(
     # The recipe is checked before torch, open_clip and the data are touched.
     from harness.bench.losses.choose import NONE, words
     from harness.bench.train.command import bench
-    from harness.bench.train.turns import Effort
+    from harness.bench.train.interleaved import RoundPlan
 
     others = [name for name in words(baselines) if name != NONE]
-    bench(loaded, data, others, Effort(steps, warmup, rounds), threads, out)
+    bench(loaded, data, others, RoundPlan(steps, warmup, rounds), threads, out)
 
 
 @app.command()
@@ -93,10 +93,10 @@ def table(
     batch: Annotated[str | None, typer.Option(help="Batch sizes, a table each (default: the largest).")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write. (default: print)")] = None,
 ) -> None:
-    """Show a result file as Markdown tables: a line a loss, a column a backend or contender."""
+    """Show a result file as Markdown tables: a line a loss, a column a backend or baseline."""
     from harness.bench.losses.choose import choose_batches
+    from harness.bench.losses.markdown import markdown
     from harness.bench.losses.resultfile import read_rows
-    from harness.bench.losses.table import markdown
     from harness.files import write_text
 
     text = markdown(read_rows(file), choose_batches(batch) if batch else None)

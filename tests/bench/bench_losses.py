@@ -8,9 +8,9 @@ import torch
 from harness.bench.losses.cases import Case
 from harness.bench.losses.choose import choose_device
 from harness.bench.losses.command import Choice, make_cases
+from harness.bench.losses.implementations import Setup, make_setup
 from harness.bench.losses.memory import measure_peaks, release
-from harness.bench.losses.subjects import Setup, make_setup
-from harness.bench.losses.timing import Unit, make_clock, measure_times
+from harness.bench.losses.timing import Matmul, make_clock, measure_times
 from harness.errors import UserError
 from tests.bench.conftest import DEFAULTS
 
@@ -26,7 +26,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         cases, _ = make_cases(choice, words["device"])
     except UserError as error:
         raise pytest.UsageError(str(error).replace("--", "--bench-")) from error
-    metafunc.parametrize("case", cases, ids=lambda case: f"{case.loss}-{case.subject}-{case.dtype}-{case.batch}")
+    metafunc.parametrize("case", cases, ids=lambda case: f"{case.loss}-{case.implementation}-{case.dtype}-{case.batch}")
 
 
 def test_loss(benchmark, case: Case) -> None:
@@ -38,8 +38,8 @@ def test_loss(benchmark, case: Case) -> None:
         pytest.skip(str(error))
     peaks = measure_peaks(setup, case.device)
     setup.clear()
-    times = measure_times(setup, Unit(case), make_clock(case.device), repeats=3, seconds=0)
-    benchmark.extra_info.update(unit_ms=times.unit, units=times.both.median / times.unit, peak_bytes=peaks.both)
+    times = measure_times(setup, Matmul(case), make_clock(case.device), repeats=3, seconds=0)
+    benchmark.extra_info.update(matmul_ms=times.matmul, matmuls=times.both.median / times.matmul, peak_bytes=peaks.both)
     benchmark.pedantic(step, args=(setup, case.device), rounds=ROUNDS)
     release(case.device)
 

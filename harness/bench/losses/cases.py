@@ -1,4 +1,4 @@
-"""What is measured: one loss by one subject at one size, and the grid of such cases that a command asks for."""
+"""What is measured: one loss by one implementation at one size, and the grid of such cases that a command asks for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Case:
     Args:
         loss: a registered loss, or terms joined by `+`.
         variant: `"paper"` or `"released"`.
-        subject: who computes it: a backend of kdlosses, or a contender.
+        implementation: who computes it: a backend of kdlosses, or a baseline.
         batch: B, the pairs.
         dim: D, the student's width.
         teacher_dim: the teacher's width.
@@ -36,7 +36,7 @@ class Case:
 
     loss: str
     variant: str
-    subject: str
+    implementation: str
     batch: int
     dim: int
     teacher_dim: int
@@ -55,7 +55,7 @@ class Case:
         return torch.promote_types(torch.float32, self.torch_dtype)
 
     @property
-    def unit_bytes(self) -> int:
+    def matrix_bytes(self) -> int:
         """The size of one B x B matrix in the features' dtype."""
         return self.batch**2 * self.torch_dtype.itemsize
 
@@ -108,18 +108,18 @@ def grid(
     device: str,
     threads: int,
 ) -> list[Case]:
-    """All cases, loss by loss and batches ascending, so that small batches can foretell large ones.
+    """All cases, loss by loss and batches ascending, so that small batches can estimate large ones.
 
     Args:
-        pairs: `(loss, subject)` that exist; the order of losses, and of subjects within a loss, is kept.
+        pairs: `(loss, implementation)` that exist; the order of losses, and of implementations within a loss, is kept.
         batches: in any order.
         dtypes: names.
         variant, dim, teacher_dim, device, threads: as in `Case`.
     """
     losses = list(dict.fromkeys(loss for loss, _ in pairs))
     return [
-        Case(loss, variant, subject, batch, dim, teacher_dim, dtype, device, threads)
+        Case(loss, variant, implementation, batch, dim, teacher_dim, dtype, device, threads)
         for dtype, loss, batch in product(dtypes, losses, sorted(set(batches)))
-        for owner, subject in pairs
+        for owner, implementation in pairs
         if owner == loss
     ]

@@ -1,4 +1,4 @@
-"""What a command's words stand for: losses, subjects, batches, dtypes; wrong ones are one sentence."""
+"""What a command's words stand for: losses, implementations, batches, dtypes; wrong ones are one sentence."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from harness.bench.losses.baselines import BASELINES
 from harness.bench.losses.cases import PLUS, is_sum, known_losses
-from harness.bench.losses.contenders import CONTENDERS
-from harness.bench.losses.subjects import backends
+from harness.bench.losses.implementations import backends
 from harness.errors import UserError
 
 ALL, NONE = "all", "none"
@@ -36,19 +36,19 @@ def choose_losses(text: str) -> list[str]:
     return known if ALL in chosen else chosen
 
 
-def choose_subjects(backend: str, baselines: str, device: str) -> tuple[list[str], Reasons]:
-    """The backends of `--backend` and the contenders of `--baselines` that can be used, and why others cannot.
+def choose_implementations(backend: str, baselines: str, device: str) -> tuple[list[str], Reasons]:
+    """The backends of `--backend` and the baselines of `--baselines` that can be used, and why others cannot.
 
     Raises:
         UserError: for an unknown name, for one that was named and cannot be used, or when nothing is left.
     """
-    contenders = {name: contender.unavailable(device) for name, contender in CONTENDERS.items()}
+    reasons = {name: baseline.unavailable(device) for name, baseline in BASELINES.items()}
     ours, why_not = _usable("--backend", backend, backends())
     if ALL in words(baselines):
-        contenders |= {name: TO_BE_NAMED for name, contender in CONTENDERS.items() if not contender.in_all}
-    theirs, why_not_theirs = _usable("--baselines", baselines, contenders)
+        reasons |= {name: TO_BE_NAMED for name, baseline in BASELINES.items() if not baseline.in_all}
+    theirs, why_not_theirs = _usable("--baselines", baselines, reasons)
     if not ours and not theirs:
-        raise UserError("--backend and --baselines leave nothing to measure; name a backend or a contender")
+        raise UserError("--backend and --baselines leave nothing to measure; name a backend or a baseline")
     return [*ours, *theirs], {**why_not, **why_not_theirs}
 
 

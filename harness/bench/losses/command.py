@@ -10,17 +10,20 @@ from rich.console import Console
 
 from harness.bench.losses import choose
 from harness.bench.losses.cases import Case, grid
-from harness.bench.losses.measure import Effort
+from harness.bench.losses.live_table import LiveTable
+from harness.bench.losses.measure_case import CaseBudget
+from harness.bench.losses.measure_grid import GridCounts, computed, run
 from harness.bench.losses.origin import origin
 from harness.bench.losses.plots import draw_all
 from harness.bench.losses.resultfile import ResultFile
 from harness.bench.losses.rows import Origin
 from harness.bench.losses.rss import rss_unavailable
-from harness.bench.losses.run import Tally, computed, run
-from harness.bench.losses.show import LiveTable
 from harness.errors import UserError
 
-LEGEND = "units: matrix products B x D x B; x time, x peak: multiples of dense, or of the first; *: foretold, not tried"
+LEGEND = (
+    "x matmul: time over that of one B x D x B product; x time, x peak: over those of dense, or of the first; "
+    "*: estimated, not run"
+)
 
 
 @dataclass(frozen=True)
@@ -54,27 +57,27 @@ def bench(choice: Choice, out: Path, plots: Path, *, repeats: int, seconds: floa
     for line in [*left_out, *_about(cases, file, source, rss)]:
         console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
     with LiveTable(len(cases), console) as display:
-        tally = run(cases, file, source, Effort(repeats, seconds, rss), display)
+        counts = run(cases, file, source, CaseBudget(repeats, seconds, rss), display)
     asked = {_sizes(case) for case in cases}
     pictures = draw_all(
         file.rows, plots, out.stem, lambda row: row.machine == source.machine and _sizes(row.case) in asked
     )
-    _report(console, file, tally, pictures)
-    return not tally.failed
+    _report(console, file, counts, pictures)
+    return not counts.failed
 
 
 def make_cases(choice: Choice, device: str) -> tuple[list[Case], list[str]]:
-    """The cases, and a line for each subject that is left out. Sets torch's threads.
+    """The cases, and a line for each implementation that is left out. Sets torch's threads.
 
     Raises:
-        UserError: for an unknown or unusable name, or when no named subject has a named loss.
+        UserError: for an unknown or unusable name, or when no named implementation has a named loss.
     """
     losses = choose.choose_losses(choice.loss)
-    subjects, why_not = choose.choose_subjects(choice.backend, choice.baselines, device)
+    implementations, why_not = choose.choose_implementations(choice.backend, choice.baselines, device)
     batches, dtypes = choose.choose_batches(choice.batch), choose.choose_dtypes(choice.dtype)
-    pairs = computed(losses, subjects)
+    pairs = computed(losses, implementations)
     if not pairs:
-        raise UserError(f"none of {', '.join(subjects)} computes {', '.join(losses)}; nothing to measure")
+        raise UserError(f"none of {', '.join(implementations)} computes {', '.join(losses)}; nothing to measure")
     if choice.threads:
         torch.set_num_threads(choice.threads)
     cases = grid(
@@ -112,15 +115,15 @@ def _about(cases: list[Case], file: ResultFile, source: Origin, rss: bool) -> li
 
 def _sizes(case: Case) -> Case:
     """What the cases of one picture have in common."""
-    return replace(case, subject="", batch=0)
+    return replace(case, implementation="", batch=0)
 
 
-def _report(console: Console, file: ResultFile, tally: Tally, pictures: list[Path]) -> None:
+def _report(console: Console, file: ResultFile, counts: GridCounts, pictures: list[Path]) -> None:
     say = {"markup": False, "highlight": False, "soft_wrap": True}
     console.print(LEGEND, style="dim", **say)
-    if tally.failed:
-        names = sorted({f"{row.loss}/{row.subject}" for row in tally.failed})
-        console.print(f"{len(tally.failed)} cases failed: {', '.join(names)}; their notes say why", style="red", **say)
-    console.print(f"{file.path}: {tally.new} rows written, {tally.old} there before", **say)
+    if counts.failed:
+        names = sorted({f"{row.loss}/{row.implementation}" for row in counts.failed})
+        console.print(f"{len(counts.failed)} cases failed: {', '.join(names)}; their notes say why", style="red", **say)
+    console.print(f"{file.path}: {counts.new} rows written, {counts.old} there before", **say)
     for path in pictures:
         console.print(str(path), **say)

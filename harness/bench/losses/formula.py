@@ -25,7 +25,7 @@ class Formula(nn.Module):
     Args:
         weights: `{term: weight}`.
         variant: `"paper"` or `"released"`.
-        layers: a kdlosses loss whose projections, fusion layers and scales are used: the benchmark's subjects must
+        layers: a kdlosses loss whose projections, fusion layers and scales are used: all implementations must
             compute the same numbers.
     """
 

@@ -1,4 +1,4 @@
-"""The embeddings that every subject of a case gets: the same numbers, of unit length, as open_clip's models return."""
+"""The embeddings that every implementation of a case gets, of unit length, as open_clip's models return them."""
 
 from __future__ import annotations
 

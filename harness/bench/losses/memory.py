@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from harness.bench.losses.implementations import Setup
 from harness.bench.losses.livebytes import LiveBytes
-from harness.bench.losses.subjects import Setup
 
 # Beyond this share of what is free the machine swaps, or ends the process without a word.
 USABLE = 0.85

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from harness.bench.losses.floor import Floor
 from harness.bench.losses.formats import digits, milliseconds, size
 from harness.bench.losses.labels import Label, place_labels
-from harness.bench.losses.rows import OK, OUT_OF_MEMORY, PREDICTED_OUT_OF_MEMORY, PREDICTED_TOO_SLOW, Row
+from harness.bench.losses.lower_bound import LowerBound
+from harness.bench.losses.rows import OK, OUT_OF_MEMORY, PREDICTED_OUT_OF_MEMORY, PREDICTED_TOO_SLOW, LossRow
 
-# Okabe and Ito's palette: told apart by colour-blind readers too. A subject keeps its color in every picture.
+# Okabe and Ito's palette: told apart by colour-blind readers too. An implementation keeps its color in every picture.
 COLORS = {
     "dense": "#0072b2",
     "chunked": "#009e73",
@@ -22,32 +22,32 @@ COLORS = {
     "formula": "#333333",
 }
 LINE_STYLES = {"kept": (0, (5, 2)), "recomputed": (0, (1, 1.5))}
-OTHER_COLOR, FLOOR_COLOR = "#56b4e9", "#8c8c8c"
+OTHER_COLOR, BOUND_COLOR = "#56b4e9", "#8c8c8c"
 GAVE_UP = {OUT_OF_MEMORY: "out of memory", PREDICTED_OUT_OF_MEMORY: "out of memory", PREDICTED_TOO_SLOW: "too slow"}
 
 
-def draw_time(axes: Axes, mine: Sequence[Row], units: Mapping[int, float], floor: Floor | None) -> None:
-    """Forward and backward together, and what the floor's products take.
+def draw_time(axes: Axes, mine: Sequence[LossRow], matmuls: Mapping[int, float], bound: LowerBound | None) -> None:
+    """Forward and backward together, and what the lower bound's products take.
 
     Args:
         axes: where.
         mine: the picture's rows.
-        units: milliseconds of one product by batch, ascending.
-        floor: in units, or None where it is not known.
+        matmuls: milliseconds of one product by batch, ascending.
+        bound: in matrix products, or None where it is not known.
     """
     labels = _draw_series(axes, mine, "both_ms", band=("both_p20", "both_p80"))
-    if floor and floor.kept:
-        for products, how in zip(floor, ("kept", "recomputed"), strict=True):
-            line = {batch: products * unit for batch, unit in units.items()}
+    if bound and bound.kept:
+        for products, how in zip(bound, ("kept", "recomputed"), strict=True):
+            line = {batch: products * one for batch, one in matmuls.items()}
             labels.append(_draw_reference(axes, line, f"{digits(products)} products, {how}", LINE_STYLES[how]))
     axes.set_title("forward and backward", fontsize=10, loc="left")
     _finish(axes, mine, labels, milliseconds, LogLocator(10, subs=_ticks(axes)))
 
 
-def draw_memory(axes: Axes, mine: Sequence[Row]) -> None:
+def draw_memory(axes: Axes, mine: Sequence[LossRow]) -> None:
     """Peaks above the inputs, and one of the matrices that others keep."""
     labels = _draw_series(axes, mine, "peak_bytes")
-    sizes = {row.batch: row.case.unit_bytes for row in mine if row.status == OK}
+    sizes = {row.batch: row.case.matrix_bytes for row in mine if row.status == OK}
     line = {batch: sizes[batch] for batch in sorted(sizes)}
     labels.append(_draw_reference(axes, line, "one B x B matrix", LINE_STYLES["recomputed"]))
     what = "allocator" if mine[0].device == "cuda" else "live tensors"
@@ -55,32 +55,35 @@ def draw_memory(axes: Axes, mine: Sequence[Row]) -> None:
     _finish(axes, mine, labels, size, LogLocator(2))
 
 
-def _draw_series(axes: Axes, mine: Sequence[Row], column: str, band: tuple[str, str] | None = None) -> list[Label]:
-    """A line a subject; returns the labels of their ends."""
+def _draw_series(axes: Axes, mine: Sequence[LossRow], column: str, band: tuple[str, str] | None = None) -> list[Label]:
+    """A line an implementation; returns the labels of their ends."""
     labels = []
-    for subject in dict.fromkeys(row.subject for row in mine):
-        points = sorted((row for row in mine if row.subject == subject and row.status == OK), key=lambda row: row.batch)
+    for implementation in dict.fromkeys(row.implementation for row in mine):
+        points = sorted(
+            (row for row in mine if row.implementation == implementation and row.status == OK),
+            key=lambda row: row.batch,
+        )
         if not points:
             continue
-        color = COLORS.get(subject, OTHER_COLOR)
+        color = COLORS.get(implementation, OTHER_COLOR)
         batches, values = [row.batch for row in points], [getattr(row, column) for row in points]
-        axes.plot(batches, values, color=color, linewidth=1.8, marker="o", markersize=4, label=subject)
+        axes.plot(batches, values, color=color, linewidth=1.8, marker="o", markersize=4, label=implementation)
         if band:
             low, high = ([getattr(row, name) for row in points] for name in band)
             axes.fill_between(batches, low, high, color=color, alpha=0.2, linewidth=0)
-        labels.append(Label(batches[-1], values[-1], subject, color))
+        labels.append(Label(batches[-1], values[-1], implementation, color))
     return labels
 
 
 def _draw_reference(axes: Axes, line: dict[int, float], text: str, style: tuple[int, tuple[float, float]]) -> Label:
-    """A gray line behind the subjects' lines."""
-    axes.plot(list(line), list(line.values()), color=FLOOR_COLOR, linewidth=1.3, linestyle=style, zorder=1, label=text)
+    """A gray line behind the implementations' lines."""
+    axes.plot(list(line), list(line.values()), color=BOUND_COLOR, linewidth=1.3, linestyle=style, zorder=1, label=text)
     batch = max(line)
-    return Label(batch, line[batch], text, FLOOR_COLOR)
+    return Label(batch, line[batch], text, BOUND_COLOR)
 
 
 def _finish(
-    axes: Axes, mine: Sequence[Row], labels: list[Label], unit: Callable[[float], str], locator: LogLocator
+    axes: Axes, mine: Sequence[LossRow], labels: list[Label], unit: Callable[[float], str], locator: LogLocator
 ) -> None:
     axes.set(xscale="log", yscale="log")
     batches = sorted({row.batch for row in mine})
@@ -106,19 +109,19 @@ def _ticks(axes: Axes) -> tuple[float, ...]:
     return (1.0, 2.0, 5.0) if high < 500 * low else (1.0,)
 
 
-def _mark_failures(axes: Axes, mine: Sequence[Row]) -> None:
-    """A cross at each batch that a subject cannot do, above all lines, with the reason at the first."""
+def _mark_failures(axes: Axes, mine: Sequence[LossRow]) -> None:
+    """A cross at each batch that an implementation cannot do, above all lines, with the reason at the first."""
     gone = sorted((row for row in mine if row.status in GAVE_UP), key=lambda row: row.batch)
-    subjects = list(dict.fromkeys(row.subject for row in gone))
-    axes.margins(y=0.06 + 0.06 * len(subjects))
+    implementations = list(dict.fromkeys(row.implementation for row in gone))
+    axes.margins(y=0.06 + 0.06 * len(implementations))
     seen: set[str] = set()
     for row in gone:
-        place = (row.batch, 0.98 - 0.05 * subjects.index(row.subject))
-        style = {"color": COLORS.get(row.subject, OTHER_COLOR), "xycoords": axes.get_xaxis_transform()}
+        place = (row.batch, 0.98 - 0.05 * implementations.index(row.implementation))
+        style = {"color": COLORS.get(row.implementation, OTHER_COLOR), "xycoords": axes.get_xaxis_transform()}
         axes.annotate("x", place, ha="center", va="center", fontsize=10, **style)
-        if row.subject not in seen:
-            text = f"{row.subject}: {GAVE_UP[row.status]}"
+        if row.implementation not in seen:
+            text = f"{row.implementation}: {GAVE_UP[row.status]}"
             axes.annotate(
                 text, place, (-8, 0), textcoords="offset points", ha="right", va="center", fontsize=8, **style
             )
-        seen.add(row.subject)
+        seen.add(row.implementation)

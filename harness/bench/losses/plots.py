@@ -12,15 +12,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from harness.bench.losses.cases import weights_of
-from harness.bench.losses.floor import unit_floor
 from harness.bench.losses.formats import threads
+from harness.bench.losses.lower_bound import matmul_lower_bound
 from harness.bench.losses.panels import draw_memory, draw_time
 from harness.bench.losses.resultfile import newest
-from harness.bench.losses.rows import OK, Row
+from harness.bench.losses.rows import OK, LossRow
 from harness.files import save_figure
 
 
-class Setting(NamedTuple):
+class PlotSetting(NamedTuple):
     """What all points of one picture share."""
 
     loss: str
@@ -33,13 +33,13 @@ class Setting(NamedTuple):
     machine: str
 
 
-def setting_of(row: Row) -> Setting:
+def plot_setting(row: LossRow) -> PlotSetting:
     """The picture that a row belongs to."""
-    return Setting(*(getattr(row, name) for name in Setting._fields))
+    return PlotSetting(*(getattr(row, name) for name in PlotSetting._fields))
 
 
 def draw_all(
-    rows: Sequence[Row], folder: Path, stem: str, wanted: Callable[[Row], bool] = lambda row: True
+    rows: Sequence[LossRow], folder: Path, stem: str, wanted: Callable[[LossRow], bool] = lambda row: True
 ) -> list[Path]:
     """One PNG a setting that has a measured row; returns their paths.
 
@@ -50,8 +50,8 @@ def draw_all(
         stem: how the files' names begin.
     """
     shown = newest(rows)
-    settings = list(dict.fromkeys(setting_of(row) for row in shown if row.status == OK))
-    drawn = {setting_of(row) for row in shown if wanted(row)}
+    settings = list(dict.fromkeys(plot_setting(row) for row in shown if row.status == OK))
+    drawn = {plot_setting(row) for row in shown if wanted(row)}
     paths = []
     for setting in [setting for setting in settings if setting in drawn]:
         path = folder / f"{stem}-{_suffix(setting, settings)}.png"
@@ -61,38 +61,40 @@ def draw_all(
     return paths
 
 
-def draw(setting: Setting, rows: Sequence[Row]) -> Figure:
+def draw(setting: PlotSetting, rows: Sequence[LossRow]) -> Figure:
     """Time left, memory right."""
     figure = Figure(figsize=(11, 4.8), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(_title(setting), fontsize=12, fontweight="bold", x=0.01, ha="left")
-    mine = [row for row in rows if setting_of(row) == setting]
+    mine = [row for row in rows if plot_setting(row) == setting]
     time, memory = figure.subplots(1, 2)
-    floor = unit_floor(weights_of(setting.loss, setting.variant), setting.variant, setting.dim, setting.teacher_dim)
-    draw_time(time, mine, _units(setting, rows, {row.batch for row in mine}), floor)
+    bound = matmul_lower_bound(
+        weights_of(setting.loss, setting.variant), setting.variant, setting.dim, setting.teacher_dim
+    )
+    draw_time(time, mine, _matmuls(setting, rows, {row.batch for row in mine}), bound)
     draw_memory(memory, mine)
     figure.supxlabel("batch size B (pairs)", fontsize=10)
     return figure
 
 
-def _units(setting: Setting, rows: Sequence[Row], batches: Collection[int]) -> dict[int, float]:
-    """The unit's milliseconds by batch, ascending. It is the same whatever the loss, so all losses' rows tell it."""
-    same = [row for row in rows if row.status == OK and setting_of(row)._replace(loss=setting.loss) == setting]
+def _matmuls(setting: PlotSetting, rows: Sequence[LossRow], batches: Collection[int]) -> dict[int, float]:
+    """Milliseconds of a matmul by batch, ascending; the same for every loss, so all losses' rows tell it."""
+    same = [row for row in rows if row.status == OK and plot_setting(row)._replace(loss=setting.loss) == setting]
     found = sorted({row.batch for row in same}.intersection(batches))
-    return {batch: median(row.unit_ms for row in same if row.batch == batch) for batch in found}
+    return {batch: median(row.matmul_ms for row in same if row.batch == batch) for batch in found}
 
 
-def _title(setting: Setting) -> str:
+def _title(setting: PlotSetting) -> str:
     width = f"D = {setting.dim}" + (f"/{setting.teacher_dim}" if setting.teacher_dim != setting.dim else "")
     variant = "" if setting.variant == "paper" else f" ({setting.variant})"
     where = setting.machine + (f", {threads(setting.threads)}" if setting.device == "cpu" else "")
     return f"{setting.loss}{variant}: {setting.dtype}, {width}, {where}"
 
 
-def _suffix(setting: Setting, settings: Sequence[Setting]) -> str:
+def _suffix(setting: PlotSetting, settings: Sequence[PlotSetting]) -> str:
     """The loss, and whatever else tells this picture from the file's others."""
     parts = [setting.loss]
-    for name in Setting._fields[1:]:
+    for name in PlotSetting._fields[1:]:
         if len({getattr(other, name) for other in settings}) > 1:
             value = getattr(setting, name)
             parts.append(f"{name}{value}" if isinstance(value, int) else re.sub(r"[^A-Za-z0-9.]+", "-", value))

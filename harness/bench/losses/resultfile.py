@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.bench.losses.cases import Case
-from harness.bench.losses.rows import COLUMNS, OK, OUT_OF_MEMORY, Origin, Row, from_cells, to_cells
+from harness.bench.losses.rows import COLUMNS, OK, OUT_OF_MEMORY, LossRow, Origin, from_cells, to_cells
 from harness.errors import UserError
 from harness.files import named
 
-# What these cases came to will not change; what was foretold may: with another time limit, or with more memory free.
+# What these cases came to will not change; what was estimated may: with another time limit, or with more memory free.
 SETTLED = (OK, OUT_OF_MEMORY)
 
 
@@ -31,7 +31,7 @@ class ResultFile:
         self.path = path
         self.rows = read_rows(path) if path.exists() else []
 
-    def append(self, row: Row) -> None:
+    def append(self, row: LossRow) -> None:
         """Write one row to the disk, a header before the first."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with named(self.path):
@@ -42,7 +42,7 @@ class ResultFile:
                 os.fsync(file.fileno())
         self.rows.append(row)
 
-    def settled(self, case: Case, source: Origin, rss: bool) -> Row | None:
+    def settled(self, case: Case, source: Origin, rss: bool) -> LossRow | None:
         """The row that makes measuring `case` again needless: same case, machine, versions and commit."""
         for row in reversed(self.rows):
             fits = row.case == case and row.origin.same == source.same and row.status in SETTLED
@@ -65,7 +65,7 @@ class ResultFile:
             os.truncate(self.path, whole)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[LossRow]:
     """All whole rows, in the order they were measured.
 
     Raises:
@@ -86,15 +86,15 @@ def read_rows(path: Path) -> list[Row]:
     return [_row(path, number, cells) for number, cells in enumerate(lines, 2)]
 
 
-def newest(rows: Iterable[Row]) -> list[Row]:
+def newest(rows: Iterable[LossRow]) -> list[LossRow]:
     """Of each case on each machine the last row, in the order in which the cases first came."""
-    found: dict[tuple[Case, str], Row] = {}
+    found: dict[tuple[Case, str], LossRow] = {}
     for row in rows:
         found[row.case, row.machine] = row
     return list(found.values())
 
 
-def _row(path: Path, number: int, cells: list[str]) -> Row:
+def _row(path: Path, number: int, cells: list[str]) -> LossRow:
     try:
         return from_cells(dict(zip(COLUMNS, cells, strict=True)))
     except ValueError as error:

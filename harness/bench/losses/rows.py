@@ -1,4 +1,4 @@
-"""One line of the result file, and where a number comes from."""
+"""Rows of the result file, and where their numbers come from."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Row:
+class LossRow:
     """One case and what came of it; a number that there is not is None.
 
-    Times are milliseconds over the repeats. A unit is one B x D x B matrix product, `units` the time of both in units.
-    Peaks are bytes above the inputs; `rss_bytes` is the growth of a process of its own. `value` is the loss.
+    Times are milliseconds over the repeats. `matmul_ms` is one B x D x B matrix product, `matmuls` the time of both
+    passes over it. Peaks are bytes above the inputs; `rss_bytes` is the growth of a process of its own. `value` is the
+    loss.
     """
 
     loss: str
     variant: str
-    subject: str
+    implementation: str
     batch: int
     dim: int
     teacher_dim: int
@@ -66,8 +67,8 @@ class Row:
     both_ms: float | None = None
     both_p20: float | None = None
     both_p80: float | None = None
-    unit_ms: float | None = None
-    units: float | None = None
+    matmul_ms: float | None = None
+    matmuls: float | None = None
     peak_forward_bytes: int | None = None
     peak_bytes: int | None = None
     rss_bytes: int | None = None
@@ -92,30 +93,30 @@ class Row:
         return Origin(**{field.name: getattr(self, field.name) for field in fields(Origin)})
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+COLUMNS = tuple(field.name for field in fields(LossRow))
 _DIGITS = 6
 _READ = {"str": str, "int": int, "int | None": int, "float | None": float}
-_TYPES = {field.name: field.type for field in fields(Row)}
+_TYPES = {field.name: field.type for field in fields(LossRow)}
 
 
-def make_row(case: Case, source: Origin, status: str, note: str = "", figures: Mapping[str, object] = {}) -> Row:
+def make_row(case: Case, source: Origin, status: str, note: str = "", figures: Mapping[str, object] = {}) -> LossRow:
     """A row of a case; `figures` are the numbers by column."""
-    return Row(**asdict(case), **asdict(source), status=status, note=note, **figures)
+    return LossRow(**asdict(case), **asdict(source), status=status, note=note, **figures)
 
 
-def to_cells(row: Row) -> list[str]:
+def to_cells(row: LossRow) -> list[str]:
     """As it stands in the file; times to six digits."""
     values = (getattr(row, name) for name in COLUMNS)
     return [f"{v:.{_DIGITS}g}" if isinstance(v, float) else "" if v is None else str(v) for v in values]
 
 
-def from_cells(cells: Mapping[str, str]) -> Row:
+def from_cells(cells: Mapping[str, str]) -> LossRow:
     """The row that `to_cells` wrote.
 
     Raises:
         ValueError: for a number that is none.
     """
-    return Row(**{name: _parsed(name, cells[name]) for name in COLUMNS})
+    return LossRow(**{name: _parsed(name, cells[name]) for name in COLUMNS})
 
 
 def _parsed(name: str, text: str) -> object:

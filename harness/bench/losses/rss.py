@@ -40,7 +40,7 @@ def main(text: str) -> None:
     """Run the case and print the growth."""
     import torch
 
-    from harness.bench.losses.subjects import make_setup
+    from harness.bench.losses.implementations import make_setup
 
     case = Case(**json.loads(text))
     torch.set_num_threads(case.threads)

@@ -1,4 +1,4 @@
-"""Times of one case: forward, backward and both from the same passes, a matrix product before each as the unit."""
+"""Times of one case: forward, backward and both from the same passes, a matrix product before each for comparison."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from harness.bench.losses.cases import Case
-from harness.bench.losses.subjects import Setup
+from harness.bench.losses.implementations import Setup
 
-# The unit's own B x B output, beyond this size in blocks of rows: it must not be what runs out of memory. A GPU needs
-# taller blocks to be busy.
-UNIT_BLOCK_BYTES = {"cpu": 2**28, "cuda": 2**32}
+# The product's own B x B output, beyond this size in blocks of rows: it must not be what runs out of memory. A GPU
+# needs taller blocks to be busy.
+MATMUL_BLOCK_BYTES = {"cpu": 2**28, "cuda": 2**32}
 # Fewer passes than this say nothing about the spread, so the time limit ends none before.
 LEAST_REPEATS = 3
 # Threads, caches and clocks settle within this.
@@ -65,11 +65,11 @@ def make_clock(device: str) -> Clock:
     return CudaClock() if device == "cuda" else CpuClock()
 
 
-class Unit:
+class Matmul:
     """One B x D x B matrix product of the case's dtype into memory that is there already."""
 
     def __init__(self, case: Case) -> None:
-        self._rows = max(1, min(case.batch, UNIT_BLOCK_BYTES[case.device] * case.batch // case.unit_bytes))
+        self._rows = max(1, min(case.batch, MATMUL_BLOCK_BYTES[case.device] * case.batch // case.matrix_bytes))
         like = {"dtype": case.torch_dtype, "device": case.device}
         self._left, self._right = (torch.randn(case.batch, case.dim, **like) for _ in range(2))
         self._out = torch.empty(self._rows, case.batch, **like)
@@ -81,7 +81,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Percentiles:
     """Median and 20th and 80th percentile, in milliseconds."""
 
     median: float
@@ -89,7 +89,7 @@ class Spread:
     p80: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def of(cls, values: Sequence[float]) -> Percentiles:
         """Of single measurements."""
         low, median, high = np.percentile(values, [20, 50, 80])
         return cls(float(median), float(low), float(high))
@@ -99,45 +99,45 @@ class Spread:
 class Times:
     """What the repeats of one case came to."""
 
-    forward: Spread
-    backward: Spread
-    both: Spread
-    unit: float
+    forward: Percentiles
+    backward: Percentiles
+    both: Percentiles
+    matmul: float
     repeats: int
 
 
-def warm_up(setup: Setup, unit: Callable[[], None]) -> None:
+def warm_up(setup: Setup, matmul: Callable[[], None]) -> None:
     """At least one pass, and more while they are short."""
     stop = time.perf_counter() + WARM_UP_SECONDS
     while True:
-        unit()
+        matmul()
         setup.forward().backward()
         setup.clear()
         if time.perf_counter() >= stop:
             return
 
 
-def measure_times(setup: Setup, unit: Callable[[], None], clock: Clock, repeats: int, seconds: float) -> Times:
+def measure_times(setup: Setup, matmul: Callable[[], None], clock: Clock, repeats: int, seconds: float) -> Times:
     """Time up to `repeats` passes, fewer when `seconds` are over, but `LEAST_REPEATS` where `repeats` allows.
 
-    The unit is taken before each pass and after the last, so that it sees the machine as the passes see it.
+    The matmul is timed before each pass and after the last, so that it sees the machine as the passes see it.
     """
     stop = time.perf_counter() + seconds
     rounds: list[list[float]] = []
     while len(rounds) < repeats and (len(rounds) < LEAST_REPEATS or time.perf_counter() < stop):
-        rounds.append(_round(setup, unit, clock))
+        rounds.append(_round(setup, matmul, clock))
     start = clock.mark()
-    unit()
+    matmul()
     last = clock.between(start, clock.mark())
-    units, *passes = zip(*rounds, strict=True)
-    forward, backward, both = (Spread.of(values) for values in passes)
-    return Times(forward, backward, both, Spread.of([*units, last]).median, len(rounds))
+    matmuls, *passes = zip(*rounds, strict=True)
+    forward, backward, both = (Percentiles.of(values) for values in passes)
+    return Times(forward, backward, both, Percentiles.of([*matmuls, last]).median, len(rounds))
 
 
-def _round(setup: Setup, unit: Callable[[], None], clock: Clock) -> list[float]:
-    """Milliseconds of unit, forward, backward and both. Nothing is read before all is queued: no waiting between."""
+def _round(setup: Setup, matmul: Callable[[], None], clock: Clock) -> list[float]:
+    """Milliseconds of matmul, forward, backward and both. Nothing is read before all is queued: no waiting between."""
     marks = [clock.mark()]
-    unit()
+    matmul()
     marks.append(clock.mark())
     loss = setup.forward()
     marks.append(clock.mark())

@@ -12,11 +12,11 @@ from rich.console import Console
 
 from harness.bench.losses.origin import origin
 from harness.bench.losses.rows import Origin
-from harness.bench.train.data import LIVE, SYNTHETIC, adapt
-from harness.bench.train.openclip import CONTENDERS, OBJECTIVE, unavailable
+from harness.bench.train.batches import LIVE, SYNTHETIC, adapt
+from harness.bench.train.interleaved import RoundPlan, measure
+from harness.bench.train.open_clip_trainer import OBJECTIVE, TRAINERS, unavailable
 from harness.bench.train.rows import append_rows, check_file
-from harness.bench.train.show import show
-from harness.bench.train.turns import Effort, measure
+from harness.bench.train.terminal import show
 from harness.config import EvalConfig, Recipe
 from harness.errors import UserError
 from harness.models import create_model
@@ -30,7 +30,7 @@ def bench(
     recipe: Recipe,
     kind: str,
     baselines: Sequence[str],
-    effort: Effort,
+    plan: RoundPlan,
     thread_count: int | None,
     out: Path,
     source: Origin | None = None,
@@ -38,7 +38,7 @@ def bench(
     """Measure, write and show; ``source`` is what the rows say of where they come from, None: here and now.
 
     Raises:
-        UserError: for contenders that do not exist or cannot train this pair, and for an ``out`` of something else;
+        UserError: for baselines that do not exist or cannot train this pair, and for an ``out`` of something else;
             before anything is measured.
     """
     check_file(out)
@@ -55,10 +55,10 @@ def bench(
             raise UserError("clipkd bench train times one process; start it without torchrun")
         folder = Path(name)
         ahead = 0 if kind == SYNTHETIC else AHEAD * recipe.data.workers + 1
-        # Workers load ahead while others have their turn: those batches must be used up before a step counts.
-        effort = replace(effort, warm_up=max(effort.warm_up, ahead))
-        adapted = adapt(_prepared(recipe, effort, compared=bool(baselines)), kind, folder, effort.all_steps + ahead)
-        rows = measure(adapted, kind, baselines, effort, device, folder, source or origin(device.type))
+        # Workers load ahead while another trainer runs: those batches must be used up before a step counts.
+        plan = replace(plan, warm_up=max(plan.warm_up, ahead))
+        adapted = adapt(_prepared(recipe, plan, compared=bool(baselines)), kind, folder, plan.all_steps + ahead)
+        rows = measure(adapted, kind, baselines, plan, device, folder, source or origin(device.type))
     append_rows(out, rows)
     console = Console()
     show(rows, console)
@@ -66,9 +66,9 @@ def bench(
 
 
 def _check(recipe: Recipe, baselines: Sequence[str], kind: str) -> None:
-    unknown = [name for name in baselines if name not in CONTENDERS]
+    unknown = [name for name in baselines if name not in TRAINERS]
     if unknown:
-        raise UserError(f"--baselines {unknown[0]} is unknown; known: {', '.join(CONTENDERS)}")
+        raise UserError(f"--baselines {unknown[0]} is unknown; known: {', '.join(TRAINERS)}")
     if baselines and kind == LIVE:
         raise UserError(
             "--baselines compares on the same data, which is --data synthetic (batches that stay on the device) or "
@@ -80,9 +80,9 @@ def _check(recipe: Recipe, baselines: Sequence[str], kind: str) -> None:
             raise UserError(f"--baselines {baselines[0]} cannot be used here: {reason}")
 
 
-def _prepared(recipe: Recipe, effort: Effort, compared: bool) -> Recipe:
+def _prepared(recipe: Recipe, plan: RoundPlan, compared: bool) -> Recipe:
     """As long as the measurement needs, without evaluation; compared with others, with what they can do too."""
-    steps = max(recipe.schedule.warmup_steps, recipe.train.steps or 0, effort.all_steps)
+    steps = max(recipe.schedule.warmup_steps, recipe.train.steps or 0, plan.all_steps)
     train = recipe.train.model_copy(update={"steps": steps, "epochs": None})
     update = {"train": train, "eval": EvalConfig()}
     if compared:

@@ -36,11 +36,11 @@ def table(rows: list[dict[str, str]]) -> str:
 
 def _cells(row: dict[str, str]) -> list[str]:
     data = row["data"] + (", teacher cached" if row["teacher_cache"] == "True" else "")
-    step, ours = float(row["step_ms"]), row["subject"] == "clipkd"
+    step, ours = float(row["step_ms"]), row["trainer"] == "clipkd"
     share = f"{float(row['teacher_ms']) / step:.0%}" if ours else ""
     spread = f"{float(row['speedup_min']):.2f} to {float(row['speedup_max']):.2f}" if row["speedup"] else ""
     speedup = f"{float(row['speedup']):.2f} x ({spread})" if row["speedup"] else ""
-    return [data, row["subject"], digits(float(row["images_per_second"])), milliseconds(step), share, speedup]
+    return [data, row["trainer"], digits(float(row["images_per_second"])), milliseconds(step), share, speedup]
 
 
 if __name__ == "__main__":

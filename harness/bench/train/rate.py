@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from harness.bench.losses.timing import Spread, make_clock
+from harness.bench.losses.timing import Percentiles, make_clock
 
 # Side of the square product: large enough that a larger one is hardly faster.
 SIDE = {"cpu": 1024, "cuda": 8192}
@@ -55,7 +55,7 @@ def matmul_rate(device: str, dtype: torch.dtype, side: int | None = None) -> flo
         torch.mm(left, right, out=out)
         marks.append(clock.mark())
     times = [clock.between(start, stop) for start, stop in pairwise(marks)]
-    return 2 * side**3 / (1e-3 * Spread.of(times).median)
+    return 2 * side**3 / (1e-3 * Percentiles.of(times).median)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from harness.bench.losses.rows import Origin
-from harness.bench.losses.timing import Spread
+from harness.bench.losses.timing import Percentiles
 from harness.bench.train.parts import PARTS
 from harness.errors import UserError
 from harness.files import named
@@ -18,8 +18,8 @@ _DIGITS = 6
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What every subject has in common."""
+class TrainSetting:
+    """What every trainer has in common."""
 
     recipe: str
     objective: str
@@ -41,23 +41,23 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One subject's steps; what is not known of it is None.
+class TrainRow:
+    """One trainer's steps; what is not known of it is None.
 
-    Times are milliseconds. A speedup is how many times as many images a second clipkd trains as this subject does, in
+    Times are milliseconds. A speedup is how many times as many images a second clipkd trains as this trainer does, in
     one round. `idle` is a share, 0 to 1. `flops` are those of a step, unknown of a step that others take with their
     teacher and we without; `matmul_flops_per_second` is the rate of a large matrix product, taken between the rounds.
     """
 
-    subject: str
-    setting: Setting
+    trainer: str
+    setting: TrainSetting
     origin: Origin
     steps: int
     rounds: int
-    step: Spread
+    step: Percentiles
     images_per_second: float
     speedups: tuple[float, ...]
-    parts: dict[str, Spread]
+    parts: dict[str, Percentiles]
     idle: float | None
     flops: int | None
     matmul_flops_per_second: float
@@ -78,7 +78,7 @@ class Row:
         spreads = {"step": self.step, **{part: self.parts.get(part) for part in PARTS}}
         times = {key: value for name, spread in spreads.items() for key, value in _three(name, spread).items()}
         return {
-            "subject": self.subject,
+            "trainer": self.trainer,
             **asdict(self.setting),
             "steps": self.steps,
             "rounds": self.rounds,
@@ -98,8 +98,8 @@ class Row:
 
 
 COLUMNS = (
-    "subject",
-    *(field.name for field in fields(Setting)),
+    "trainer",
+    *(field.name for field in fields(TrainSetting)),
     *("steps", "rounds", "images_per_second", "speedup", "speedup_min", "speedup_max"),
     *(f"{name}_{value}" for name in ("step", *PARTS) for value in ("ms", "p20", "p80")),
     *("idle", "flops", "flops_per_second", "matmul_flops_per_second", "matmul_share", "peak_bytes"),
@@ -120,7 +120,7 @@ def check_file(path: Path) -> None:
         )
 
 
-def append_rows(path: Path, rows: Sequence[Row]) -> None:
+def append_rows(path: Path, rows: Sequence[TrainRow]) -> None:
     """Add lines to the CSV, which is made with its folder where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with named(path), path.open("a", newline="", encoding="utf-8") as file:
@@ -130,7 +130,7 @@ def append_rows(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows({name: _text(value) for name, value in row.cells().items()} for row in rows)
 
 
-def _three(name: str, spread: Spread | None) -> dict[str, float | None]:
+def _three(name: str, spread: Percentiles | None) -> dict[str, float | None]:
     low, middle, high = (spread.p20, spread.median, spread.p80) if spread else (None, None, None)
     return {f"{name}_ms": middle, f"{name}_p20": low, f"{name}_p80": high}
 
