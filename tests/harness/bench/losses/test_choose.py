@@ -44,15 +44,20 @@ def test_the_nearest_name_is_offered():
     assert sentence(choose.choose_losses, "crdd").endswith("did you mean crd?")
 
 
-def test_subjects(known):
+def test_implementations(known):
     assert choose.choose_implementations("all", "none", "cpu") == (["dense", "chunked"], {"triton": "there is no GPU"})
     assert choose.choose_implementations("chunked,dense", "formula", "cpu") == (["chunked", "dense", "formula"], {})
     implementations, why_not = choose.choose_implementations("none", "all", "cpu")
     assert implementations == ["open_clip", "formula"]
-    assert why_not == {"memeff": "it has CUDA kernels only"}
+    assert why_not == {
+        "memeff": "it has CUDA kernels only",
+        "siglip-kernel": "it has CUDA kernels only",
+        "formula-compile": "compiling takes minutes, so it is measured when it is named",
+    }
+    assert choose.choose_implementations("none", "formula-compile", "cpu") == (["formula-compile"], {})
 
 
-def test_an_explicit_subject_never_falls_back(known):
+def test_an_explicit_implementation_never_falls_back(known):
     assert sentence(choose.choose_implementations, "dense,triton", "none", "cpu") == (
         "--backend triton cannot be used here: there is no GPU"
     )
