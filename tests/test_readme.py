@@ -116,7 +116,7 @@ def test_the_three_numbers_are_the_committed_ones():
     )
     assert f"**{gain} points** of zero-shot top-1" in README
     rows = newest(read_rows(RESULTS / "losses/cpu.csv"))
-    peak = {row.subject: row.peak_bytes / 2**20 for row in rows if row.loss == "clip_kd" and row.batch == 4096}
+    peak = {row.implementation: row.peak_bytes / 2**20 for row in rows if row.loss == "clip_kd" and row.batch == 4096}
     assert f"**{peak['chunked']:.1f} MiB instead of {peak['formula']:.0f} MiB**" in README
     # The third, the distance from float64, is held with the sentence on its page: tests/docs/test_pages.py.
     why = README.split("## Why")[1].split("\n## ")[0]
