@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.plugins import skips
+
 ROOT = Path(__file__).parents[2]
 GPU_TESTS = {"test_a_case_on_a_gpu", "test_batches_for_a_gpu_are_pinned"}
 START = """
@@ -108,6 +110,13 @@ def test_gpu(): pass
 def test_known(): assert False
 """
     run(code).assert_outcomes(skipped=1, xfailed=1)
+
+
+def test_the_oldest_torch_may_lack_something():
+    reason = "Skipped: this torch cannot shard on CPUs"
+    assert skips.too_old(reason, "2.6.0+cu124")
+    assert not skips.too_old(reason, "2.7.0")
+    assert not skips.too_old("Skipped: no time", "2.6.0")
 
 
 def test_the_tests_that_need_a_gpu_are_these():
