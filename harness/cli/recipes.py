@@ -119,15 +119,10 @@ def schema() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from harness.config.keys import all_keys, default_text
+    from harness.config.keys import INHERITS, all_keys, default_text
 
     table = Table("key", "default", "meaning")
-    table.add_row(
-        "inherits",
-        "-",
-        "Path (from this file) or name of a recipe to build on, or a list of them, of which later ones win; this "
-        "file's own keys win over all.",
-    )
+    table.add_row("inherits", "-", INHERITS)
     for key in all_keys():
-        table.add_row(key.name, escape(default_text(key)), escape(key.field.description))
+        table.add_row(key.name, escape(default_text(key)), escape(key.field.description or ""))
     Console().print(table)

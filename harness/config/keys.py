@@ -14,6 +14,10 @@ from harness.config.recipe import Recipe
 
 # Read by the loader, so no field of the schema.
 LOADER_KEYS = ("inherits",)
+INHERITS = (
+    "Path (from this file) or name of a recipe to build on, or a list of them, of which later ones win; this file's "
+    "own keys win over all."
+)
 
 
 @dataclass(frozen=True)
