@@ -12,6 +12,11 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
+@app.callback()
+def root() -> None:
+    """List the shipped recipes, show one resolved, explain their keys, try them."""
+
+
 @app.command("list")
 def list_recipes(as_json: AsJson = False) -> None:
     """List the shipped recipes: teacher, student, terms of the loss, published top-1."""

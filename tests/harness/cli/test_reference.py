@@ -23,7 +23,7 @@ def test_every_command_has_a_section_with_the_options_that_its_help_names():
         shown = CliRunner().invoke(app, [*path.split()[1:], "--help"], env={"COLUMNS": "300", "NO_COLOR": "1"})
         assert shown.exit_code == 0, path
         named = set(re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE))
-        options = set(re.findall(r"^│ [* ]+(--[a-z-]+)", shown.output, re.MULTILINE))
+        options = set(re.findall(r"^│[* ]+(--[a-z-]+)", shown.output, re.MULTILINE))
         assert options - {"--help"} == named, path
 
 
