@@ -241,7 +241,7 @@ def test_unknown_term_lists_the_known():
         kdlosses.CLIPKDLoss({"clip_kd": 1.0})
 
 
-@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), "1", None, True], ids=str)
+@pytest.mark.parametrize("weight", [-1.0, -0.1, float("nan"), float("inf"), "1", None, True], ids=str)
 def test_a_weight_is_a_finite_number_not_below_zero(weight):
     with pytest.raises(ValueError, match=naming("crd")):
         kdlosses.CLIPKDLoss({"contrastive": 1.0, "crd": weight})
