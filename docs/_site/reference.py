@@ -10,7 +10,7 @@ from typing import Any
 import typer.main
 
 from harness.cli.app import app
-from harness.config.keys import Key, all_keys, default_text
+from harness.config.keys import INHERITS, Key, all_keys, default_text
 
 KEY_HEADER = ("key", "default", "meaning")
 
@@ -22,8 +22,7 @@ def command_reference() -> str:
 
 def recipe_key_reference() -> str:
     """Every key of a recipe, by section: its default and its meaning."""
-    inherits = "Path (from this file) or name of a recipe to build on, or a list of them, of which later ones win."
-    plain = [("`inherits`", "", inherits)]
+    plain = [("`inherits`", "", INHERITS)]
     sections = []
     for name, keys in groupby(all_keys(), key=lambda key: re.split(r"\W", key.name)[0]):
         first, *members = keys

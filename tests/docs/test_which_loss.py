@@ -47,7 +47,7 @@ def test_a_row_is_what_was_measured(row):
     assert best.split(" (")[0] == (study[tuned][5] if tuned else "")
     if tuned and "," in tuned:
         assert f"({tuned.split(', ')[1].lower()})" in best
-    chunked = re.search(r" ([\d.]+) u", cells(COSTS)[f"`{loss}`"][-1])[1] if loss else ""
+    chunked = re.search(r" ([\d.]+) x matmul", cells(COSTS)[f"`{loss}`"][-1])[1] if loss else ""
     assert cost == chunked
 
 
