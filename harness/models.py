@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -55,7 +55,7 @@ class LoadedModel:
     def parameters(self) -> dict[str, int]:
         """Number of parameters of the image tower, of the rest (text tower, scale), and in total."""
         total = sum(p.numel() for p in self.model.parameters())
-        image = sum(p.numel() for p in self.model.visual.parameters())
+        image = sum(p.numel() for p in cast(nn.Module, self.model.visual).parameters())
         return {"image": image, "text": total - image, "total": total}
 
 

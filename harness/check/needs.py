@@ -67,7 +67,8 @@ def _data(entry: TrainSource, recipe: Recipe) -> Need:
     except UserError:
         return Need(what, path, False, looked, get)
     sizes = ShardSource(shards).pairs()
-    pairs = None if None in sizes else round(sum(sizes) * entry.weight)
+    known = [size for size in sizes if size is not None]
+    pairs = round(sum(known) * entry.weight) if len(known) == len(sizes) else None
     return Need(what, path, True, f"{looked}, {len(shards)} shards", get, pairs)
 
 
@@ -117,6 +118,7 @@ def _sets(recipe: Recipe) -> list[Need]:
     ]
     if wanted.suite is None:
         return own
+    assert wanted.root is not None  # the recipe's own rule: a suite has a root
     there = find_suite(load_suite(wanted.suite).sets, Path(wanted.root).absolute())
     found = [Need(what, item.name, True, item.path) for item in there.sets]
     return [*own, *found, *map(_missing, there.missing)]

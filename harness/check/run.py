@@ -114,13 +114,15 @@ def length(recipe: Recipe, needs: Sequence[Need]) -> tuple[int | None, str]:
     if recipe.train.steps is not None:
         return recipe.train.steps, "train.steps"
     data = [need for need in needs if need.what == "training pairs"]
+    counts = [need.pairs for need in data if need.pairs is not None]
     pairs, source = None, "the data's own counts"
-    if data and all(need.pairs is not None for need in data):
-        pairs = sum(need.pairs for need in data)
+    if data and len(counts) == len(data):
+        pairs = sum(counts)
     elif recipe.published is not None and recipe.published.pairs is not None:
         pairs, source = recipe.published.pairs, "the published number of pairs"
     if pairs is None:
         return None, "the number of pairs is not known before the data is there"
+    assert recipe.train.epochs is not None  # steps or epochs: the recipe's own rule
     return max(1, recipe.train.epochs * pairs // recipe.train.batch_size), f"{source}, {pairs:,}"
 
 

@@ -1,6 +1,6 @@
 """The commands and their options; what they do is imported when they run, so that help is quick."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -26,7 +26,7 @@ from harness.logs import to_console
 class Guarded(TyperGroup):
     """Keeps typer's own handling of usage errors, gives every other error its sentence, and shows what is logged."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> object:  # click's Context, of which typer has a copy of its own
         """Run a command."""
         with to_console(), explained(ctx.exit):
             return super().invoke(ctx)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,10 +50,15 @@ def config_of(
     from harness.config import DataConfig
     from harness.errors import UserError
 
-    limits = {} if max_pixels is None else {"max_image_pixels": max_pixels}
-    keys = {"csv_separator": separator, "csv_image_key": image_key, "csv_caption_key": caption_key, **limits}
+    limits: dict[str, Any] = {} if max_pixels is None else {"max_image_pixels": max_pixels}
+    keys: dict[str, Any] = {
+        "csv_separator": separator,
+        "csv_image_key": image_key,
+        "csv_caption_key": caption_key,
+        **limits,
+    }
     try:
-        return DataConfig(train=tuple(source), root=root, **keys)
+        return DataConfig.model_validate({"train": tuple(source), "root": root, **keys})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UserError(f"data.{first['loc'][0]} is {first['input']!r}; {first['msg']}.") from error

@@ -87,7 +87,10 @@ class EvalConfig(Section):
     @property
     def best_set_and_metric(self) -> tuple[str, str] | None:
         """The two parts of `best`."""
-        return None if self.best is None else tuple(self.best.split("/"))
+        if self.best is None:
+            return None
+        name, metric = self.best.split("/")
+        return name, metric
 
     @model_validator(mode="after")
     def _names_differ(self) -> "EvalConfig":

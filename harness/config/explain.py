@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from harness.config.errors import RecipeError
 from harness.config.keys import description, dotted, nearest, siblings
@@ -51,13 +52,13 @@ def not_yaml(error: yaml.YAMLError, name: str, *, lines: bool = True) -> RecipeE
     return RecipeError(f"{place}: not valid YAML: {reason}")
 
 
-def _path(problem: dict[str, Any]) -> Path:
+def _path(problem: ErrorDetails) -> Path:
     context = problem.get("ctx", {})
     validated = tuple(part for part in problem["loc"] if part != "[key]")
     return context.get("at") or (*validated, *context.get("inside", ()))
 
 
-def _sentence(problem: dict[str, Any], path: Path, root: type[BaseModel]) -> str:
+def _sentence(problem: ErrorDetails, path: Path, root: type[BaseModel]) -> str:
     key, kind = dotted(path) or f"the {root.__name__.lower()}", problem["type"]
     if kind == "extra_forbidden":
         return _unknown(path, root)
@@ -80,7 +81,7 @@ def _known(path: Path, root: type[BaseModel]) -> str:
     return f"{where} has the keys {', '.join(siblings(path, root))}"
 
 
-def _expected(problem: dict[str, Any], path: Path, root: type[BaseModel]) -> str:
+def _expected(problem: ErrorDetails, path: Path, root: type[BaseModel]) -> str:
     if problem["type"] in ("model_type", "model_attributes_type", "dataclass_type"):
         return f"a mapping with the keys {', '.join(siblings((*path, ''), root))}"
     if problem["type"] == "literal_error":
@@ -94,7 +95,7 @@ def _got(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _hint(problem: dict[str, Any]) -> str:
+def _hint(problem: ErrorDetails) -> str:
     """The whole number that a float such as 1e5 stands for."""
     value = problem["input"]
     if problem["type"] == "int_type" and isinstance(value, float) and value.is_integer():

@@ -25,7 +25,8 @@ RULES = (
 class Loader(yaml.SafeLoader):
     """A safe loader with RULES for plain scalars."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+    # Of this class alone: PyYAML shares its own between loaders.
+    yaml_implicit_resolvers: ClassVar[dict] = {}  # type: ignore[misc]  # the stubs take it for an instance's
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Refuse aliases: a recipe shares settings through `inherits`, and an alias can make a document endless."""
@@ -38,13 +39,18 @@ class Loader(yaml.SafeLoader):
 class Dumper(yaml.SafeDumper):
     """A safe dumper that quotes whatever Loader would not read back as the same text."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+    yaml_implicit_resolvers: ClassVar[dict] = {}  # type: ignore[misc]  # the stubs take it for an instance's
+
+
+def _integer(loader: Loader, node: yaml.Node) -> int:
+    assert isinstance(node, yaml.ScalarNode)  # the resolver gives this tag to scalars alone
+    return int(loader.construct_scalar(node))
 
 
 for _tag, _pattern, _first in RULES:
     for _class in (Loader, Dumper):
         _class.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), _first)
-Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 @dataclass
@@ -68,7 +74,7 @@ def parse(text: bytes | str, name: str) -> Tree:
         node = loader.get_single_node()
         if node is None:
             return Tree(None, {(): name})
-        marks = {(): name}
+        marks: dict[Path, str] = {(): name}
         _collect_marks(node, (), name, marks)
         return Tree(loader.construct_document(node), marks)
     finally:
@@ -89,18 +95,22 @@ def spans(text: str) -> dict[Path, tuple[int, int]]:
         items = enumerate(node.value) if isinstance(node, yaml.SequenceNode) else []
         for key, value, name in [*((k, v, k.value) for k, v in pairs), *((v, v, number) for number, v in items)]:
             first = key.start_mark.line
-            found[(*path, name)] = first, value.end_mark.line if isinstance(value, yaml.ScalarNode) else first
-            collect(value, (*path, name))
+            inner = (*path, name)
+            found[inner] = first, value.end_mark.line if isinstance(value, yaml.ScalarNode) else first
+            collect(value, inner)
 
-    collect(yaml.compose(text, Loader), ())
+    root = yaml.compose(text, Loader)
+    if root is not None:
+        collect(root, ())
     return found
 
 
 def _collect_marks(node: yaml.Node, path: Path, name: str, marks: dict[Path, str]) -> None:
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            marks[(*path, index)] = _place(name, item)
-            _collect_marks(item, (*path, index), name, marks)
+            inner = (*path, index)
+            marks[inner] = _place(name, item)
+            _collect_marks(item, inner, name, marks)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.tag != "tag:yaml.org,2002:str":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 if TYPE_CHECKING:
     from harness.teachers.cached import CachedTeacher
@@ -25,7 +25,7 @@ class Batch:
     """
 
     images: Tensor
-    tokens: dict[str, LongTensor]
+    tokens: dict[str, Tensor]
     captions: list[str]
     keys: list[str]
     cached: CachedTeacher | None = None

@@ -77,11 +77,11 @@ class CsvSource:
             names, used = self._columns(path, header, separator)
             try:
                 rows = csv.reader(file, delimiter=used)
-                image, caption = map(names.index, self._keys)
+                places = [names.index(key) for key in self._keys]
                 for row in filter(None, rows):
                     # A row may be short.
-                    found = (row[place] if place < len(row) else None for place in (image, caption))
-                    yield rows.line_num + 1, *found
+                    image, caption = (row[place] if place < len(row) else None for place in places)
+                    yield rows.line_num + 1, image, caption
             except csv.Error as error:
                 raise UserError(f"data.train: {path} is not a readable CSV file ({error}).") from error
 

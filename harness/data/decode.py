@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from harness.config.data import PILLOW_PIXELS
-from harness.data.samples import BadSample, RawSample, Unusable
+from harness.data.samples import BadSample, Kind, RawSample, Unusable
 
 # Pillow warns of images above its limit; here such an image is skipped and listed, so nobody need be warned.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -40,29 +40,31 @@ def _caption(caption: bytes | str | None) -> str:
     try:
         # A CSV is read with undecodable bytes kept as surrogates, which do not encode.
         text = caption.decode() if isinstance(caption, bytes) else caption.encode().decode()
-    except UnicodeError as error:
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise Unusable("caption_not_utf8", _not_utf8(error)) from None
     if not text.strip():
         raise Unusable("empty_caption", "the caption is empty")
     return text.strip()
 
 
-def _not_utf8(error: UnicodeError) -> str:
+def _not_utf8(error: UnicodeDecodeError | UnicodeEncodeError) -> str:
     """Return the same words for a shard's bytes and a CSV's surrogates: what stands before the fault."""
     before = error.object[: error.start]
-    return f"the caption is not UTF-8 after {(before.decode() if isinstance(before, bytes) else before)[-20:]!r}"
+    text = before if isinstance(before, str) else bytes(before).decode()
+    return f"the caption is not UTF-8 after {text[-20:]!r}"
 
 
 def _image_bytes(image: bytes | Path | None) -> bytes:
     if image is None:
         raise Unusable("missing_image", "no jpg, jpeg, png or webp member, or no path in the CSV")
     if isinstance(image, Path):
+        path = image
         try:
-            image = image.read_bytes()
+            image = path.read_bytes()
         except OSError as error:
-            raise Unusable("missing_image", f"{image}: {error.strerror}") from None
+            raise Unusable("missing_image", f"{path}: {error.strerror}") from None
         except ValueError as error:  # a path with a zero byte in it
-            raise Unusable("missing_image", f"{str(image)!r}: {error}") from None
+            raise Unusable("missing_image", f"{str(path)!r}: {error}") from None
     if not image:
         raise Unusable("empty_image", "the image file has zero bytes")
     return image
@@ -82,7 +84,7 @@ def _pixels(content: bytes, max_pixels: int) -> Tensor:
     except UnidentifiedImageError:  # its message is about the buffer, not about the image
         raise Unusable("corrupt_image", "not an image, or of a kind that PIL does not know") from None
     except Exception as error:  # a broken file makes PIL raise OSError, SyntaxError, struct.error, zlib.error and more
-        kind = "truncated_image" if "truncated" in str(error).lower() else "corrupt_image"
+        kind: Kind = "truncated_image" if "truncated" in str(error).lower() else "corrupt_image"
         raise Unusable(kind, f"{type(error).__name__}: {error}") from None
 
 
@@ -98,7 +100,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.getextrema()[3][0] == 255:
+    if image.getchannel("A").getextrema()[0] == 255:
         return image.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 

@@ -94,14 +94,15 @@ class IndexedFeed:
     def __init__(
         self, opened: Opened, decoder: Decoder, share: Share, workers: Workers, log: BadSampleLog, position: int | None
     ) -> None:
-        visits = opened.visits
+        visits, source = opened.visits, opened.source
+        assert not isinstance(source, ShardSource)  # those have a feed of their own
         self.num_samples: int | None = len(visits)
-        self.about = f"{len(opened.source)} pairs from {opened.about}, decoded as they are needed"
+        self.about = f"{len(source)} pairs from {opened.about}, decoded as they are needed"
         self._log, self._position = log, position or 0
         self._per_pass = len(visits) // share.global_batch
         slots = range(share.global_batch)[share.rows]
         self._chunks = Chunks(
-            IndexedChunks(opened.source, decoder, visits.seed, slots, visits.once),
+            IndexedChunks(source, decoder, visits.seed, slots, visits.once),
             Requests(visits, share.global_batch, self._position),
             seed=visits.seed,
             workers=workers.count,
@@ -146,13 +147,14 @@ class ShardFeed:
         position: dict[str, Any] | None,
     ) -> None:
         own = max(1, workers.count)
-        lanes, visits = own * share.world_size, opened.visits
+        lanes, visits, source = own * share.world_size, opened.visits, opened.source
+        assert isinstance(source, ShardSource)  # all others have a feed of their own
         shared = f", fewer than the {lanes} readers, which share each of them" if shares_shards(visits, lanes) else ""
-        self.num_samples: int | None = _pairs_a_pass(opened.source, visits)
-        self.about = f"a stream of {len(opened.source.shards)} shards from {opened.about}{shared}"
+        self.num_samples: int | None = _pairs_a_pass(source, visits)
+        self.about = f"a stream of {len(source.shards)} shards from {opened.about}{shared}"
         self._log = log
         dataset = ShardChunks(
-            opened.source,
+            source,
             visits,
             decoder,
             batch_size=share.batch_size,

@@ -107,7 +107,8 @@ class IndexedChunks(Dataset[Chunk]):
 
         Every process comes to the same answer, for it looks at all slots; only with little data it ever has to.
         """
-        slots, met = range(len(request.batch)), []
+        slots = range(len(request.batch))
+        met: list[BadSample] = []
         whole = [self._first_usable(self._choices(request, members, slot), request, met) for slot in slots]
         taken = {*members, *(row[0] for row in whole if row)}
         spare = (index for index in range(len(self.source)) if index not in taken)

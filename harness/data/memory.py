@@ -1,13 +1,13 @@
 """The cache in memory: decode once, then a batch costs an index."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from harness.data.bad import BadSampleLog
 from harness.data.batch import Batch
@@ -39,7 +39,7 @@ class Memory:
     """
 
     images: Tensor | list[Tensor]
-    tokens: dict[str, LongTensor]
+    tokens: dict[str, Tensor]
     captions: list[str]
     samples: list[RawSample]
     visits: Visits
@@ -53,7 +53,7 @@ class Memory:
         """Memory that the images take."""
         return sum(image.nbytes for image in self.images)
 
-    def batches(self, batch_size: int, rows: slice, start: int) -> Iterator[Batch]:
+    def batches(self, batch_size: int, rows: slice, start: int) -> Generator[Batch, None, None]:
         """Yield the rows of full batches for ever, beginning with batch `start`; each pass is a new order of all."""
         per_pass = len(self.visits) // batch_size
         for number in count(start):
@@ -67,12 +67,14 @@ class Memory:
         indices = chosen.tolist()
         samples = [self.samples[index] for index in indices]
         cache = self.decoder.cache
-        cached = [] if cache is None else [cache.lookup(sample, epoch) for sample in samples]
+        # Samples that the cache could not use were left out when the memory was filled.
+        found = [] if cache is None else [cache.lookup(sample, epoch) for sample in samples]
+        cached = [view for view in found if view is not None]
         if isinstance(self.images, Tensor):
             images = self.images[chosen]
         elif cached:
             boxes = zip(indices, cached, strict=True)
-            images = torch.stack([self.decoder.view.cut(self.images[index], found.box) for index, found in boxes])
+            images = torch.stack([self.decoder.view.cut(self.images[index], view.box) for index, view in boxes])
         else:
             seed = self.visits.seed
             images = torch.stack(
@@ -105,10 +107,10 @@ def fill(opened: Opened, decoder: Decoder, log: BadSampleLog, *, threads: int) -
         captions.append(decoded[1])
         samples.append(replace(raw, image=None))  # a teacher cache knows samples by key and caption
     log.add(bad, len(samples), complete=True)
-    images = images if decoder.view.random or not images else torch.stack(images)
+    kept = images if decoder.view.random or not images else torch.stack(images)
     weights = opened.visits.weights
     visits = Visits(tuple(sizes[entry] for entry in range(len(weights))), weights, opened.visits.seed)
-    return Memory(images, tokenize(decoder.tokenizers, captions), captions, samples, visits, decoder)
+    return Memory(kept, tokenize(decoder.tokenizers, captions), captions, samples, visits, decoder)
 
 
 def _read_all(source: IndexedSource | ShardSource, log: BadSampleLog) -> Iterator[Read]:

@@ -4,7 +4,7 @@ import glob
 from difflib import get_close_matches
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # its stub lacks the error
 
 from harness.data.entries import is_remote
 from harness.data.remote import check_remote

@@ -24,7 +24,8 @@ _SYNTHETIC = "synthetic:"
 class IndexedSource(Protocol):
     """Pairs that can be read in any order; `sizes` says how many of them come from each entry of the recipe."""
 
-    sizes: Sequence[int]
+    @property
+    def sizes(self) -> Sequence[int]: ...
 
     def __len__(self) -> int: ...
 
@@ -63,6 +64,7 @@ def open_train(cfg: DataConfig, *, image_size: int, seed: int) -> Opened:
         if kind != "CSV files" and isinstance(entry, TrainSource) and entry.root is not None:
             raise UserError(f"data.train: {entry.path} has a root, which only image paths in a CSV have; remove it.")
     about = describe(cfg)
+    source: IndexedSource | ShardSource
     if kind == "webdataset shards":
         source, missing = _open_shards(found)
         about += f" ({missing} shards of a range are missing)" if missing else ""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-from torch import LongTensor
+from torch import Tensor
 
-Tokenizers = Mapping[str, Callable[[list[str]], LongTensor]]
+Tokenizers = Mapping[str, Callable[[list[str]], Tensor]]
 
 
-def tokenize(tokenizers: Tokenizers, captions: Sequence[str]) -> dict[str, LongTensor]:
+def tokenize(tokenizers: Tokenizers, captions: Sequence[str]) -> dict[str, Tensor]:
     """Return int64 [B, L] for each tokenizer, by name."""
     return {name: tokenizer(list(captions)) for name, tokenizer in tokenizers.items()}
 

@@ -23,7 +23,8 @@ def median_seconds(call: Callable[[], Any], device: torch.device, repeats: int =
         timed(call)
         if time.perf_counter() - start > SECONDS:
             break
-    start, times = time.perf_counter(), []
+    start = time.perf_counter()
+    times: list[float] = []
     while len(times) < repeats and (len(times) < LEAST or time.perf_counter() - start < SECONDS):
         times.append(timed(call))
     return statistics.median(times)

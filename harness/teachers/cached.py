@@ -46,8 +46,11 @@ class CachedTeacher:
     def stack(cls, views: list[CachedView]) -> CachedTeacher:
         """Put the views of a batch's samples together."""
         each = zip(*(view.features for view in views), strict=True)
-        features = tuple(tuple(torch.stack(rows) for rows in zip(*pairs, strict=True)) for pairs in each)
-        return cls(features, None if views[0].map is None else torch.stack([view.map for view in views]))
+        features = tuple(
+            (torch.stack([image for image, _ in pairs]), torch.stack([text for _, text in pairs])) for pairs in each
+        )
+        maps = [view.map for view in views if view.map is not None]
+        return cls(features, torch.stack(maps) if maps else None)
 
     def part(self, rows: slice) -> CachedTeacher:
         """Return some of the rows."""
@@ -56,10 +59,12 @@ class CachedTeacher:
 
     def to(self, device: torch.device) -> CachedTeacher:
         """Return a copy on a device, without waiting for it."""
-        features = tuple(tuple(rows.to(device, non_blocking=True) for rows in pair) for pair in self.features)
+        features = tuple(
+            (image.to(device, non_blocking=True), text.to(device, non_blocking=True)) for image, text in self.features
+        )
         return CachedTeacher(features, None if self.maps is None else self.maps.to(device, non_blocking=True))
 
     def pin_memory(self) -> CachedTeacher:
         """Return a copy in page-locked memory."""
-        features = tuple(tuple(rows.pin_memory() for rows in pair) for pair in self.features)
+        features = tuple((image.pin_memory(), text.pin_memory()) for image, text in self.features)
         return CachedTeacher(features, None if self.maps is None else self.maps.pin_memory())

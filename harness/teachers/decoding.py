@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from harness.config import AugmentConfig
@@ -79,7 +79,7 @@ class Pieces(IterableDataset[Piece]):
 
     parts: list[Part]
     views: Views
-    tokenizer: Callable[[list[str]], LongTensor]
+    tokenizer: Callable[[list[str]], Tensor]
     size: int
     max_pixels: int
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ class Embedder:
 
     def __init__(self, teacher: LoadedModel, recipe: Recipe, device: torch.device, batch_size: int) -> None:
         self.teacher, self.device, self.batch_size = teacher, device, batch_size
-        self.model = freeze(teacher.model).to(device)
+        self.model: Any = freeze(teacher.model).to(device)  # an open_clip model: its towers are methods
         self._autocast = _AUTOCAST[recipe.train.precision]
         self._layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         self.model.to(memory_format=self._layout)

@@ -38,8 +38,8 @@ class TeacherCache:
 
     def find(self, raw: RawSample) -> Entries | None:
         """Return where the sample is, for `view`, which needs no more of the sample; see `lookup`."""
-        found = [store.find(raw) for store in self._stores]
-        return None if None in found else tuple(found)
+        found = [entry for store in self._stores if (entry := store.find(raw)) is not None]
+        return tuple(found) if len(found) == len(self._stores) else None
 
     def view(self, entries: Entries, epoch: int) -> CachedView:
         """Return one view; each pass shows the next, and not all samples begin with the first."""

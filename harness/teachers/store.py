@@ -100,7 +100,7 @@ class Store:
         return {"meta": self.meta, "files": self._files}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["meta"], state["files"])
+        Store.__init__(self, state["meta"], state["files"])
 
     def _part(self, path: Path) -> _OpenPart:
         with self._lock:  # data.cache: memory asks from several threads

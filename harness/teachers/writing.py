@@ -57,8 +57,8 @@ class Job:
 
     def num_samples(self) -> int | None:
         """Return how many samples the parts hold, None where a shard would have to be read for it."""
-        sizes = [None if part.indices is None else len(part.indices) for part in self.todo.values()]
-        return None if None in sizes else sum(sizes)
+        sizes = [len(part.indices) for part in self.todo.values() if part.indices is not None]
+        return sum(sizes) if len(sizes) == len(self.todo) else None
 
 
 def write_parts(job: Job, report: Report) -> None:
@@ -80,7 +80,7 @@ def write_parts(job: Job, report: Report) -> None:
             display.unit_done()
     log.add([], 0, complete=True)
     report.seconds += time.perf_counter() - start
-    if log.counts:
+    if log.counts and log.path is not None:
         report.bad += log.counts
         report.bad_lists.append(log.path)
 

@@ -8,8 +8,10 @@ import pickle
 import re
 import shlex
 import zipfile
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,7 +47,7 @@ def _stand_in(path: str) -> type[_Inert]:
     return type(name, (_Inert,), {"__module__": module})
 
 
-_STAND_INS = [_stand_in(path) for path in _NUMPY]
+_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [_stand_in(path) for path in _NUMPY]
 
 
 def reading_numpy() -> AbstractContextManager[None]:

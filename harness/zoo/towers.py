@@ -28,7 +28,8 @@ def settle(model: nn.Module, config: dict[str, Any], *, fresh: bool) -> None:
     vision = config["vision_cfg"]
     if vision.get("timm_model_name") != _TRUNK or vision.get("timm_proj"):
         return
-    projection = model.visual.trunk.classifier
+    tower: Any = model.visual
+    projection: nn.Linear = tower.trunk.classifier
     if fresh:
         projection.reset_parameters()
         projection.bias.zero_()

@@ -90,7 +90,7 @@ def _fill(folder: Path, svgs: Path, wanted: dict[str, Any]) -> dict[str, Any]:
 def _is_whole(folder: Path, marker: dict[str, Any]) -> bool:
     """Return whether every file that the marker lists is there at its full size."""
     files = marker.get("files")
-    return bool(files) and files.items() <= _files(folder).items()
+    return isinstance(files, dict) and bool(files) and files.items() <= _files(folder).items()
 
 
 def _files(folder: Path) -> dict[str, int]:

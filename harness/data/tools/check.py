@@ -58,7 +58,8 @@ class Report:
 
 def scan(unit: Unit, tick: Tick, *, look: Look) -> Scan:
     """Look at every sample of a unit."""
-    tally, bad = Tally(), []
+    tally = Tally()
+    bad: list[BadSample] = []
     prints, shards = [], []
     if unit.shard is not None:
         tally.shards[str(unit.shard)] = ShardTally()  # an empty one is met too

@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from harness.config import DataConfig
 from harness.data.csv_files import CsvSource
@@ -95,7 +96,7 @@ def _finish(place: Place, direction: Direction, plan: Plan) -> Summary:
         for number in range(place.num_units):
             record = place.load(number)
             assert record is not None, "every unit has just been done"
-            bad = [BadSample(**sample) for sample in record.bad]
+            bad = [BadSample(**cast(Any, sample)) for sample in record.bad]  # as `Record.of` wrote them
             write(bad)
             first = first or (record.bad[0] if bad else None)
             counts.update(sample.kind for sample in bad)

@@ -24,7 +24,9 @@ Joined = tuple[str, list[str]]  # in words what there is now, and the files that
 class Direction(Protocol):
     """What differs between the two."""
 
-    to: str
+    @property
+    def to(self) -> str:
+        """What is written: shards or CSV."""
 
     def options(self) -> dict[str, Any]:
         """Return the options that decide on what is written, by the names that a user types."""

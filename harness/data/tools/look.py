@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
 
 from PIL import Image
 
@@ -48,7 +50,7 @@ class Look:
         if isinstance(caption, BadSample):
             return caption
         try:
-            with Image.open(io.BytesIO(raw.image) if isinstance(raw.image, bytes) else raw.image) as image:
+            with Image.open(io.BytesIO(raw.image) if isinstance(raw.image, bytes) else cast(Path, raw.image)) as image:
                 (width, height), mode = image.size, image.mode
         except MemoryError:
             raise

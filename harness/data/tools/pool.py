@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -19,6 +19,8 @@ from harness.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+_Taken = TypeVar("_Taken", contravariant=True)
+_Given = TypeVar("_Given", covariant=True)
 Tick = Callable[[], None]  # a piece of work calls it after every sample
 Watch = Callable[[int], None]  # told, a few times a second, how many samples are done
 
@@ -26,10 +28,10 @@ _PAUSE = 0.2  # seconds between two looks at the workers
 _AHEAD = 4  # tasks handed out in advance, for each worker
 
 
-class Work(Protocol[Task, Result]):
+class Work(Protocol[_Taken, _Given]):
     """What is done with each task; it and its results travel between processes."""
 
-    def __call__(self, task: Task, tick: Tick) -> Result: ...
+    def __call__(self, task: _Taken, tick: Tick) -> _Given: ...
 
 
 class Stopped(Exception):
@@ -44,7 +46,7 @@ def run_ordered(
     watch: Watch,
     option: str = "--workers",
     terminate: bool = False,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield the result of each task, in the order of the tasks.
 
     Closing the iterator, as an error or Ctrl-C in its consumer does under `contextlib.closing`, stops the workers at
@@ -66,7 +68,7 @@ def run_ordered(
     return _in_processes(work, tasks, workers, watch, option, terminate)
 
 
-def _here(work: Work[Task, Result], tasks: Iterable[Task], watch: Watch) -> Iterator[Result]:
+def _here(work: Work[Task, Result], tasks: Iterable[Task], watch: Watch) -> Generator[Result, None, None]:
     done = 0
 
     def tick() -> None:
@@ -80,7 +82,7 @@ def _here(work: Work[Task, Result], tasks: Iterable[Task], watch: Watch) -> Iter
 
 def _in_processes(
     work: Work[Task, Result], tasks: Iterable[Task], workers: int, watch: Watch, option: str, terminate: bool
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     context = _context()
     done, stop = context.Value("q", 0), context.Event()
     others = multiprocessing.active_children()

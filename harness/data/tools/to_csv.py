@@ -42,6 +42,7 @@ def write_folder(unit: Unit, tick: Tick, *, place: Place, look: Look, separator:
                 bad.append(sample)
             else:
                 ending, caption = sample
+                assert isinstance(raw.image, bytes)  # of a shard
                 path = f"{count // _PER_FOLDER:03d}/{count:06d}.{ending}"
                 _write(aside / path, raw.image)
                 writer.writerow([str(images / path), caption, raw.key, file_name(raw.shard)])
@@ -65,6 +66,7 @@ def _usable(raw: RawSample, look: Look) -> tuple[str, str] | BadSample:
     seen = look(raw)
     if isinstance(seen, BadSample):
         return seen
+    assert isinstance(raw.image, bytes) and raw.caption is not None  # of a shard, and usable
     caption = raw.caption.decode() if isinstance(raw.caption, bytes) else raw.caption
     # Python's reader refuses a longer field and, before 3.11, a NUL; with it the whole CSV.
     if len(caption) > csv.field_size_limit() or "\0" in caption:

@@ -61,7 +61,7 @@ def _members(raw: RawSample, key: str, row: int, look: Look) -> dict[str, bytes 
             raw = replace(raw, image=raw.image.read_bytes())
         except (OSError, ValueError) as error:  # not there, not readable, or no path at all
             reason = getattr(error, "strerror", None) or error
-            return BadSample(raw.key, raw.shard, "missing_image", f"{raw.image}: {reason}")
+            return BadSample(raw.key, raw.shard, "missing_image", f"{raw.image!s}: {reason}")
     seen = look(raw)
     if isinstance(seen, BadSample):
         return seen
