@@ -20,7 +20,7 @@ BARE = {*TORCH.split(), "typing_extensions", "kdlosses", *sys.stdlib_module_name
 INTEGRATIONS = {
     "attach": None,
     "clip_kd": None,
-    "outputs": None,
+    "model_adapters": None,
     "hugging_face": "hugging-face",
     "lightning": "lightning",
     "open_clip_train.command": "open-clip",
@@ -66,7 +66,7 @@ def integrations() -> dict[str, bool]:
         try:
             importlib.import_module(f"kdlosses.integrations.{name}")
         except ImportError as error:
-            assert extra and f"pip install 'kdlosses[{extra}]'" in str(error), f"{name}: {error}"
+            assert extra and f"pip install '.[{extra}]' in a checkout of kdlosses" in str(error), f"{name}: {error}"
         found[name] = f"kdlosses.integrations.{name}" in sys.modules
     return found
 

@@ -46,7 +46,8 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError) and error.filename:
         return f"{_in_the_way(error)}; choose another folder or move it away"
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in OURS:
-        return f"the Python package {error.name.split('.')[0]} is missing; run: pip install 'kdlosses[harness]'"
+        package = error.name.split(".")[0]
+        return f"the Python package {package} is missing; run: pip install '.[harness]' in a checkout of kdlosses"
     return None
 
 

@@ -10,7 +10,7 @@ try:
     from safetensors.torch import load_file, save_file
 except ImportError as missing:
     raise ImportError(
-        "kdlosses.integrations.checkpoint needs safetensors: pip install 'kdlosses[hugging-face]'"
+        "kdlosses.integrations.checkpoint needs safetensors: pip install '.[hugging-face]' in a checkout of kdlosses"
     ) from missing
 
 FILE = "kd_loss.safetensors"

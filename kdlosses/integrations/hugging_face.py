@@ -28,7 +28,8 @@ try:
     from transformers.training_args import ParallelMode
 except ImportError as missing:
     raise ImportError(
-        "kdlosses.integrations.hugging_face needs transformers and accelerate: pip install 'kdlosses[hugging-face]'"
+        "kdlosses.integrations.hugging_face needs transformers and accelerate: "
+        "pip install '.[hugging-face]' in a checkout of kdlosses"
     ) from missing
 
 from kdlosses.integrations.attach import attach_loss, detach_loss, without_loss

@@ -25,7 +25,8 @@ try:
     import lightning.pytorch as pl
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
-        "kdlosses.integrations.lightning needs the package lightning; install it with pip install 'kdlosses[lightning]'"
+        "kdlosses.integrations.lightning needs the package lightning; install it with "
+        "pip install '.[lightning]' in a checkout of kdlosses"
     ) from missing
 
 if TYPE_CHECKING:

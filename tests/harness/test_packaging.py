@@ -13,7 +13,7 @@ ASSETS = [path.relative_to(ROOT) for path in (ROOT / "harness" / "assets").rglob
 RECIPES = [path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml")]
 
 EVERY_LOSS = ROOT / ".ci" / "every_loss.py"
-INTEGRATIONS = {"attach", "clip_kd", "hugging_face", "lightning", "open_clip_train", "outputs"}
+INTEGRATIONS = {"attach", "clip_kd", "hugging_face", "lightning", "model_adapters", "open_clip_train"}
 # The last two are there so that they could get into the wheel.
 NEEDED = ("kdlosses", "harness", "recipes", "pyproject.toml", "setup.py", "README.md", "LICENSE", "docs", "examples")
 
@@ -89,4 +89,4 @@ def test_the_bare_package_asks_for_torch_alone(installed):
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:")]
     assert [line for line in required if "extra ==" not in line] == ["Requires-Dist: torch>=2.6"]
     extras = {line.partition(":")[2].strip() for line in metadata.splitlines() if line.startswith("Provides-Extra:")}
-    assert extras == {"harness", "hugging-face", "lightning", "open-clip", "test"}
+    assert extras == {"docs", "harness", "hugging-face", "lightning", "open-clip", "test"}

@@ -498,7 +498,7 @@ def test_a_trainer_that_is_no_longer_so(monkeypatch, folder, capsys):
 def test_without_open_clips_trainer(monkeypatch, folder, capsys):
     monkeypatch.setitem(sys.modules, "open_clip_train.main", None)
     assert ours(folder, arguments(folder, "absent")) == 2
-    assert "install it with pip install 'kdlosses[open-clip]'" in capsys.readouterr().err
+    assert "install it with pip install '.[open-clip]' in a checkout of kdlosses" in capsys.readouterr().err
 
 
 def test_the_trainer_gets_its_names_back_after_an_error(folder):

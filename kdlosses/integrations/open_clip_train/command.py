@@ -88,5 +88,6 @@ def _trainer() -> ModuleType:
         return importlib.import_module("open_clip_train.main")
     except ImportError as error:
         raise ConfigError(
-            f"open_clip's trainer cannot be imported ({error}); install it with pip install 'kdlosses[open-clip]'"
+            f"open_clip's trainer cannot be imported ({error}); install it with "
+            "pip install '.[open-clip]' in a checkout of kdlosses"
         ) from error

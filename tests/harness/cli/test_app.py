@@ -128,7 +128,11 @@ def test_train_records_the_command_as_runs_writes_it(clipkd, stand_in, tmp_path)
             2,
             "error: runs/a/export is in the way;",
         ),
-        (ModuleNotFoundError("No module named 'webdataset'", name="webdataset"), 2, "pip install 'kdlosses[harness]'"),
+        (
+            ModuleNotFoundError("No module named 'webdataset'", name="webdataset"),
+            2,
+            "pip install '.[harness]' in a checkout of kdlosses",
+        ),
         (Terminated("stopped by SIGTERM and saved in runs/a"), 75, "stopped by SIGTERM and saved in runs/a\n"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (Terminated("stopped by SIGTERM and saved in runs/a"), 75, "stopped by SIGTERM and saved in runs/a\n"),

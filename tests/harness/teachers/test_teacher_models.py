@@ -233,5 +233,5 @@ def test_a_coca_is_refused_before_any_data():
     config["vision_cfg"]["attn_pooler_heads"] = 2
     config["multimodal_cfg"] |= {"width": 16, "heads": 2, "layers": 1}
     loaded = create_model(ModelConfig(model="test-teacher-coca", config=config))
-    with pytest.raises(UserError, match=r"teacher test-teacher-coca is no model of .* also gives labels, logits"):
+    with pytest.raises(UserError, match=r"teacher test-teacher-coca is not a plain CLIP: .* returns labels, logits"):
         forward_smoke_test(loaded, "teacher")
