@@ -76,8 +76,9 @@ def without_reading(state: dict) -> dict:
     return {**state, "bad": {key: value for key, value in state["bad"].items() if key not in ("seen", "bad")}}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize(
+    ("workers", "world_size"), [(0, 1), (0, 2), (2, 2), pytest.param(2, 1, marks=pytest.mark.slow)]
+)
 def test_it_goes_on_from_every_position(read, workers, world_size, tmp_path):
     options = {"workers": workers, "world_size": world_size, "batch_size": 4 // world_size, "rank": world_size - 1}
     whole = read(log=tmp_path / "whole.jsonl", **options)

@@ -85,7 +85,9 @@ def cut(shard: Path, length: int) -> Path:
     return shard
 
 
-@pytest.mark.parametrize(("cache", "workers"), [("none", 0), ("none", 2), ("memory", 0)])
+@pytest.mark.parametrize(
+    ("cache", "workers"), [("none", 0), pytest.param("none", 2, marks=pytest.mark.slow), ("memory", 0)]
+)
 @pytest.mark.parametrize(("rate", "allowed"), [(0.5, "2 of 4 shards"), (0.1, "1 of 4 shards"), (0.0, "0 of 4 shards")])
 def test_too_many_broken_shards_end_the_run(tmp_path, cache, workers, rate, allowed):
     write_shards(tmp_path / "data", 16, per_shard=4)

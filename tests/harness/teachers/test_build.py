@@ -115,6 +115,7 @@ def test_a_second_run_makes_only_what_is_missing_damaged_or_changed(tmp_path):
     assert build_cache(wanted).written == 0
 
 
+@pytest.mark.slow  # a second run that makes what is missing is fast
 def test_killed_and_run_again_it_ends_with_the_same_files(tmp_path):
     count = 40
     for number in range(count):

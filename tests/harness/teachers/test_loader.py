@@ -12,7 +12,7 @@ from harness.models import create_model
 from harness.teachers.build import build_cache
 from harness.teachers.opening import open_cache
 from tests.harness.data.pairs import write_tar
-from tests.harness.teachers.teacher_caches import KINDS, data, noise, raws, recipe
+from tests.harness.teachers.teacher_caches import data, noise, raws, recipe
 
 
 def loader(wanted, **changes):
@@ -24,8 +24,17 @@ def loader(wanted, **changes):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("cache", ["none", "memory"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "cache"),
+    [
+        ("csv", "none"),
+        ("shards", "none"),
+        ("synthetic", "memory"),
+        pytest.param("synthetic", "none", marks=pytest.mark.slow),
+        pytest.param("csv", "memory", marks=pytest.mark.slow),
+        pytest.param("shards", "memory", marks=pytest.mark.slow),
+    ],
+)
 def test_batches_hold_the_cached_views_and_embeddings(kind, cache, tmp_path):
     wanted = recipe(data(kind, tmp_path, 6), tmp_path, teacher_cache={"views": 2})
     build_cache(wanted, part_size=3)
@@ -76,8 +85,15 @@ def test_a_sample_that_was_bad_when_it_was_cached_is_a_bad_sample(tmp_path):
     assert sum(batches.bad.counts.values()) >= 1
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("cache", ["none", "memory"])
+@pytest.mark.parametrize(
+    ("cache", "workers"),
+    [
+        ("none", 1),
+        ("memory", 0),
+        pytest.param("none", 0, marks=pytest.mark.slow),
+        pytest.param("memory", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_sample_that_has_changed_since_ends_the_run_with_one_sentence(cache, workers, tmp_path):
     root = tmp_path / "csv"
     wanted = recipe(data("csv", root), root)

@@ -25,7 +25,9 @@ TINIEST = 2.0**-25  # and one below 2**-14 by at most this
 EPOCH = 3
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=[kind if kind == "csv" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def outputs(request, tmp_path_factory) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """What student, live teacher and cached teacher say about the same views."""
     root = tmp_path_factory.mktemp(request.param)

@@ -69,6 +69,9 @@ TEACHERS = {
     "metaclip": shrunk("ViT-B-32-quickgelu"),
 }
 
+# MetaCLIP differs from DFN in its patches alone.
+KINDS = ("siglip", "dfn", pytest.param("metaclip", marks=pytest.mark.slow))
+
 
 def model(kind: str, **changes: object) -> LoadedModel:
     return create_model(ModelConfig(model=f"test-teacher-{kind}", config={**TEACHERS[kind], **changes}))
@@ -111,7 +114,7 @@ def test_a_siglip_is_one():
     forward_smoke_test(loaded, "teacher")
 
 
-@pytest.mark.parametrize("kind", TEACHERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_student_with_another_tokenizer_size_and_length_learns_from_it(kind):
     torch.manual_seed(0)
     learner, teacher = student(), model(kind)
@@ -141,7 +144,9 @@ def test_a_siglip_student_keeps_its_bias():
     assert learner.model.logit_bias == -10 and learner.model.logit_bias.grad is None
 
 
-@pytest.mark.parametrize("kinds", [("siglip", "metaclip"), ("metaclip", "siglip")])
+@pytest.mark.parametrize(
+    "kinds", [("siglip", "metaclip"), pytest.param(("metaclip", "siglip"), marks=pytest.mark.slow)]
+)
 def test_teachers_with_and_without_a_bias_teach_together(kinds):
     weights = {"contrastive": 1, "crd": 1, "fd": 10, "icl": 1, "cross_kd": 1}
     task, inputs = make(student(), [model(kind) for kind in kinds], weights)
@@ -154,7 +159,7 @@ def outputs(loaded: LoadedModel):
         return loaded.model.eval()(image, loaded.tokenizer(["a photo of a cat"]))
 
 
-@pytest.mark.parametrize("kind", TEACHERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_its_export_is_the_same_model_in_stock_open_clip(kind, tmp_path):
     torch.manual_seed(0)
     loaded = model(kind)
@@ -170,7 +175,7 @@ def test_its_export_is_the_same_model_in_stock_open_clip(kind, tmp_path):
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-@pytest.mark.parametrize("kind", TEACHERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_its_checkpoint_is_imported(kind, tmp_path):
     loaded = model(kind)
     export_model(loaded, tmp_path / "export")
@@ -183,7 +188,7 @@ def test_its_checkpoint_is_imported(kind, tmp_path):
     assert torch.equal(again.tokenizer(CAPTIONS), loaded.tokenizer(CAPTIONS))
 
 
-@pytest.mark.parametrize("kind", ["dfn", "metaclip"])
+@pytest.mark.parametrize("kind", KINDS[1:])
 def test_quick_gelu_is_what_they_compute_with(kind, tmp_path):
     """Weights do not tell the activation: under the other one the same weights give other embeddings."""
     loaded = model(kind)
@@ -216,6 +221,7 @@ def test_a_siglip_teaches_a_whole_run_live_and_from_its_cache(tmp_path):
     assert load_model(f"run:{tmp_path / 'cached'}").embed_dim == 16
 
 
+@pytest.mark.slow  # its steps and its teaching a whole run are fast
 def test_a_siglip_student_is_trained_saved_and_loaded(tmp_path):
     wanted = tiny.recipe(
         student={"model": "test-teacher-siglip", "config": SIGLIP},

@@ -27,8 +27,19 @@ def used(wanted):
     return wanted.model_copy(update={"teacher_cache": wanted.teacher_cache.model_copy(update={"use": True})})
 
 
-@pytest.mark.parametrize("cache", ["none", "memory"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "cache"),
+    [
+        ("csv", "none"),
+        ("shards", "memory"),
+        *(
+            pytest.param(kind, cache, marks=pytest.mark.slow)
+            for kind in KINDS
+            for cache in ("none", "memory")
+            if (kind, cache) not in (("csv", "none"), ("shards", "memory"))
+        ),
+    ],
+)
 def test_the_first_losses_are_those_of_the_live_teacher(kind, cache, tmp_path):
     """Where views are not random, both runs see the same ones in the same order."""
     shape = {"crop": "resize", "augment": None, "cache": cache}
