@@ -86,7 +86,8 @@ def run(name: str, variant: str, backend: str, inputs: list[Tensor], upstream: f
     image, text = (side.clone().requires_grad_() for side in inputs[:2])
     scale = torch.tensor(SCALE, dtype=torch.float64, requires_grad=True)
     bias = torch.tensor(BIAS, dtype=torch.float64, requires_grad=True)
-    value = loss(image, text, scale, *inputs[2:], SCALE, logit_bias=bias, dist_logit_bias=BIAS)
+    teacher_image, teacher_text = inputs[2:]
+    value = loss(image, text, scale, teacher_image, teacher_text, SCALE, logit_bias=bias, dist_logit_bias=BIAS)
     (upstream * value).backward()
     gradients = [leaf.grad for leaf in (image, text, scale, bias, *loss.parameters()) if leaf.grad is not None]
     return value.detach(), gradients

@@ -60,7 +60,9 @@ def measure(batch: int, width: int, scale: float, agreement: float) -> dict[str,
 def gradient_norm(term: str, student: list[Tensor], scale: float, teacher: list[Tensor]) -> float:
     """The length of an unweighted term's gradient at the student's image and text embeddings."""
     image, text = (side.clone().requires_grad_() for side in student)
-    build(term)(image, text, scale, *teacher, TEACHER_SCALE).backward()
+    teacher_image, teacher_text = teacher
+    build(term)(image, text, scale, teacher_image, teacher_text, TEACHER_SCALE).backward()
+    assert image.grad is not None and text.grad is not None
     return torch.cat([image.grad, text.grad]).norm().item()
 
 
@@ -69,7 +71,8 @@ def _noise(batch: int, width: int, generator: Generator) -> Tensor:
 
 
 def _mix(base: Tensor, cosine: float, generator: Generator) -> Tensor:
-    noise = _noise(*base.shape, generator)
+    batch, width = base.shape
+    noise = _noise(batch, width, generator)
     return F.normalize(cosine * base + math.sqrt(1 - cosine**2) * noise, dim=1)
 
 

@@ -63,7 +63,8 @@ def run(batch: int, width: int, backend: str) -> Outcome:
     student = [rows[name].requires_grad_() for name in ("image", "text")]
     loss = kdlosses.CLIPKDLoss(student_dim=width, teacher_dim=width, backend=backend)
     before, start = _peak_mib(), time.perf_counter()
-    value = loss(*student, SCALE, rows["teacher_image"], rows["teacher_text"], TEACHER_SCALE)
+    image, text = student
+    value = loss(image, text, SCALE, rows["teacher_image"], rows["teacher_text"], TEACHER_SCALE)
     middle = time.perf_counter()
     value.backward()
     report = {
@@ -76,7 +77,9 @@ def run(batch: int, width: int, backend: str) -> Outcome:
         "peak_resident_mib_before": before,
         "peak_resident_mib": _peak_mib(),
     }
-    gradients = dict(zip(("image", "text"), (side.grad for side in student), strict=True))
+    gradients = {
+        name: side.grad for name, side in zip(("image", "text"), student, strict=True) if side.grad is not None
+    }
     return Outcome({name: side.detach() for name, side in rows.items()}, value.item(), gradients, report)
 
 

@@ -81,6 +81,11 @@ def _rows(rows: Sequence[LossRow], device: str, dtype: str) -> Found:
     }
 
 
+def _figure(row: LossRow | None, column: str, unit: float = 1) -> float | None:
+    value: float | None = None if row is None else getattr(row, column)
+    return None if value is None else value / unit
+
+
 def _on_a_cpu(found: Found, large: dict[str, Any]) -> list[Target]:
     case = f"`clip_kd`, B = {BATCH:,}"
     chunked, dense, formula = (found.get(("clip_kd", name, BATCH)) for name in ("chunked", "dense", "formula"))
@@ -89,13 +94,13 @@ def _on_a_cpu(found: Found, large: dict[str, Any]) -> list[Target]:
     errors = max(large[key] for key in large if key.startswith("relative_error"))
     huge = f"`clip_kd`, B = {large['batch']:,}, D = {large['width']}, {large['backend']}"
     return [
-        Target(f"{case}, chunked: time", chunked and chunked.matmuls, 17, True, "x matmul"),
-        Target(f"{case}, chunked: memory", chunked and chunked.peak_bytes / MIB, 96, True, "MiB"),
-        Target(f"{case}, dense: time", dense and dense.matmuls, 12, True, "x matmul"),
+        Target(f"{case}, chunked: time", _figure(chunked, "matmuls"), 17, True, "x matmul"),
+        Target(f"{case}, chunked: memory", _figure(chunked, "peak_bytes", MIB), 96, True, "MiB"),
+        Target(f"{case}, dense: time", _figure(dense, "matmuls"), 12, True, "x matmul"),
         Target(
             f"{case}, dense: time against the formula's", _times(formula, dense, "matmuls"), 2, False, "times faster"
         ),
-        Target(f"{case}, dense: memory", dense and dense.peak_bytes / MIB, 400, True, "MiB"),
+        Target(f"{case}, dense: memory", _figure(dense, "peak_bytes", MIB), 400, True, "MiB"),
         Target(f"{gd_case}: time against the formula's", _times(gd_formula, gd, "matmuls"), 100, False, "times faster"),
         Target(
             f"{gd_case}: memory against the formula's", _times(gd_formula, gd, "peak_bytes"), 100, False, "times less"
@@ -112,15 +117,15 @@ def _on_a_gpu(found: Found) -> list[Target]:
     headline = found.get(("clip_kd", "triton", HEADLINE))
     asked = 8 * GPU_BATCH * DIM * 4 / MIB
     return [
-        Target(f"`clip_kd`, {case}: time", triton and triton.matmuls, 30, True, "x matmul"),
-        Target(f"`clip_kd`, {case}: memory", triton and triton.peak_bytes / MIB, asked, True, "MiB"),
+        Target(f"`clip_kd`, {case}: time", _figure(triton, "matmuls"), 30, True, "x matmul"),
+        Target(f"`clip_kd`, {case}: memory", _figure(triton, "peak_bytes", MIB), asked, True, "MiB"),
         Target(f"`clip_kd`, {case}: time against dense's", _times(dense, triton, "matmuls"), 4, False, "times faster"),
         Target(
             f"`contrastive`, {case}: time against memeff's", _times(memeff, ours, "matmuls"), 1.5, False, "times faster"
         ),
         Target(
             f"`clip_kd`, B = {HEADLINE:,}, bfloat16, triton on one card: memory",
-            headline and headline.peak_bytes / 2**30,
+            _figure(headline, "peak_bytes", 2**30),
             CARD_GIB,
             True,
             "GiB",

@@ -122,7 +122,9 @@ def _usage(kernel: Any) -> dict[str, int]:
         file.write(kernel.asm["cubin"])
         file.flush()
         text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True)
-    registers, stack = _USAGE.search(text.stdout + text.stderr).groups()
+    usage = _USAGE.search(text.stdout + text.stderr)
+    assert usage is not None, text.stdout
+    registers, stack = usage.groups()
     return {"registers": int(registers), "spilled": int(stack), "shared": kernel.metadata.shared}
 
 

@@ -66,9 +66,10 @@ def peak(loss: str, batch: int, dim: int, dtype: torch.dtype, **options: Any) ->
 
     with torch.device("meta"):
         module = kdlosses.build(loss, student_dim=dim, teacher_dim=dim, backend=triton.Backend(**options))
-    inputs = [make(learns) for learns in (True, False) for make in (features, features, scale)]
+    inputs: list[Any] = [make(learns) for learns in (True, False) for make in (features, features, scale)]
     with _no_device(), LiveBytes() as counter:
-        module(*inputs, logit_bias=scale(True), dist_logit_bias=scale(False)).backward()
+        call: Any = module
+        call(*inputs, logit_bias=scale(True), dist_logit_bias=scale(False)).backward()
     return counter.peak
 
 

@@ -12,7 +12,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def problem(message: str, *, at: tuple[str, ...] = (), inside: tuple[str, ...] = ()) -> PydanticCustomError:
+def problem(message: str, *, at: tuple[str | int, ...] = (), inside: tuple[str, ...] = ()) -> PydanticCustomError:
     """Describe a broken rule in words.
 
     Args:

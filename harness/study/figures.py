@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from statistics import mean
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -103,13 +104,11 @@ def sweeps(found: Findings) -> Figure:
 
 
 def _published(axes: Axes, order: list[Variant], base: float | None) -> None:
-    numbers = [(place, variant) for place, variant in enumerate(order) if variant.published is not None]
-    for place, variant in numbers:
-        _bar(axes, place, base, variant.published, variant)
-        axes.annotate(
-            f"{variant.published:.2f}", (variant.published, place), (7, 0), textcoords="offset points", va="center"
-        )
-    _zoom(axes, [variant.published for _, variant in numbers])
+    numbers = [(place, one, one.published) for place, one in enumerate(order) if one.published is not None]
+    for place, variant, number in numbers:
+        _bar(axes, place, base, number, variant)
+        axes.annotate(f"{number:.2f}", (number, place), (7, 0), textcoords="offset points", va="center")
+    _zoom(axes, [number for _, _, number in numbers])
     axes.set(title="published")
 
 
@@ -123,8 +122,10 @@ def _bar(axes: Axes, place: int, base: float | None, value: float, variant: Vari
 
 
 def _scatter(axes: Axes, found: Findings, what: str) -> None:
-    ranked = [variant for variant in found.ranked() if found.similarity(variant, what) is not None]
-    points = [(found.similarity(variant, what), mean(found.scores(variant))) for variant in ranked]
+    similar = [(variant, found.similarity(variant, what)) for variant in found.ranked()]
+    known = [(variant, x) for variant, x in similar if x is not None]
+    ranked = [variant for variant, _ in known]
+    points = [(x, mean(found.scores(variant))) for variant, x in known]
     for variant, (x, y) in zip(ranked, points, strict=True):
         scores = found.scores(variant)
         axes.errorbar(
@@ -210,7 +211,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _plain(axes: Axes, grid: str) -> None:
+def _plain(axes: Axes, grid: Literal["both", "x", "y"]) -> None:
     axes.grid(axis=grid, alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -69,19 +69,19 @@ def compare(found: Findings, values: dict[str, list[float]]) -> Order | None:
         found: the study.
         values: what to order by, each method's number for each seed.
     """
-    methods = [variant for variant in found.study.methods if variant.published is not None]
-    if len(methods) < 3:
+    known = [(variant, variant.published) for variant in found.study.methods if variant.published is not None]
+    if len(known) < 3:
         return None
+    methods, published = [method for method, _ in known], [number for _, number in known]
     means = [mean(values[method.name]) for method in methods]
-    published = [method.published for method in methods]
     pairs = [
-        _pair(*sorted(two, key=lambda method: -method.published), values)
-        for two in combinations(methods, 2)
-        if two[0].published != two[1].published
+        _pair(one, other, values) if number > another else _pair(other, one, values)
+        for (one, number), (other, another) in combinations(known, 2)
+        if number != another
     ]
     return Order(
         ours=sorted(methods, key=lambda method: -mean(values[method.name])),
-        published=sorted(methods, key=lambda method: -method.published),
+        published=[method for method, _ in sorted(known, key=lambda pair: -pair[1])],
         pairs=pairs,
         spearman=float(spearmanr(means, published).statistic),
         kendall=float(kendalltau(means, published).statistic),

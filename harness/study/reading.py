@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import mean
 
 from harness.study.config import Sweep, Variant
@@ -37,6 +38,7 @@ def _methods(found: Findings) -> str:
     if order is None:
         return ""
     head = compare(found, by_headline(found))
+    assert head is not None  # the same methods are published, whatever they are ordered by
     deviation = seed_deviation([found.scores(variant) for variant in found.study.variants])
     noise = "" if deviation is None else f" The standard deviation over seeds is {deviation:.1f} points, pooled."
     return (
@@ -125,8 +127,9 @@ def _lead(found: Findings, one: Variant, other: Variant) -> tuple[float, str]:
 def _similarity(found: Findings) -> str:
     told = []
     for what in ("cosine", "alignment"):
-        points = {v.name: found.similarity(v, what) for v in found.study.variants}
-        known = [v for v in found.study.variants if points[v.name] is not None]
+        measured = {v.name: found.similarity(v, what) for v in found.study.variants}
+        points = {name: value for name, value in measured.items() if value is not None}
+        known = [v for v in found.study.variants if v.name in points]
         everywhere = correlation([(points[v.name], mean(found.scores(v))) for v in known])
         singles = [v for v in known if v.kind in ("baseline", "method")]
         alone = correlation([(points[v.name], mean(found.scores(v))) for v in singles])
@@ -148,7 +151,7 @@ def _sweeps(found: Findings) -> list[str]:
     return [_sweep(found, sweep, runs) for sweep, runs in zip(found.study.sweeps, found.sweeps, strict=True)]
 
 
-def _sweep(found: Findings, sweep: Sweep, runs: list[Result]) -> str:
+def _sweep(found: Findings, sweep: Sweep, runs: Sequence[Result]) -> str:
     points = [score(run["metrics"], found.study.rank_by) for run in runs]
     best = max(range(len(points)), key=points.__getitem__)
     told = ", ".join(f"{value:g}: {point:.1f}" for value, point in zip(sweep.values, points, strict=True))

@@ -21,7 +21,7 @@ def rows(found: Findings, shown: list[str]) -> tuple[list[str], list[list[str]]]
     header += ["cosine", "alignment", "published"]
     lines = [_teacher(found, shown, len(header), bool(tuned))] if found.teacher else []
     for variant in found.ranked():
-        setting = [f"{found.chosen[variant.name][study.tune.key]:g}"] if tuned else []
+        setting = [f"{found.chosen[variant.name][study.tune.key]:g}"] if study.tune else []
         lines.append(
             [
                 variant.label,
@@ -82,6 +82,7 @@ def gain(found: Findings, variant: Variant) -> str:
 
 
 def _teacher(found: Findings, shown: list[str], width: int, tuned: bool) -> list[str]:
+    assert found.teacher is not None  # the caller asks for its line only then
     metrics = found.teacher["metrics"]
     cells = [f"{value(metrics, metric):.1f}" for metric in shown]
     line = ["teacher", *([""] if tuned else []), *cells, f"{score(metrics, found.study.rank_by):.1f}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import product
+from typing import Any
 
 import torch
 
@@ -79,7 +80,12 @@ def build_loss(
     loss: str, variant: str, backend: str, student_dim: int | None = None, teacher_dim: int | None = None
 ) -> DistillLoss:
     """The loss called `loss` of kdlosses; a sum weighs its terms as `default_weights` says."""
-    keywords = {"variant": variant, "backend": backend, "student_dim": student_dim, "teacher_dim": teacher_dim}
+    keywords: dict[str, Any] = {
+        "variant": variant,
+        "backend": backend,
+        "student_dim": student_dim,
+        "teacher_dim": teacher_dim,
+    }
     if PLUS not in loss:
         return kdlosses.build(loss, **keywords)
     defaults = kdlosses.default_weights(variant)

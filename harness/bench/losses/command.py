@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -119,7 +120,7 @@ def _sizes(case: Case) -> Case:
 
 
 def _report(console: Console, file: ResultFile, counts: GridCounts, pictures: list[Path]) -> None:
-    say = {"markup": False, "highlight": False, "soft_wrap": True}
+    say: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
     console.print(LEGEND, style="dim", **say)
     if counts.failed:
         names = sorted({f"{row.loss}/{row.implementation}" for row in counts.failed})

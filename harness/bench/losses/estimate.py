@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from harness.bench.losses.cases import Case, weights_of
 from harness.bench.losses.dryrun import dry_run
@@ -50,7 +51,7 @@ def _memory(case: Case, smaller: Sequence[LossRow]) -> tuple[str, str] | None:
     if exhausted is not None:
         return PREDICTED_OUT_OF_MEMORY, f"ran out of memory at B = {exhausted}"
     free = USABLE * available_bytes(case.device)
-    points = [(row.batch, row.peak_bytes) for row in smaller if row.status == OK]
+    points = [(row.batch, row.peak_bytes) for row in smaller if row.status == OK and row.peak_bytes is not None]
     if points and _square(points, case.batch) < free:
         return None  # even if it grew with B x B from here on
     counted, complete = dry_run(case) or (0, False)
@@ -77,7 +78,7 @@ def _time(
     case: Case, smaller: Sequence[LossRow], rows: Sequence[LossRow], budget: CaseBudget
 ) -> tuple[str, str] | None:
     passes = 2 + min(budget.repeats, LEAST_REPEATS)  # one counts memory, one warms up
-    points = [(row.batch, row.both_ms) for row in smaller if row.status == OK]
+    points = [(row.batch, row.both_ms) for row in smaller if row.status == OK and row.both_ms is not None]
     guess, least = _extrapolated(points, case.batch), _lower_bound_ms(case, rows)
     needed = max(guess or 0.0, least or 0.0)
     if passes * needed <= 1e3 * budget.seconds:
@@ -89,12 +90,13 @@ def _time(
 
 def _lower_bound_ms(case: Case, rows: Sequence[LossRow]) -> float | None:
     """What the loss's matrix products alone take, by the matmul of the largest batch measured up to this one."""
-    same = {"loss": case.loss, "implementation": case.implementation, "batch": case.batch}
+    same: dict[str, Any] = {"loss": case.loss, "implementation": case.implementation, "batch": case.batch}
     near = [row for row in rows if row.status == OK and row.batch <= case.batch and replace(row.case, **same) == case]
     bound = matmul_lower_bound(weights_of(case.loss, case.variant), case.variant, case.dim, case.teacher_dim)
     if not near or bound is None:
         return None
     largest = max(near, key=lambda row: row.batch)
+    assert largest.matmul_ms is not None  # measured with the case
     return bound.kept * _square([(largest.batch, largest.matmul_ms)], case.batch)
 
 

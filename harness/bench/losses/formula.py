@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -53,14 +54,15 @@ class Formula(nn.Module):
         teacher = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
         # Its matrices stay alive until the sum is there, as the local variables of public code do.
         world = World(self, student, teacher)
-        return sum(weight * TERMS[term](world) for term, weight in self.weights.items())
+        return cast(Tensor, sum(weight * TERMS[term](world) for term, weight in self.weights.items()))
 
 
 class World:
     """The embeddings and logits of one call, each computed when a term first asks for it."""
 
-    def __init__(self, loss: Formula, student: tuple[Tensor | None, ...], teacher: tuple[Tensor | None, ...]) -> None:
-        self.loss = loss
+    # What a term does not read may be None; those that read it are given it.
+    def __init__(self, loss: Formula, student: tuple[Any, ...], teacher: tuple[Any, ...]) -> None:
+        self.loss: Any = loss  # its layers are its attributes
         self.released = loss.variant == "released"
         self.raw_image, self.raw_text, self.scale, self.bias = student
         self.image, self.text = F.normalize(self.raw_image, dim=1), F.normalize(self.raw_text, dim=1)
@@ -176,7 +178,7 @@ def afd(world: World) -> Tensor:
 def gd(world: World) -> Tensor:
     teacher = _gradients(world, world.teacher_image, world.teacher_text, world.teacher_scale)
     student = _gradients(world, *world.aligned, world.scale)
-    return sum(F.mse_loss(ours, theirs) for ours, theirs in zip(student, teacher, strict=True))
+    return cast(Tensor, sum(F.mse_loss(ours, theirs) for ours, theirs in zip(student, teacher, strict=True)))
 
 
 def _diagonal(logits: tuple[Tensor, Tensor]) -> Tensor:

@@ -47,9 +47,9 @@ def make_setup(case: Case, inputs: Inputs | None = None) -> Setup:
         ValueError: when the implementation cannot compute this case; one sentence.
     """
     inputs = make_inputs(case) if inputs is None else inputs
-    loss = _ours(case)
-    if case.implementation in baselines.BASELINES:
-        loss = baselines.BASELINES[case.implementation].make(case, loss)
+    module = _ours(case)
+    baseline = baselines.BASELINES.get(case.implementation)
+    loss = module if baseline is None else baseline.make(case, module)
     return _setup(loss, inputs, reads_bias(case))
 
 

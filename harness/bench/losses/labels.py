@@ -23,7 +23,8 @@ class Label(NamedTuple):
 
 def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
     """Write each label right of its point; those of the same x keep a line's distance."""
-    figure = axes.get_figure()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     figure.draw_without_rendering()  # the layout decides how many points a decade is
     points_per_pixel = 72 / figure.dpi
     for x in sorted({label.x for label in labels}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import TracebackType
 
 from rich import box
@@ -101,7 +102,7 @@ class LiveTable:
             self._console.print(f"{whose}: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def make_table(rows: list[LossRow], old: set[Case] = frozenset()) -> Table:
+def make_table(rows: list[LossRow], old: Collection[Case] = ()) -> Table:
     """One loss's rows: times, multiples of a matmul, memory; the last two columns are multiples of dense's."""
     first = rows[0]
     width = f"{first.dim}" if first.dim == first.teacher_dim else f"{first.dim}/{first.teacher_dim}"
@@ -125,8 +126,12 @@ def _cells(row: LossRow, base: LossRow | None) -> list[str]:
     start = [f"{row.batch:,}", row.implementation]
     if row.status != OK:
         return [*start, "", "", STATUS_LABELS[row.status], "", "", "", ""]
-    times = [milliseconds(value) for value in (row.forward_ms, row.backward_ms, row.both_ms)]
-    ratios = [_ratio(row.both_ms, base and base.both_ms), _ratio(row.peak_bytes, base and base.peak_bytes)]
+    assert row.both_ms is not None and row.matmuls is not None and row.peak_bytes is not None  # measured
+    times = ["" if value is None else milliseconds(value) for value in (row.forward_ms, row.backward_ms, row.both_ms)]
+    ratios = [
+        _ratio(row.both_ms, None if base is None else base.both_ms),
+        _ratio(row.peak_bytes, None if base is None else base.peak_bytes),
+    ]
     return [*start, *times, digits(row.matmuls), size(row.peak_bytes), *ratios]
 
 

@@ -87,6 +87,7 @@ def _cell(row: LossRow | None) -> str:
         return ""
     if row.status != OK:
         return STATUS_LABELS[row.status]
+    assert row.both_ms is not None and row.matmuls is not None and row.peak_bytes is not None  # measured
     return f"{milliseconds(row.both_ms)}, {digits(row.matmuls)} x matmul, {size(row.peak_bytes)}"
 
 

@@ -64,8 +64,8 @@ def available_bytes(device: str) -> int:
     """What can be allocated now: free and cached on a GPU; on the CPU what the system or the container still gives."""
     if device == "cuda":
         cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        return torch.cuda.mem_get_info()[0] + cached
-    return min(_system_bytes(), _container_bytes())
+        return int(torch.cuda.mem_get_info()[0]) + cached
+    return int(min(_system_bytes(), _container_bytes()))
 
 
 def _system_bytes() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
@@ -48,7 +49,7 @@ def draw_memory(axes: Axes, mine: Sequence[LossRow]) -> None:
     """Peaks above the inputs, and one of the matrices that others keep."""
     labels = _draw_series(axes, mine, "peak_bytes")
     sizes = {row.batch: row.case.matrix_bytes for row in mine if row.status == OK}
-    line = {batch: sizes[batch] for batch in sorted(sizes)}
+    line = {batch: float(sizes[batch]) for batch in sorted(sizes)}
     labels.append(_draw_reference(axes, line, "one B x B matrix", LINE_STYLES["recomputed"]))
     what = "allocator" if mine[0].device == "cuda" else "live tensors"
     axes.set_title(f"peak memory above the inputs ({what})", fontsize=10, loc="left")
@@ -117,7 +118,10 @@ def _mark_failures(axes: Axes, mine: Sequence[LossRow]) -> None:
     seen: set[str] = set()
     for row in gone:
         place = (row.batch, 0.98 - 0.05 * implementations.index(row.implementation))
-        style = {"color": COLORS.get(row.implementation, OTHER_COLOR), "xycoords": axes.get_xaxis_transform()}
+        style: dict[str, Any] = {
+            "color": COLORS.get(row.implementation, OTHER_COLOR),
+            "xycoords": axes.get_xaxis_transform(),
+        }
         axes.annotate("x", place, ha="center", va="center", fontsize=10, **style)
         if row.implementation not in seen:
             text = f"{row.implementation}: {GAVE_UP[row.status]}"

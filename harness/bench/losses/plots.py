@@ -81,7 +81,10 @@ def _matmuls(setting: PlotSetting, rows: Sequence[LossRow], batches: Collection[
     """Milliseconds of a matmul by batch, ascending; the same for every loss, so all losses' rows tell it."""
     same = [row for row in rows if row.status == OK and plot_setting(row)._replace(loss=setting.loss) == setting]
     found = sorted({row.batch for row in same}.intersection(batches))
-    return {batch: median(row.matmul_ms for row in same if row.batch == batch) for batch in found}
+    return {
+        batch: median(row.matmul_ms for row in same if row.batch == batch and row.matmul_ms is not None)
+        for batch in found
+    }
 
 
 def _title(setting: PlotSetting) -> str:

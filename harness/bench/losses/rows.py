@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from harness.bench.losses.cases import CASE_FIELDS, Case
 
@@ -95,11 +96,11 @@ class LossRow:
 
 COLUMNS = tuple(field.name for field in fields(LossRow))
 _DIGITS = 6
-_READ = {"str": str, "int": int, "int | None": int, "float | None": float}
-_TYPES = {field.name: field.type for field in fields(LossRow)}
+_READ: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "int | None": int, "float | None": float}
+_TYPES = {field.name: str(field.type) for field in fields(LossRow)}
 
 
-def make_row(case: Case, source: Origin, status: str, note: str = "", figures: Mapping[str, object] = {}) -> LossRow:
+def make_row(case: Case, source: Origin, status: str, note: str = "", figures: Mapping[str, Any] = {}) -> LossRow:
     """A row of a case; `figures` are the numbers by column."""
     return LossRow(**asdict(case), **asdict(source), status=status, note=note, **figures)
 
@@ -119,6 +120,6 @@ def from_cells(cells: Mapping[str, str]) -> LossRow:
     return LossRow(**{name: _parsed(name, cells[name]) for name in COLUMNS})
 
 
-def _parsed(name: str, text: str) -> object:
+def _parsed(name: str, text: str) -> Any:
     kind = _TYPES[name]
     return None if text == "" and kind.endswith("None") else _READ[kind](text)

@@ -70,7 +70,7 @@ class Matmul:
 
     def __init__(self, case: Case) -> None:
         self._rows = max(1, min(case.batch, MATMUL_BLOCK_BYTES[case.device] * case.batch // case.matrix_bytes))
-        like = {"dtype": case.torch_dtype, "device": case.device}
+        like: dict[str, Any] = {"dtype": case.torch_dtype, "device": case.device}
         self._left, self._right = (torch.randn(case.batch, case.dim, **like) for _ in range(2))
         self._out = torch.empty(self._rows, case.batch, **like)
 

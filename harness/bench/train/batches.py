@@ -82,7 +82,7 @@ def _on(device: torch.device, value: Any) -> Any:
         return {name: _on(device, part) for name, part in value.items()}
     if isinstance(value, tuple):
         return tuple(_on(device, part) for part in value)
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{field.name: _on(device, getattr(value, field.name)) for field in fields(value)})
     return value
 

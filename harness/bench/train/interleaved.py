@@ -64,7 +64,8 @@ def measure(
     ours = ClipkdTrainer(recipe, kind, device, folder)
     others: dict[str, OpenClipTrainer] = {}
     try:
-        csv = Path(recipe.data.train[0]) if kind == DECODE else None
+        first = recipe.data.train[0]
+        csv = Path(first) if kind == DECODE and isinstance(first, str) else None
         for name in baselines:
             others[name] = OpenClipTrainer(recipe, device.type, plan.warm_up + plan.in_round, csv, TRAINERS[name])
         measured, peaks = _interleave(ours, others, plan, device.type, _DTYPES[recipe.train.precision])

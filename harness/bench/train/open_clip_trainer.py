@@ -92,13 +92,15 @@ class OpenClipTrainer:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=alone
             )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._answer()
 
     def round(self) -> RoundTimes:
         """Let it take its steps."""
         with suppress(BrokenPipeError):  # it has ended: the missing answer tells
-            self._process.stdin.write("go\n")
-            self._process.stdin.flush()
+            self._stdin.write("go\n")
+            self._stdin.flush()
         times = RoundTimes(**self._answer())
         self._answer()
         return times
@@ -106,17 +108,17 @@ class OpenClipTrainer:
     def close(self) -> None:
         """End it."""
         with suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._stdin.close()
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        self._stdout.close()
         self._folder.cleanup()
 
     def _answer(self) -> Any:
-        for line in self._process.stdout:
+        for line in self._stdout:
             if line.startswith(SENT):
                 return json.loads(line.removeprefix(SENT))
         self._process.wait()

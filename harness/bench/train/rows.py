@@ -71,7 +71,8 @@ class TrainRow:
     @property
     def matmul_share(self) -> float | None:
         """That over the rate of a large matrix product."""
-        return None if self.flops is None else self.flops_per_second / self.matmul_flops_per_second
+        rate = self.flops_per_second
+        return None if rate is None else rate / self.matmul_flops_per_second
 
     def cells(self) -> dict[str, object]:
         """By column."""

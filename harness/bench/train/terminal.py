@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -13,7 +14,7 @@ from harness.bench.losses.formats import digits, milliseconds, size, threads
 from harness.bench.train.parts import PARTS
 from harness.bench.train.rows import TrainRow
 
-_PLAIN = {"markup": False, "highlight": False, "soft_wrap": True}
+_PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
 def show(rows: Sequence[TrainRow], console: Console) -> None:
@@ -62,6 +63,7 @@ def remarks(row: TrainRow) -> list[str]:
     setting = row.setting
     held = "cached" if setting.teacher_cache else f"{setting.teacher_parameters / 1e6:.1f} M"
     teacher = f" <- {setting.teacher} ({held})" if setting.teacher else ""
+    assert row.flops is not None and row.matmul_flops_per_second is not None  # of our own step they are measured
     return [
         f"{setting.student} ({setting.student_parameters / 1e6:.1f} M){teacher}; {setting.image_size} pixels, "
         f"{setting.precision}, {setting.data} data; objective: {setting.objective}; {row.steps} steps of each in "

@@ -31,7 +31,7 @@ _AHEAD = 4  # tasks handed out in advance, for each worker
 class Work(Protocol[_Taken, _Given]):
     """What is done with each task; it and its results travel between processes."""
 
-    def __call__(self, task: _Taken, tick: Tick) -> _Given: ...
+    def __call__(self, task: _Taken, tick: Tick, /) -> _Given: ...
 
 
 class Stopped(Exception):
