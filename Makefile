@@ -8,7 +8,7 @@
 # make check-recipes  every recipe at full model size: two steps, export, evaluation (8 GiB, 6 CPU-minutes, no network)
 # make check-wheel  every loss from the wheel in an environment with torch alone (downloads torch, 6 GB, removed afterwards)
 # make docs         the documentation site in site/, which needs no network; a broken link or reference fails
-# make lint         ruff: rules and formatting; codespell: spelling; mypy: types of kdlosses
+# make lint         ruff: rules and formatting; codespell: spelling; mypy: types
 # make env          the environment alone
 # make clean        remove the environment and what tools cached; data/ and runs/ stay
 #
@@ -70,7 +70,7 @@ lint: $(VENV)/.test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m codespell_lib .
-	@$(BIN)/python -m mypy kdlosses
+	@$(BIN)/python -m mypy
 
 env: $(VENV)/.test
 
