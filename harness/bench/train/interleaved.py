@@ -64,8 +64,7 @@ def measure(
     ours = ClipkdTrainer(recipe, kind, device, folder)
     others: dict[str, OpenClipTrainer] = {}
     try:
-        first = recipe.data.train[0]
-        csv = Path(first) if kind == DECODE and isinstance(first, str) else None
+        csv = _csv_of(recipe) if kind == DECODE else None
         for name in baselines:
             others[name] = OpenClipTrainer(recipe, device.type, plan.warm_up + plan.in_round, csv, TRAINERS[name])
         measured, peaks = _interleave(ours, others, plan, device.type, _DTYPES[recipe.train.precision])
@@ -76,6 +75,12 @@ def measure(
             other.close()
     peaks[CLIPKD] = peak_bytes(device.type)
     return _rows(ours, _setting(ours, kind), measured, peaks, idle, plan, source)
+
+
+def _csv_of(recipe: Recipe) -> Path:
+    (file,) = recipe.data.train
+    assert isinstance(file, str)  # the adapted recipe's, which names the one CSV that was written for it
+    return Path(file)
 
 
 def _interleave(
