@@ -1,6 +1,7 @@
 """Everything that only a GPU can tell, in one command of at most eight minutes, the most telling first.
 
-``python -m benchmarks.gpu_day --out DIR`` runs these steps, each in a process of its own with a share of the time:
+``python benchmarks/gpu_day.py --out DIR``, or ``python -m benchmarks.gpu_day --out DIR``, runs these steps, each in a
+process of its own with a share of the time:
 
 - ``agreement``: every loss, backend and dtype against float64 (agreement.csv);
 - ``mechanics``: skipped updates, the fp16 scaler, pinned batches, channels_last, no waiting (mechanics.csv);
@@ -31,6 +32,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+if not __package__:  # run as a file: Python looks for modules beside it, not in the checkout
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.gpu.child import LEAST_SECONDS, ROOT, Ending, run_step
 

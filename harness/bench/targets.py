@@ -67,7 +67,12 @@ def markdown(rows: Sequence[LossRow], large: dict[str, Any]) -> str:
 
 def targets(rows: Sequence[LossRow], large: dict[str, Any]) -> list[Target]:
     """All targets: those that a CPU can be held to, and those that take a GPU."""
-    return [*_on_a_cpu(_rows(rows, "cpu", "float32"), large), *_on_a_gpu(_rows(rows, "cuda", "bfloat16"))]
+    return [*_on_a_cpu(_rows(rows, "cpu", "float32"), large), *gpu_targets(rows)]
+
+
+def gpu_targets(rows: Sequence[LossRow]) -> list[Target]:
+    """The targets that take a GPU."""
+    return _on_a_gpu(_rows(rows, "cuda", "bfloat16"))
 
 
 Found = dict[tuple[str, str, int], LossRow]

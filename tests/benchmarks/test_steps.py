@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,10 @@ def test_the_whole_day_on_a_cpu(tmp_path):
     for name in ("agreement.csv", "mechanics.csv", "train_cases.csv"):
         assert {row["status"] for row in rows(tmp_path / name)} <= {"ok", "unsupported"}
     assert {row.status for row in read_rows(tmp_path / "losses.csv")} == {"ok"}
+
+
+def test_the_command_runs_as_a_file_from_any_folder(tmp_path):
+    command = [sys.executable, gpu_day.__file__, "--out", str(tmp_path / "out"), "--budget", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "agreement: out of time" in done.stdout
