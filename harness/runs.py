@@ -47,7 +47,7 @@ def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.de
         raise UserError(f"the run folder {out} cannot be created: {error.strerror}; choose another --out") from error
     for leftover in ("checkpoints", "export", "eval", "heartbeats"):
         shutil.rmtree(out / leftover, ignore_errors=True)
-    for pattern in ("bad_samples*.jsonl", "nonfinite*.jsonl", "efficiency.json"):
+    for pattern in ("skipped_samples*.jsonl", "nonfinite*.jsonl", "efficiency.json"):
         for file in out.glob(pattern):
             file.unlink()
     # Not before the old checkpoints are gone: killed in between, the new recipe would go on from them.

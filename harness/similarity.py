@@ -15,7 +15,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from harness.checkpoint import list_checkpoints
 from harness.config import EvalSet
 from harness.data.decode import decode
-from harness.data.samples import BadSample, RawSample
+from harness.data.samples import RawSample, SkippedSample
 from harness.data.shards import ShardSource
 from harness.errors import UserError
 from harness.evaluate.synthetic import synthetic_sets_on_disk
@@ -148,12 +148,12 @@ def read_pairs(item: EvalSet) -> tuple[list[Image], list[str]]:
 
 def _decode(raw: RawSample) -> tuple[Any, str]:
     decoded = decode(raw)
-    if isinstance(decoded, BadSample):
+    if isinstance(decoded, SkippedSample):
         _refuse(decoded)
     return decoded
 
 
-def _refuse(bad: BadSample) -> NoReturn:
+def _refuse(bad: SkippedSample) -> NoReturn:
     raise UserError(f"evaluation sample {bad.key} of {bad.shard} cannot be read ({bad.reason}); rebuild the set")
 
 

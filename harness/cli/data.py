@@ -54,8 +54,8 @@ def check(
 
         from harness.cli.guard import INTERRUPTED
         from harness.data.tools.check import check as run
+        from harness.data.tools.failure_reason import failure_reason
         from harness.data.tools.report import show
-        from harness.data.tools.verdict import problem
 
         report = run(cfg, workers=pairs.num_workers(workers), fast=fast, out=out)
     show(report, Console())
@@ -63,8 +63,8 @@ def check(
         typer.echo(f"{out} lists every unusable sample")
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
-    tally = report.tally
-    _fail_if(problem(tally.bad, tally.num_good, len(tally.shards), max_skip_rate))
+    stats = report.stats
+    _fail_if(failure_reason(stats.skipped, stats.num_usable, len(stats.shards), max_skip_rate))
 
 
 @app.command()
@@ -85,7 +85,7 @@ def convert(
 ) -> None:
     """Turn CSV files and their images into webdataset shards, or shards into a CSV file and a folder of images.
 
-    Images are copied byte for byte; unusable samples are left out and listed in bad_samples.jsonl. What is killed
+    Images are copied byte for byte; unusable samples are left out and listed in skipped_samples.jsonl. What is killed
     goes on where it was when the same command is given again.
     """
     with pairs.named_as_options():
@@ -93,13 +93,13 @@ def convert(
         from rich.console import Console
 
         from harness.data.tools.convert import convert as run
+        from harness.data.tools.failure_reason import failure_reason
         from harness.data.tools.report import show_conversion
-        from harness.data.tools.verdict import problem
 
         count = pairs.num_workers(workers)
         summary = run(cfg, out, workers=count, fast=fast, samples_per_shard=samples_per_shard)
     show_conversion(summary, out, Console())
-    sentence = problem(summary.bad, summary.samples, summary.shards, max_skip_rate)
+    sentence = failure_reason(summary.skipped, summary.samples, summary.shards, max_skip_rate)
     _fail_if(sentence and f"{sentence} {out} is complete without them.")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.config.data import PILLOW_PIXELS
 from harness.data.batch import Batch
 from harness.data.decode import decode
-from harness.data.samples import BadSample, RawSample
+from harness.data.samples import RawSample, SkippedSample
 from harness.data.tokens import Tokenizers, tokenize
 from harness.data.view import View
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Cache(Protocol):
-    """A teacher cache: what the teacher made of a sample in a pass, None if it is not in there."""
+    """A teacher cache: what the teacher made of a sample in an epoch, None if it is not in there."""
 
     def lookup(self, raw: RawSample, epoch: int) -> CachedView | None: ...
 
@@ -37,7 +37,7 @@ class Chunk:
     """
 
     good: Batch | None
-    bad: list[BadSample] = field(default_factory=list)
+    bad: list[SkippedSample] = field(default_factory=list)
     failure: str | None = None
 
     def pin_memory(self) -> Chunk:
@@ -64,10 +64,10 @@ class Decoder:
     max_pixels: int = PILLOW_PIXELS
     cache: Cache | None = None
 
-    def sample(self, raw: RawSample, seed: int, epoch: int) -> Sample | BadSample:
-        """Decode a sample; its view is cut by the seed, or as the cache's teacher saw it in this pass."""
+    def sample(self, raw: RawSample, seed: int, epoch: int) -> Sample | SkippedSample:
+        """Decode a sample; its view is cut by the seed, or as the cache's teacher saw it in this epoch."""
         decoded = decode(raw, self.max_pixels)
-        if isinstance(decoded, BadSample):
+        if isinstance(decoded, SkippedSample):
             return decoded
         image, caption = decoded
         if self.cache is None:
@@ -96,10 +96,10 @@ def stack_cached(views: list[CachedView]) -> CachedTeacher | None:
     return CachedTeacher.stack(views)
 
 
-def not_cached(raw: RawSample) -> BadSample:
+def not_cached(raw: RawSample) -> SkippedSample:
     """Return what is wrong with a sample that a teacher cache does not hold."""
     reason = "the teacher cache does not hold it; run `clipkd teacher precompute` again if the data has grown"
-    return BadSample(raw.key, raw.shard, "not_cached", reason)
+    return SkippedSample(raw.key, raw.shard, "not_cached", reason)
 
 
 def too_few(found: int, batch_size: int) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from harness.config.data import PILLOW_PIXELS
-from harness.data.samples import BadSample, Kind, RawSample, Unusable
+from harness.data.samples import Kind, RawSample, SkippedSample, Unusable
 
 # Pillow warns of images above its limit; here such an image is skipped and listed, so nobody need be warned.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -20,7 +20,7 @@ _TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-def decode(raw: RawSample, max_pixels: int = PILLOW_PIXELS) -> tuple[Tensor, str] | BadSample:
+def decode(raw: RawSample, max_pixels: int = PILLOW_PIXELS) -> tuple[Tensor, str] | SkippedSample:
     """Return the image, uint8 [3, H, W] in RGB, and the caption; or what is wrong with the sample.
 
     Args:
@@ -31,7 +31,7 @@ def decode(raw: RawSample, max_pixels: int = PILLOW_PIXELS) -> tuple[Tensor, str
         caption = _caption(raw.caption)
         return _pixels(_image_bytes(raw.image), max_pixels), caption
     except Unusable as problem:
-        return BadSample(raw.key, raw.shard, problem.kind, problem.reason)
+        return SkippedSample(raw.key, raw.shard, problem.kind, problem.reason)
 
 
 def _caption(caption: bytes | str | None) -> str:

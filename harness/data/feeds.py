@@ -1,4 +1,4 @@
-"""Where a loader's batches come from: the memory, pairs read in any order, or shards; each knows its position."""
+"""Batch sources of a loader: the memory, pairs read in any order, or shards; each knows its position."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from operator import mul
 from typing import Any
 
-from harness.data.bad import BadSampleLog
 from harness.data.batch import Batch
 from harness.data.chunks import Chunk, Decoder, too_few
 from harness.data.dataloader import Chunks
@@ -14,15 +13,16 @@ from harness.data.gather import ShardChunks
 from harness.data.indexed import IndexedChunks, Requests
 from harness.data.lanes import shares_shards
 from harness.data.memory import Memory
-from harness.data.order import Visits
+from harness.data.order import EpochOrder
 from harness.data.shards import ShardSource
+from harness.data.skipped import SkippedSamples
 from harness.data.sources import Opened
 from harness.errors import UserError
 
 
 @dataclass(frozen=True)
 class Share:
-    """One process's part of every batch: rank `rank` of `world_size` takes `batch_size` rows."""
+    """Rank-local slice of the global batch: rank `rank` of `world_size` takes `batch_size` rows."""
 
     batch_size: int
     rank: int
@@ -68,7 +68,7 @@ class MemoryFeed:
                 f"the run cannot go on in the same data order: data.train held {position['usable']} usable samples at "
                 f"its checkpoint and holds {len(memory)} now; put the data back as it was, or start a new run."
             )
-        self.num_samples: int | None = len(memory.visits)
+        self.num_samples: int | None = len(memory.epoch_order)
         self.about = f"{len(memory)} pairs from {about}, {memory.num_bytes / 2**20:.0f} MiB in memory"
         self._num_pairs, self._pin_memory = len(memory), pin_memory
         self._num_batches = position["batches"] if position else 0
@@ -92,25 +92,31 @@ class IndexedFeed:
     """Batches of pairs that can be read in any order; arguments as for ShardFeed."""
 
     def __init__(
-        self, opened: Opened, decoder: Decoder, share: Share, workers: Workers, log: BadSampleLog, position: int | None
+        self,
+        opened: Opened,
+        decoder: Decoder,
+        share: Share,
+        workers: Workers,
+        log: SkippedSamples,
+        position: int | None,
     ) -> None:
-        visits, source = opened.visits, opened.source
+        epoch_order, source = opened.epoch_order, opened.source
         assert not isinstance(source, ShardSource)  # those have a feed of their own
-        self.num_samples: int | None = len(visits)
+        self.num_samples: int | None = len(epoch_order)
         self.about = f"{len(source)} pairs from {opened.about}, decoded as they are needed"
         self._log, self._position = log, position or 0
-        self._per_pass = len(visits) // share.global_batch
+        self._per_epoch = len(epoch_order) // share.global_batch
         slots = range(share.global_batch)[share.rows]
         self._chunks = Chunks(
-            IndexedChunks(source, decoder, visits.seed, slots, visits.once),
-            Requests(visits, share.global_batch, self._position),
-            seed=visits.seed,
+            IndexedChunks(source, decoder, epoch_order.seed, slots, epoch_order.once),
+            Requests(epoch_order, share.global_batch, self._position),
+            seed=epoch_order.seed,
             workers=workers.count,
             pin_memory=workers.pin_memory,
         )
 
     def __next__(self) -> Batch:
-        if self._position % self._per_pass == 0:
+        if self._position % self._per_epoch == 0:
             self._log.add([], 0, complete=True)
         batch = _take(next(self._chunks), self._log)
         self._position += 1
@@ -133,7 +139,7 @@ class ShardFeed:
         decoder: makes the batches.
         share: this process's part.
         workers: how they are made.
-        log: takes what is bad.
+        log: counts skipped samples.
         position: what `position` gave in the run that goes on.
     """
 
@@ -143,27 +149,29 @@ class ShardFeed:
         decoder: Decoder,
         share: Share,
         workers: Workers,
-        log: BadSampleLog,
+        log: SkippedSamples,
         position: dict[str, Any] | None,
     ) -> None:
         own = max(1, workers.count)
-        lanes, visits, source = own * share.world_size, opened.visits, opened.source
+        lanes, epoch_order, source = own * share.world_size, opened.epoch_order, opened.source
         assert isinstance(source, ShardSource)  # all others have a feed of their own
-        shared = f", fewer than the {lanes} readers, which share each of them" if shares_shards(visits, lanes) else ""
-        self.num_samples: int | None = _pairs_a_pass(source, visits)
+        shared = (
+            f", fewer than the {lanes} readers, which share each of them" if shares_shards(epoch_order, lanes) else ""
+        )
+        self.num_samples: int | None = _pairs_per_epoch(source, epoch_order)
         self.about = f"a stream of {len(source.shards)} shards from {opened.about}{shared}"
         self._log = log
         dataset = ShardChunks(
             source,
-            visits,
+            epoch_order,
             decoder,
             batch_size=share.batch_size,
-            seed=visits.seed,
+            seed=epoch_order.seed,
             first_lane=share.rank * own,
             lanes=lanes,
         )
         self._chunks = Chunks(
-            dataset, None, seed=visits.seed, workers=workers.count, pin_memory=workers.pin_memory, state=position
+            dataset, None, seed=epoch_order.seed, workers=workers.count, pin_memory=workers.pin_memory, state=position
         )
 
     def __next__(self) -> Batch:
@@ -178,15 +186,15 @@ class ShardFeed:
         self._chunks.close()
 
 
-def _pairs_a_pass(source: ShardSource, visits: Visits) -> int | None:
-    """Return how many pairs a pass visits, None where a shard's size is not written down beside it."""
-    weights = [weight for size, weight in zip(source.sizes, visits.weights, strict=True) for _ in range(size)]
+def _pairs_per_epoch(source: ShardSource, epoch_order: EpochOrder) -> int | None:
+    """Return the number of pairs in an epoch, None where a shard's size is not written down beside it."""
+    weights = [weight for size, weight in zip(source.sizes, epoch_order.weights, strict=True) for _ in range(size)]
     pairs = source.pairs()
     return None if None in pairs else round(sum(map(mul, pairs, weights)))
 
 
-def _take(chunk: Chunk, log: BadSampleLog) -> Batch:
-    """Note what was bad and return the batch, or end the run if there is none."""
+def _take(chunk: Chunk, log: SkippedSamples) -> Batch:
+    """Count what was skipped and return the batch, or end the run if there is none."""
     log.add(chunk.bad, len(chunk.good) if chunk.good else 0)
     if chunk.good is None:
         raise UserError(chunk.failure or "")

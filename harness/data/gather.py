@@ -10,12 +10,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 from harness.data.chunks import Chunk, Decoder, Sample, too_few
 from harness.data.indexed import all_bad, give_up_after
 from harness.data.lanes import Item, Place, Route
-from harness.data.order import Visits
-from harness.data.samples import BadSample
+from harness.data.order import EpochOrder
+from harness.data.samples import SkippedSample
 from harness.data.shards import ShardSource
 from harness.errors import UserError
 
-# Passes without anything new for a batch until it is given up: a lane may be dealt the same shard several times.
+# Epochs without anything new for a batch until it is given up: a lane may be dealt the same shard several times.
 _PATIENCE = 50
 
 
@@ -25,7 +25,7 @@ class _Open:
 
     samples: list[Sample] = field(default_factory=list)
     names: set[tuple[int, str]] = field(default_factory=set)
-    bad: list[BadSample] = field(default_factory=list)
+    bad: list[SkippedSample] = field(default_factory=list)
 
     def close(self, decoder: Decoder) -> Chunk:
         """Return the batch and begin another."""
@@ -36,11 +36,11 @@ class _Open:
 
 
 class ShardChunks(IterableDataset[Chunk]):
-    """Batches for ever; each worker is a lane, and what is left of a pass is joined to the next.
+    """Batches for ever; each worker is a lane, and what is left of an epoch is joined to the next.
 
     Args:
         source: the shards.
-        visits: how often each is read in a pass.
+        epoch_order: of the shards.
         decoder: makes the batches.
         batch_size: pairs in a batch of this process.
         seed: decides on order and crops.
@@ -51,7 +51,7 @@ class ShardChunks(IterableDataset[Chunk]):
     def __init__(
         self,
         source: ShardSource,
-        visits: Visits,
+        epoch_order: EpochOrder,
         decoder: Decoder,
         *,
         batch_size: int,
@@ -59,7 +59,7 @@ class ShardChunks(IterableDataset[Chunk]):
         first_lane: int,
         lanes: int,
     ) -> None:
-        self._source, self._visits, self._decoder = source, visits, decoder
+        self._source, self._epoch_order, self._decoder = source, epoch_order, decoder
         self._batch_size, self._seed = batch_size, seed
         self._first_lane, self._lanes = first_lane, lanes
         self._place = Place()
@@ -75,20 +75,20 @@ class ShardChunks(IterableDataset[Chunk]):
     def __iter__(self) -> Iterator[Chunk]:
         worker = get_worker_info()
         lane = self._first_lane + (worker.id if worker else 0)
-        route = Route(self._source, self._visits, self._seed, lane, self._lanes)
+        route = Route(self._source, self._epoch_order, self._seed, lane, self._lanes)
         batch = _Open()
         try:
-            yield from self._passes(route, batch)
+            yield from self._epochs(route, batch)
         except UserError as error:
             # A worker's exception would reach the user with its traceback as the message.
             # It is the last: who asked for a batch ends the run.
             yield Chunk(None, list(batch.bad), str(error))
 
-    def _passes(self, route: Route, batch: _Open) -> Iterator[Chunk]:
+    def _epochs(self, route: Route, batch: _Open) -> Iterator[Chunk]:
         idle, place = 0, self._place
         while True:
             before = len(batch.samples)
-            for chunk in self._one_pass(route, place, batch):
+            for chunk in self._one_epoch(route, place, batch):
                 before = -1
                 yield chunk
             idle = idle + 1 if len(batch.samples) == before else 0
@@ -96,7 +96,7 @@ class ShardChunks(IterableDataset[Chunk]):
                 raise UserError(self._too_few(len(batch.samples)))
             place = Place(epoch=place.epoch + 1)
 
-    def _one_pass(self, route: Route, place: Place, batch: _Open) -> Iterator[Chunk]:
+    def _one_epoch(self, route: Route, place: Place, batch: _Open) -> Iterator[Chunk]:
         for block in route.blocks(place, batch.bad.append):
             begin = Place(place.epoch, block[0].shard, block[0].offset, place.taken, place.held)
             yield from self._one_block(route, begin, block, batch)
@@ -125,7 +125,7 @@ class ShardChunks(IterableDataset[Chunk]):
 
     def _add(self, item: Item, epoch: int, batch: _Open) -> None:
         sample = self._decoder.sample(item.raw, item.seed, epoch)
-        if isinstance(sample, BadSample):
+        if isinstance(sample, SkippedSample):
             batch.bad.append(sample)
         else:
             batch.samples.append(sample)

@@ -7,8 +7,8 @@ from itertools import chain, count
 from torch.utils.data import Dataset, Sampler
 
 from harness.data.chunks import Chunk, Decoder, Sample, too_few
-from harness.data.order import Visits
-from harness.data.samples import BadSample
+from harness.data.order import EpochOrder
+from harness.data.samples import SkippedSample
 from harness.data.seeds import derive
 from harness.data.sources import IndexedSource
 from harness.errors import UserError
@@ -18,7 +18,7 @@ Row = tuple[int, Sample]  # a sample's number, and itself
 
 @dataclass(frozen=True)
 class Request:
-    """Batch `number` of pass `epoch`: the samples of the batch over all processes."""
+    """Batch `number` of an epoch: the samples of the batch over all processes."""
 
     epoch: int
     number: int
@@ -27,21 +27,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Requests(Sampler[Request]):
-    """Requests for ever, beginning after `start` batches; what is left of a pass at its end is not asked for.
+    """Requests for ever, beginning after `start` batches; what is left of an epoch at its end is not asked for.
 
-    Joined to the next pass it could put a pair twice into one batch.
+    Joined to the next epoch it could put a pair twice into one batch.
     """
 
-    visits: Visits
+    epoch_order: EpochOrder
     batch_size: int
     start: int
 
     def __iter__(self) -> Iterator[Request]:
-        per_pass = len(self.visits) // self.batch_size
+        per_epoch = len(self.epoch_order) // self.batch_size
         for number in count(self.start):
-            epoch, place = divmod(number, per_pass)
+            epoch, place = divmod(number, per_epoch)
             if place == 0 or number == self.start:
-                order = self.visits.batches(epoch, self.batch_size)
+                order = self.epoch_order.batches(epoch, self.batch_size)
             yield Request(epoch, place, order[place * self.batch_size : (place + 1) * self.batch_size].tolist())
 
 
@@ -54,7 +54,7 @@ class IndexedChunks(Dataset[Chunk]):
 
     Attributes:
         slots: the rows of the batch that this process decodes.
-        once: whether a pass visits every sample once, so that the pass is enough to tell its views apart.
+        once: whether an epoch draws every sample once, so that the epoch is enough to tell its views apart.
     """
 
     source: IndexedSource
@@ -64,14 +64,14 @@ class IndexedChunks(Dataset[Chunk]):
     once: bool
 
     def __getitem__(self, request: Request) -> Chunk:
-        bad: list[BadSample] = []
+        bad: list[SkippedSample] = []
         try:
             return self._chunk(request, bad)
         except UserError as error:
             # A worker's exception would reach the user with its traceback as the message.
             return Chunk(None, bad, str(error))
 
-    def _chunk(self, request: Request, bad: list[BadSample]) -> Chunk:
+    def _chunk(self, request: Request, bad: list[SkippedSample]) -> Chunk:
         members = _first_slots(request.batch)
         rows = [self._first_usable(self._choices(request, members, slot), request, bad) for slot in self.slots]
         if None in rows and len(bad) < give_up_after(len(self.slots)):
@@ -91,24 +91,24 @@ class IndexedChunks(Dataset[Chunk]):
         begin = derive(self.seed, "instead", request.epoch, request.number, slot) % len(own)
         yield from (index for index in chain(own[begin:], own[:begin]) if index not in members)
 
-    def _first_usable(self, choices: Iterable[int], request: Request, bad: list[BadSample]) -> Row | None:
+    def _first_usable(self, choices: Iterable[int], request: Request, bad: list[SkippedSample]) -> Row | None:
         epoch, again = request.epoch, None if self.once else request.number
         for index in choices:
             sample = self.decoder.sample(self.source[index], view_seed(self.seed, epoch, index, again), epoch)
-            if not isinstance(sample, BadSample):
+            if not isinstance(sample, SkippedSample):
                 return index, sample
             bad.append(sample)
             if len(bad) >= give_up_after(len(self.slots)):
                 break
         return None
 
-    def _from_all(self, request: Request, members: dict[int, int], bad: list[BadSample]) -> list[Row | None]:
+    def _from_all(self, request: Request, members: dict[int, int], bad: list[SkippedSample]) -> list[Row | None]:
         """Return the whole batch, slots without a choice left filled from what no other slot has chosen.
 
         Every process comes to the same answer, for it looks at all slots; only with little data it ever has to.
         """
         slots = range(len(request.batch))
-        met: list[BadSample] = []
+        met: list[SkippedSample] = []
         whole = [self._first_usable(self._choices(request, members, slot), request, met) for slot in slots]
         taken = {*members, *(row[0] for row in whole if row)}
         spare = (index for index in range(len(self.source)) if index not in taken)
@@ -121,7 +121,7 @@ def _first_slots(batch: list[int]) -> dict[int, int]:
 
 
 def view_seed(seed: int, epoch: int, index: int, again: int | None) -> int:
-    """Return the seed of a sample's view; `again`, the batch's number, tells several visits in one pass apart."""
+    """Return the seed of a sample's view; `again`, the batch's number, tells several draws in one epoch apart."""
     return derive(seed, "view", epoch, index, *(() if again is None else (again,)))
 
 
@@ -130,7 +130,7 @@ def give_up_after(batch_size: int) -> int:
     return max(1000, 20 * batch_size)
 
 
-def all_bad(bad: Sequence[BadSample]) -> str:
+def all_bad(bad: Sequence[SkippedSample]) -> str:
     """Return the message for data in which next to nothing can be used."""
     last = bad[-1]
     return (

@@ -1,6 +1,6 @@
 """The way of one reader through shards: what it reads, in which order, and where it stands.
 
-A reader, a lane, is one worker of one process. Each pass the shuffled shards are dealt out to the lanes; where there
+A reader, a lane, is one worker of one process. Each epoch the shuffled shards are dealt out to the lanes; where there
 are fewer shards than lanes, every lane reads all of them and takes every so-manyth sample. What a lane reads is cut
 into blocks, and each block is shuffled, so that a place is a few numbers and going on from it reads no more than the
 part of a shard before it and one block.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from harness.data.order import Visits, deal
+from harness.data.order import EpochOrder, deal
 from harness.data.samples import RawSample
 from harness.data.seeds import derive, permutation
 from harness.data.shards import OnBroken, ShardSource
@@ -24,8 +24,8 @@ class Place:
     """Where a lane stands between two batches.
 
     Attributes:
-        epoch: the pass.
-        shard: of the shards dealt to the lane in this pass, the one in which the current block begins.
+        epoch: from 0.
+        shard: of the shards dealt to the lane in this epoch, the one in which the current block begins.
         offset: the number of samples of that shard before the block.
         taken: how many of the block, in its shuffled order, have been looked at.
         held: those looked at that wait for another batch, because the one before had them already; as places in the
@@ -50,9 +50,9 @@ class Item:
     raw: RawSample
 
 
-def shares_shards(visits: Visits, lanes: int) -> bool:
-    """Tell whether a pass has too few shards to deal out, so that every lane reads all of them."""
-    return len(visits) < lanes
+def shares_shards(epoch_order: EpochOrder, lanes: int) -> bool:
+    """Tell whether an epoch has too few shards to deal out, so that every lane reads all of them."""
+    return len(epoch_order) < lanes
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Route:
     """What lane number `lane` of `lanes` reads."""
 
     source: ShardSource
-    visits: Visits
+    epoch_order: EpochOrder
     seed: int
     lane: int
     lanes: int
@@ -68,15 +68,15 @@ class Route:
     @property
     def shares_shards(self) -> bool:
         """Whether every lane reads all shards and takes its samples of each."""
-        return shares_shards(self.visits, self.lanes)
+        return shares_shards(self.epoch_order, self.lanes)
 
     def shards(self, epoch: int) -> list[int]:
-        """Return the numbers of the shards that the lane reads in a pass, in order."""
-        order = self.visits.order(epoch, "shards").tolist()
+        """Return the numbers of the shards that the lane reads in an epoch, in order."""
+        order = self.epoch_order.order(epoch, "shards").tolist()
         return order if self.shares_shards else deal(order, self.lane, self.lanes)
 
     def blocks(self, place: Place, on_broken: OnBroken) -> Iterator[list[Item]]:
-        """Yield the rest of a pass in blocks, from the beginning of the block that `place` is in."""
+        """Yield the rest of an epoch in blocks, from the beginning of the block that `place` is in."""
         items = self._items(place, on_broken)
         while block := list(islice(items, BLOCK)):
             yield block
@@ -93,7 +93,7 @@ class Route:
             begin = place.offset if position == place.shard else 0
             for offset, raw in enumerate(self.source.read([number], on_broken)):
                 if offset >= begin and self._is_mine(number, offset):
-                    # The position tells visits to one shard in one pass apart.
+                    # The position tells readings of one shard in one epoch apart.
                     seed = derive(self.seed, "view", place.epoch, number, raw.key, position)
                     yield Item(position, offset, (number, raw.key), seed, raw)
 

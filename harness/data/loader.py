@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import DataConfig
-from harness.data.bad import BadSampleLog
 from harness.data.batch import Batch
 from harness.data.chunks import Cache, Decoder, too_few
 from harness.data.entries import listed
 from harness.data.feeds import IndexedFeed, MemoryFeed, ShardFeed, Share, Workers
 from harness.data.memory import fill
 from harness.data.position import Setting, setting_of
-from harness.data.samples import BadSample
+from harness.data.samples import SkippedSample
 from harness.data.shards import IMAGE_ENDINGS, ShardSource
+from harness.data.skipped import SkippedSamples
 from harness.data.sources import Opened, open_train
 from harness.data.tokens import Tokenizers, leaders
 from harness.data.view import View
@@ -28,14 +28,14 @@ class Loader(Iterator[Batch]):
     """An endless iterator over full, shuffled batches.
 
     Attributes:
-        num_samples: the number of pairs that one pass visits; None for a stream of shards, which is not counted.
-        bad: the samples skipped so far, by kind in `bad.counts`.
+        num_samples: the number of pairs in an epoch; None for a stream of shards, which is not counted.
+        skipped: the samples skipped so far, by kind in `skipped.counts`.
     """
 
-    def __init__(self, feed: Feed, setting: Setting, names: dict[str, str], bad: BadSampleLog, rank: int) -> None:
+    def __init__(self, feed: Feed, setting: Setting, names: dict[str, str], skipped: SkippedSamples, rank: int) -> None:
         self._feed, self._setting, self._names, self._rank = feed, setting, names, rank
         self.num_samples = feed.num_samples
-        self.bad = bad
+        self.skipped = skipped
 
     def __next__(self) -> Batch:
         return next(self._feed).renamed(self._names)
@@ -46,7 +46,7 @@ class Loader(Iterator[Batch]):
             "setting": self._setting.as_dict(),
             "position": self._feed.position(),
             "rank": self._rank,
-            "bad": self.bad.state_dict(),
+            "skipped": self.skipped.state_dict(),
         }
 
     def describe(self) -> str:
@@ -65,7 +65,7 @@ def build_loader(
     seed: int,
     image_size: int,
     tokenizers: Tokenizers,
-    bad_samples: Path | None,
+    skipped_samples: Path | None,
     rank: int = 0,
     world_size: int = 1,
     state: dict[str, Any] | None = None,
@@ -84,7 +84,7 @@ def build_loader(
         seed: decides on order and crops.
         image_size: side of the images in pixels.
         tokenizers: from a list of captions to int64 [B, L], by name.
-        bad_samples: the file that skipped samples are appended to, None for none; other ranks than 0 write beside it.
+        skipped_samples: the file that they are appended to, None for none; other ranks than 0 write beside it.
         rank: the number of this process.
         world_size: how many processes there are.
         state: the `state_dict` of the loader of a run that goes on; the batches go on as if it had not stopped.
@@ -102,9 +102,9 @@ def build_loader(
         setting.check(state["setting"])
     _check_size(opened, share.global_batch)
     num_shards = len(opened.source.shards) if isinstance(opened.source, ShardSource) else 0
-    log = BadSampleLog(_beside(bad_samples, rank), cfg.max_skip_rate, num_shards)
+    log = SkippedSamples(_beside(skipped_samples, rank), cfg.max_skip_rate, num_shards)
     if state is not None and state["rank"] == rank:
-        log.load_state_dict(state["bad"])
+        log.load_state_dict(state["skipped"])
     names = leaders(tokenizers)
     view = View(image_size, cfg.crop, cfg.crop_scale)
     decoder = Decoder(view, {name: tokenizers[name] for name in names.values()}, cfg.max_image_pixels, cache)
@@ -119,7 +119,7 @@ def _feed(
     decoder: Decoder,
     share: Share,
     workers: Workers,
-    log: BadSampleLog,
+    log: SkippedSamples,
     position: Any,
 ) -> Feed:
     if cfg.cache == "memory":
@@ -129,11 +129,11 @@ def _feed(
     return kind(opened, decoder, share, workers, log, position)
 
 
-def _beside(bad_samples: Path | None, rank: int) -> Path | None:
+def _beside(skipped_samples: Path | None, rank: int) -> Path | None:
     """Return the file of a rank: each process has one of its own."""
-    if bad_samples is None or rank == 0:
-        return bad_samples
-    return bad_samples.with_name(f"{bad_samples.stem}.rank{rank}{bad_samples.suffix}")
+    if skipped_samples is None or rank == 0:
+        return skipped_samples
+    return skipped_samples.with_name(f"{skipped_samples.stem}.rank{rank}{skipped_samples.suffix}")
 
 
 def _check_size(opened: Opened, batch_size: int) -> None:
@@ -145,7 +145,7 @@ def _check_size(opened: Opened, batch_size: int) -> None:
         return
     if source.is_remote:
         return
-    broken: list[BadSample] = []
+    broken: list[SkippedSample] = []
     found = source.count(batch_size, broken.append)
     if found == 0 and not broken:
         raise UserError(_no_image(source))
@@ -153,7 +153,7 @@ def _check_size(opened: Opened, batch_size: int) -> None:
         raise UserError(too_few(found, batch_size) + (_and_broken(broken) if broken else ""))
 
 
-def _and_broken(broken: list[BadSample]) -> str:
+def _and_broken(broken: list[SkippedSample]) -> str:
     return f" {len(broken)} of its shards are broken, the first is {broken[0].shard} ({broken[0].reason})."
 
 

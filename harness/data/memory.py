@@ -9,14 +9,14 @@ from itertools import count, islice
 import torch
 from torch import Tensor
 
-from harness.data.bad import BadSampleLog
 from harness.data.batch import Batch
 from harness.data.chunks import Decoder, not_cached, stack_cached
 from harness.data.decode import decode
 from harness.data.indexed import view_seed
-from harness.data.order import Visits
-from harness.data.samples import BadSample, RawSample
+from harness.data.order import EpochOrder
+from harness.data.samples import RawSample, SkippedSample
 from harness.data.shards import ShardSource
+from harness.data.skipped import SkippedSamples
 from harness.data.sources import IndexedSource, Opened
 from harness.data.tokens import tokenize
 
@@ -34,7 +34,7 @@ class Memory:
         tokens: for each tokenizer int64 [N, L].
         captions: the N captions.
         samples: the N samples without their content.
-        visits: how often a pass visits each of them.
+        epoch_order: the order of every epoch over them.
         decoder: cuts the views.
     """
 
@@ -42,7 +42,7 @@ class Memory:
     tokens: dict[str, Tensor]
     captions: list[str]
     samples: list[RawSample]
-    visits: Visits
+    epoch_order: EpochOrder
     decoder: Decoder
 
     def __len__(self) -> int:
@@ -54,13 +54,13 @@ class Memory:
         return sum(image.nbytes for image in self.images)
 
     def batches(self, batch_size: int, rows: slice, start: int) -> Generator[Batch, None, None]:
-        """Yield the rows of full batches for ever, beginning with batch `start`; each pass is a new order of all."""
-        per_pass = len(self.visits) // batch_size
+        """Yield the rows of full batches for ever, beginning with batch `start`; each epoch is a new order of all."""
+        per_epoch = len(self.epoch_order) // batch_size
         for number in count(start):
-            epoch, place = divmod(number, per_pass)
+            epoch, place = divmod(number, per_epoch)
             if place == 0 or number == start:
-                order = self.visits.batches(epoch, batch_size)
-            again = None if self.visits.once else place
+                order = self.epoch_order.batches(epoch, batch_size)
+            again = None if self.epoch_order.once else place
             yield self._batch(order[place * batch_size : (place + 1) * batch_size][rows], epoch, again)
 
     def _batch(self, chosen: Tensor, epoch: int, again: int | None) -> Batch:
@@ -76,7 +76,7 @@ class Memory:
             boxes = zip(indices, cached, strict=True)
             images = torch.stack([self.decoder.view.cut(self.images[index], view.box) for index, view in boxes])
         else:
-            seed = self.visits.seed
+            seed = self.epoch_order.seed
             images = torch.stack(
                 [self.decoder.view(self.images[index], view_seed(seed, epoch, index, again)) for index in indices]
             )
@@ -89,17 +89,17 @@ class Memory:
         )
 
 
-def fill(opened: Opened, decoder: Decoder, log: BadSampleLog, *, threads: int) -> Memory:
+def fill(opened: Opened, decoder: Decoder, log: SkippedSamples, *, threads: int) -> Memory:
     """Read and decode the whole source once.
 
     Raises:
         UserError: too many samples are bad, or too many shards broken.
     """
-    bad: list[BadSample] = []
+    bad: list[SkippedSample] = []
     images, captions, samples = [], [], []
     sizes: Counter[int] = Counter()
     for (entry, raw), decoded in _decode_all(_read_all(opened.source, log), decoder, threads):
-        if isinstance(decoded, BadSample):
+        if isinstance(decoded, SkippedSample):
             bad.append(decoded)
             continue
         sizes[entry] += 1
@@ -108,12 +108,12 @@ def fill(opened: Opened, decoder: Decoder, log: BadSampleLog, *, threads: int) -
         samples.append(replace(raw, image=None))  # a teacher cache knows samples by key and caption
     log.add(bad, len(samples), complete=True)
     kept = images if decoder.view.random or not images else torch.stack(images)
-    weights = opened.visits.weights
-    visits = Visits(tuple(sizes[entry] for entry in range(len(weights))), weights, opened.visits.seed)
-    return Memory(kept, tokenize(decoder.tokenizers, captions), captions, samples, visits, decoder)
+    weights = opened.epoch_order.weights
+    epoch_order = EpochOrder(tuple(sizes[entry] for entry in range(len(weights))), weights, opened.epoch_order.seed)
+    return Memory(kept, tokenize(decoder.tokenizers, captions), captions, samples, epoch_order, decoder)
 
 
-def _read_all(source: IndexedSource | ShardSource, log: BadSampleLog) -> Iterator[Read]:
+def _read_all(source: IndexedSource | ShardSource, log: SkippedSamples) -> Iterator[Read]:
     entries = [entry for entry, size in enumerate(source.sizes) for _ in range(size)]
     if isinstance(source, ShardSource):
         for number, entry in enumerate(entries):
@@ -127,11 +127,11 @@ def _read_all(source: IndexedSource | ShardSource, log: BadSampleLog) -> Iterato
 
 def _decode_all(
     samples: Iterator[Read], decoder: Decoder, threads: int
-) -> Iterable[tuple[Read, tuple[Tensor, str] | BadSample]]:
-    def work(read: Read) -> tuple[Read, tuple[Tensor, str] | BadSample]:
+) -> Iterable[tuple[Read, tuple[Tensor, str] | SkippedSample]]:
+    def work(read: Read) -> tuple[Read, tuple[Tensor, str] | SkippedSample]:
         raw = read[1]
         decoded = decode(raw, decoder.max_pixels)
-        if isinstance(decoded, BadSample):
+        if isinstance(decoded, SkippedSample):
             return read, decoded
         if decoder.cache is None:
             return read, (decoder.view.to_keep(decoded[0]), decoded[1])

@@ -1,4 +1,4 @@
-"""The order of a pass: which items it visits how often, dealt out to batches, processes and workers."""
+"""The order of an epoch: which items come how often, dealt out to batches, processes and workers."""
 
 import math
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from harness.data.seeds import derive, permutation
 _TRIES = 20
 
 
-def visited(size: int, weight: float) -> int:
-    """Return how many visits one pass pays to `size` items of this weight."""
+def epoch_size(size: int, weight: float) -> int:
+    """Return how many times an epoch draws from `size` items of this weight."""
     return math.floor(weight) * size + round((weight - math.floor(weight)) * size)
 
 
 @dataclass(frozen=True)
-class Visits:
-    """The items of several sources in a row, samples or shards, each to be visited by its source's weight.
+class EpochOrder:
+    """Seeded order of every epoch over the items, samples or shards, of several weighted sources.
 
     Attributes:
         sizes: the number of items of each source.
-        weights: how often a pass visits each item of a source.
+        weights: how often an epoch draws each item of a source.
         seed: decides which items a fraction means, and on the order.
     """
 
@@ -32,20 +32,20 @@ class Visits:
     seed: int
 
     def __len__(self) -> int:
-        return sum(map(visited, self.sizes, self.weights))
+        return sum(map(epoch_size, self.sizes, self.weights))
 
     @property
     def once(self) -> bool:
-        """Whether a pass visits every item once."""
+        """Whether an epoch draws every item once."""
         return all(weight == 1 for weight in self.weights)
 
     def order(self, epoch: int, *names: int | str) -> Tensor:
-        """Return the visits of pass `epoch`, shuffled, as item numbers, int64 [len(self)]; names make it another."""
+        """Return the shuffled item numbers of an epoch, int64 [len(self)]; names make it another order."""
         order = permutation(len(self), self.seed, *names, "order", epoch)
         return order if self.once else self._items(epoch)[order]
 
     def batches(self, epoch: int, batch_size: int) -> Tensor:
-        """Return the visits of pass `epoch` for cutting into batches, so that none holds an item twice.
+        """Return the order of an epoch for cutting into batches, so that none holds an item twice.
 
         Where so few items have so large weights that it cannot be helped, some batch does.
         """
@@ -57,13 +57,13 @@ class Visits:
         parts = []
         for number, (begin, size, weight) in enumerate(zip(begins, self.sizes, self.weights, strict=True)):
             parts += [torch.arange(begin, begin + size)] * math.floor(weight)
-            some = visited(size, weight) - math.floor(weight) * size
+            some = epoch_size(size, weight) - math.floor(weight) * size
             parts.append(begin + permutation(size, self.seed, "fraction", epoch, number)[:some])
         return torch.cat(parts)
 
 
 def _spread(order: Tensor, batch_size: int, seed: int) -> Tensor:
-    """Exchange the second visits to an item within a batch for visits elsewhere in the pass."""
+    """Swap the second draws of an item within a batch with draws elsewhere in the epoch."""
     order, generator = order.clone(), torch.Generator().manual_seed(seed)
     for _ in range(_TRIES):
         repeated = _repeated(order, batch_size)

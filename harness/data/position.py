@@ -13,7 +13,7 @@ from harness.errors import UserError
 # What is compared, and how it is called in the sentence to the user.
 _NAMES = {
     "cache": "data.cache",
-    "visits": "the number of samples or shards in a pass",
+    "epoch_order": "the number of samples or shards in an epoch",
     "seed": "seed",
     "global_batch": "train.batch_size",
     "world_size": "the number of processes",
@@ -29,7 +29,7 @@ class Setting:
     Attributes:
         cache: data.cache.
         data: the source's fingerprint.
-        visits: how many samples or shards there are, and their weights, as a text.
+        epoch_order: how many samples or shards an epoch has, and their weights, as a text.
         seed: of order and crops.
         global_batch: pairs in a batch of all processes.
         world_size: the number of processes; of shards only, as the following.
@@ -39,7 +39,7 @@ class Setting:
 
     cache: str
     data: str
-    visits: str
+    epoch_order: str
     seed: int
     global_batch: int
     world_size: int | None = None
@@ -72,9 +72,9 @@ class Setting:
 
 def setting_of(cfg: DataConfig, opened: Opened, share: Share) -> Setting:
     """Return what the order of the batches of this process depends on."""
-    visits = opened.visits
-    weights = "" if visits.once else f" by weights {', '.join(f'{weight:g}' for weight in visits.weights)}"
-    always = (opened.source.fingerprint(), f"{len(visits)}{weights}", visits.seed, share.global_batch)
+    epoch_order = opened.epoch_order
+    weights = "" if epoch_order.once else f" by weights {', '.join(f'{weight:g}' for weight in epoch_order.weights)}"
+    always = (opened.source.fingerprint(), f"{len(epoch_order)}{weights}", epoch_order.seed, share.global_batch)
     if cfg.cache == "memory" or not isinstance(opened.source, ShardSource):
         return Setting(cfg.cache, *always)
     return Setting(cfg.cache, *always, share.world_size, share.rank, cfg.workers)

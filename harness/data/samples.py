@@ -22,8 +22,8 @@ class RawSample:
 
 
 @dataclass(frozen=True)
-class BadSample:
-    """A sample that was skipped, and why; also one line of bad_samples.jsonl."""
+class SkippedSample:
+    """A sample that was skipped, and why; also one line of skipped_samples.jsonl."""
 
     key: str
     shard: str

@@ -11,7 +11,7 @@ from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expan
 
 from harness.data.entries import is_remote
 from harness.data.remote import failure, open_shard
-from harness.data.samples import BadSample, RawSample
+from harness.data.samples import RawSample, SkippedSample
 from harness.errors import UserError
 from harness.files import read_json
 
@@ -21,7 +21,7 @@ SIZES = "sizes.json"  # of this name and form open_clip's trainer reads how many
 
 STATS = "_stats.json"  # of img2dataset, after the shard's name
 
-OnBroken = Callable[[BadSample], None]
+OnBroken = Callable[[SkippedSample], None]
 
 
 class ShardSource:
@@ -63,7 +63,7 @@ class ShardSource:
         try:
             stream = open_shard(shard)
         except Exception as error:  # what the opener of an address raises, an OSError for a file
-            on_broken(BadSample("", shard, "broken_shard", _reason(error)))
+            on_broken(SkippedSample("", shard, "broken_shard", _reason(error)))
             return
         last: RawSample | None = None
         files = tar_file_expander(iter([{"url": shard, "stream": stream}]), handler=note)
@@ -77,7 +77,7 @@ class ShardSource:
         if last is not None and (not reason or (last.image is not None and last.caption is not None)):
             yield last
         if reason:
-            on_broken(BadSample("", shard, "broken_shard", reason))
+            on_broken(SkippedSample("", shard, "broken_shard", reason))
 
     def count(self, at_most: int, on_broken: OnBroken) -> int:
         """Return the number of images, reading no further than `at_most`; only the tar headers of files are read."""
@@ -131,7 +131,7 @@ def _member_names(shard: str, on_broken: OnBroken) -> Iterator[str]:
     except Exception as error:  # TarError, OSError, and what a broken compression raises: EOFError, zlib.error, ...
         reason = _reason(error)
     if reason := reason or _cut_short(shard):
-        on_broken(BadSample("", shard, "broken_shard", reason))
+        on_broken(SkippedSample("", shard, "broken_shard", reason))
 
 
 def _cut_short(shard: str) -> str:

@@ -10,7 +10,7 @@ from harness.config import DataConfig
 from harness.config.data import TrainSource
 from harness.data.csv_files import CsvSource
 from harness.data.entries import describe, entries, is_remote
-from harness.data.order import Visits, visited
+from harness.data.order import EpochOrder, epoch_size
 from harness.data.paths import expand_shards
 from harness.data.samples import RawSample
 from harness.data.shards import ShardSource
@@ -40,12 +40,12 @@ class Opened:
 
     Attributes:
         source: the pairs.
-        visits: how often a pass visits each sample, or each shard.
+        epoch_order: the order of every epoch over the samples, or the shards.
         about: what a user is told about them, beside their number.
     """
 
     source: IndexedSource | ShardSource
-    visits: Visits
+    epoch_order: EpochOrder
     about: str
 
 
@@ -73,7 +73,7 @@ def open_train(cfg: DataConfig, *, image_size: int, seed: int) -> Opened:
     for entry, size in zip(found, source.sizes, strict=True):
         _check_weight(entry, size, "shards" if isinstance(source, ShardSource) else "samples")
     weights = tuple(entry.weight for entry in found)
-    return Opened(source, Visits(tuple(source.sizes), weights, seed), about)
+    return Opened(source, EpochOrder(tuple(source.sizes), weights, seed), about)
 
 
 def open_source(cfg: DataConfig, *, image_size: int, seed: int) -> IndexedSource | ShardSource:
@@ -112,15 +112,15 @@ def _kind(path: str) -> str:
 
 
 def _check_weight(entry: TrainSource, size: int, what: str) -> None:
-    if size and visited(size, entry.weight) == 0:
+    if size and epoch_size(size, entry.weight) == 0:
         raise UserError(
-            f"data.train: weight {entry.weight:g} leaves none of the {size} {what} of {entry.path} to a pass; raise "
+            f"data.train: weight {entry.weight:g} leaves none of the {size} {what} of {entry.path} to an epoch; raise "
             f"it to {1 / size:.2g} or more, or split the data into more files."
         )
 
 
 def _check_kind(entry: str) -> None:
-    """Refuse a single file that is no tar; folders and patterns are left to the reading of their shards."""
+    """Refuse a single file that is not a tar; folders and patterns are left to the reading of their shards."""
     path = Path(entry)
     if is_remote(entry) or not path.is_file():
         return

@@ -18,12 +18,14 @@ from harness.teachers.embed import Embedder
 from harness.teachers.fingerprint import Fingerprint, fingerprints, shared_size
 from harness.teachers.identity import Identity, digest
 from harness.teachers.parts import PART_SIZE, Part, cut, drop_stale
-from harness.teachers.report import Report
+from harness.teachers.report import PrecomputeReport
 from harness.teachers.storage import META, Meta, folder_in
-from harness.teachers.writing import Job, write_parts
+from harness.teachers.writing import PrecomputeJob, write_parts
 
 
-def build_cache(recipe: Recipe, *, batch_size: int = 256, shard: str = "1/1", part_size: int = PART_SIZE) -> Report:
+def build_cache(
+    recipe: Recipe, *, batch_size: int = 256, shard: str = "1/1", part_size: int = PART_SIZE
+) -> PrecomputeReport:
     """Write the caches of the recipe's teachers over its training pairs; what is there and fits is kept.
 
     Args:
@@ -33,13 +35,13 @@ def build_cache(recipe: Recipe, *, batch_size: int = 256, shard: str = "1/1", pa
         part_size: samples in a part of CSV files and synthetic pairs.
 
     Raises:
-        UserError: for anything the user can mend.
+        UserError: for anything the user can fix.
     """
     device = pick_device(recipe.train.device)
     teachers = fingerprints(recipe)
     parts = [part for file in data_files(recipe, shared_size(recipe)) for part in cut(file, recipe.data, part_size)]
     mine = _of_shard(parts, shard)
-    report = Report(views=teachers[0][1]["teacher_cache.views"])
+    report = PrecomputeReport(views=teachers[0][1]["teacher_cache.views"])
     for number, (identity, wanted) in enumerate(teachers):
         folders = {part: folder_in(part.file.home, identity.name, wanted) for part in parts}
         drop_stale(folders)
@@ -51,7 +53,7 @@ def build_cache(recipe: Recipe, *, batch_size: int = 256, shard: str = "1/1", pa
             teacher = _make_teacher(recipe, number, identity)
             embedder = Embedder(teacher, recipe, device, batch_size)
             _claim(set(folders.values()), _meta(identity, wanted, embedder))
-            write_parts(Job(recipe.data, wanted, embedder, todo), report)
+            write_parts(PrecomputeJob(recipe.data, wanted, embedder, todo), report)
     return report
 
 

@@ -1,4 +1,4 @@
-"""The files of `data.train`, each with what tells it apart from another, and where its cache lies."""
+"""The files of `data.train`, each with what tells it apart from another, and where its cache is."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def data_files(recipe: Recipe, image_size: int) -> list[DataFile]:
         image_size: side of synthetic images.
 
     Raises:
-        UserError: a file is missing, or nothing says where its cache should lie.
+        UserError: a file is missing, or nothing says where its cache should be.
     """
     found: dict[str, DataFile] = {}
     count = 0
@@ -109,7 +109,7 @@ def _shard(recipe: Recipe, shard: str) -> DataFile:
         return DataFile(shard, *_place(recipe, path), {"bytes": path.stat().st_size, "ends": digest_ends(path)})
     if recipe.teacher_cache.path is None:
         raise UserError(
-            f"data.train: nothing can be written beside the remote shard {shard}; say where the teacher's cache lies "
+            f"data.train: nothing can be written beside the remote shard {shard}; say where the teacher's cache is "
             "with teacher_cache.path"
         )
     # A command may name its file anywhere; the digest keeps two of them apart.
@@ -132,5 +132,5 @@ def _check_names(files: list[DataFile]) -> None:
         if other != file.shard:
             raise UserError(
                 f"teacher_cache.path {file.home} cannot tell {other} and {file.shard} apart, whose names "
-                "and folders' names agree; leave it out, so that each cache lies beside its data, or rename one"
+                "and folders' names agree; leave it out, so that each cache is beside its data, or rename one"
             )

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from harness.config import AugmentConfig
 from harness.data.decode import decode
-from harness.data.samples import BadSample, RawSample
+from harness.data.samples import RawSample, SkippedSample
 from harness.data.seeds import derive
 from harness.data.view import View
 from harness.data.worker_exit import end_with_trainer
@@ -36,7 +36,7 @@ class Piece:
     part: int
     images: Tensor | None = None
     rows: dict[str, Tensor] = field(default_factory=dict)
-    bad: list[tuple[int | None, BadSample]] = field(default_factory=list)
+    bad: list[tuple[int | None, SkippedSample]] = field(default_factory=list)
     last: bool = False
 
     def __len__(self) -> int:
@@ -44,7 +44,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Views:
+class ViewCutter:
     """Makes the views of an image.
 
     Attributes:
@@ -78,7 +78,7 @@ class Pieces(IterableDataset[Piece]):
     """Decodes parts, in pieces of at most `size` samples; each worker takes parts of its own."""
 
     parts: list[Part]
-    views: Views
+    views: ViewCutter
     tokenizer: Callable[[list[str]], Tensor]
     size: int
     max_pixels: int
@@ -90,7 +90,7 @@ class Pieces(IterableDataset[Piece]):
             yield from self._pieces(number)
 
     def _pieces(self, number: int) -> Iterator[Piece]:
-        broken: list[BadSample] = []
+        broken: list[SkippedSample] = []
         samples = self.parts[number].read(broken.append)
         while read := list(islice(samples, self.size)):
             yield self._piece(number, read)
@@ -103,7 +103,7 @@ class Pieces(IterableDataset[Piece]):
         for raw in samples:
             decoded = decode(raw, self.max_pixels)
             identity = sample_id(raw)
-            if isinstance(decoded, BadSample):
+            if isinstance(decoded, SkippedSample):
                 piece.bad.append((identity, decoded))
                 continue
             names = {"ids": identity, "keys": key_id(raw), "checks": image_check(raw)}

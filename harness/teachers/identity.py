@@ -1,4 +1,4 @@
-"""Which teacher a recipe means and how it is fed, told without loading its weights."""
+"""Identity of a recipe's teacher and its preprocessing, found without loading its weights."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class TeacherCache:
         self.num_views: int = stores[0].meta.fingerprint["teacher_cache.views"]
 
     def lookup(self, raw: RawSample, epoch: int) -> CachedView | None:
-        """Return the sample's view for this pass; None if the sample could not be used when the cache was made.
+        """Return the sample's view for this epoch; None if the sample could not be used when the cache was made.
 
         Raises:
             UserError: the cache does not have it, or it has changed since.
@@ -42,7 +42,7 @@ class TeacherCache:
         return tuple(found) if len(found) == len(self._stores) else None
 
     def view(self, entries: Entries, epoch: int) -> CachedView:
-        """Return one view; each pass shows the next, and not all samples begin with the first."""
+        """Return one view; each epoch shows the next, and not all samples begin with the first."""
         number = (epoch + entries[0].identity) % self.num_views
         rows = [store.rows(entry) for store, entry in zip(self._stores, entries, strict=True)]
         boxes, maps = _one(rows, "boxes", number, entries), _one(rows, "maps", number, entries)
@@ -51,9 +51,9 @@ class TeacherCache:
         ]
         return CachedView(None if boxes is None else tuple(boxes.tolist()), maps, tuple(features))
 
-    def stand_ins(self) -> list[LoadedModel]:
-        """Return what takes the teachers' places in a task, without their weights."""
-        return [store.stand_in() for store in self._stores]
+    def cached_teachers(self) -> list[LoadedModel]:
+        """Return models that a task calls in the teachers' places, without their weights."""
+        return [store.cached_teacher() for store in self._stores]
 
 
 def _one(rows: list[tuple[dict[str, Tensor], int]], name: str, number: int, entries: Entries) -> Any:

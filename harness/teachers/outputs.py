@@ -1,4 +1,4 @@
-"""What stands where the teacher would, when its embeddings come from a cache."""
+"""Model in the place of a teacher whose embeddings come from a cache."""
 
 from __future__ import annotations
 

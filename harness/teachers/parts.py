@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.config import DataConfig
-from harness.data.samples import BadSample, RawSample
+from harness.data.samples import RawSample, SkippedSample
 from harness.data.shards import ShardSource
 from harness.data.sources import IndexedSource
 from harness.errors import UserError
@@ -41,7 +41,7 @@ class Part:
     count: int = 1
     indices: np.ndarray | None = None
 
-    def read(self, on_broken: Callable[[BadSample], None]) -> Iterator[RawSample]:
+    def read(self, on_broken: Callable[[SkippedSample], None]) -> Iterator[RawSample]:
         """Yield the samples; a shard that breaks off is handed to `on_broken`."""
         if isinstance(self.source, ShardSource):
             return self.source.read([0], on_broken)
@@ -59,7 +59,7 @@ class Part:
         try:
             header = read_header(path)
         except UserError:
-            return False  # damaged: it is made anew
+            return False  # damaged: it is rebuilt
         return header["cache"] == mark and header["data"] == self.file.facts
 
 

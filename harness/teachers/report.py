@@ -1,4 +1,4 @@
-"""What `clipkd teacher precompute` has done."""
+"""Result of `clipkd teacher precompute`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass
-class Report:
+class PrecomputeReport:
     """Counts over all teachers.
 
     Attributes:
@@ -19,8 +19,8 @@ class Report:
         samples: embedded by this command, once for each teacher.
         bytes: written.
         seconds: spent on it, without loading models.
-        bad: samples that could not be used, by kind.
-        bad_lists: the files that list them.
+        skipped: samples that could not be used, by kind.
+        skipped_lists: the files that list them.
     """
 
     views: int
@@ -30,8 +30,8 @@ class Report:
     samples: int = 0
     bytes: int = 0
     seconds: float = 0.0
-    bad: Counter[str] = field(default_factory=Counter)
-    bad_lists: list[Path] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    skipped_lists: list[Path] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """For people."""
@@ -39,8 +39,8 @@ class Report:
         images = self.samples * self.views / max(self.seconds, 1e-9)
         speed = f", {self.seconds:.1f} s, {images:,.0f} images/s" if self.written else ""
         kept = f"; {self.kept:,} files were there" if self.kept else ""
-        bad = ", ".join(f"{count} {kind}" for kind, count in self.bad.most_common())
-        skipped = [f"skipped {bad}, listed in {_listed(self.bad_lists)}"] if bad else []
+        bad = ", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common())
+        skipped = [f"skipped {bad}, listed in {_listed(self.skipped_lists)}"] if bad else []
         return [f"{made}{speed}{kept}", *skipped, f"{_listed(self.folders)}: train from it with teacher_cache.use=true"]
 
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.data.samples import BadSample
+from harness.data.samples import SkippedSample
 from harness.errors import UserError
 from harness.files import named
 from harness.teachers.fingerprint import Fingerprint
@@ -73,7 +73,9 @@ def folder_in(home: Path, teacher: str, fingerprint: Fingerprint) -> Path:
     return there[0] if there else home / f"{re.sub('[^A-Za-z0-9_.-]+', '-', teacher)}-{mark}"
 
 
-def write_part(path: Path, tensors: dict[str, Tensor], bad: list[BadSample], facts: dict[str, Any], mark: str) -> None:
+def write_part(
+    path: Path, tensors: dict[str, Tensor], bad: list[SkippedSample], facts: dict[str, Any], mark: str
+) -> None:
     """Write the embeddings of one part of the data.
 
     Args:
@@ -114,13 +116,16 @@ def map_part(path: Path) -> dict[str, Tensor]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a mapping
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is no readable part of a teacher cache ({error}); delete it and make the cache again")
+    return UserError(
+        f"{path} is not a readable part of a teacher cache ({error}); delete it and run `clipkd teacher precompute` "
+        "again"
+    )
 
 
 @contextmanager

@@ -82,7 +82,7 @@ class Store:
         """Return the tensors that hold the sample, and its row in them."""
         return self._part(entry.path).tensors, entry.row
 
-    def stand_in(self) -> LoadedModel:
+    def cached_teacher(self) -> LoadedModel:
         """Return what takes the teacher's place in a task: no weights, and `CachedOutputs` as its model."""
         facts = self.meta.fingerprint
         return LoadedModel(

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from harness.config import DataConfig
-from harness.data.bad import BadSampleLog
+from harness.data.skipped import SkippedSamples
 from harness.data.tools.display import WorkDisplay
 from harness.data.view import View
-from harness.teachers.decoding import Piece, Pieces, Views, decode_parts
+from harness.teachers.decoding import Piece, Pieces, ViewCutter, decode_parts
 from harness.teachers.embed import Embedder
 from harness.teachers.fingerprint import Fingerprint
 from harness.teachers.identity import digest
 from harness.teachers.parts import Part
-from harness.teachers.report import Report
+from harness.teachers.report import PrecomputeReport
 from harness.teachers.storage import write_part
 
 
 @dataclass(frozen=True)
-class Job:
+class PrecomputeJob:
     """What one teacher is to do.
 
     Attributes:
@@ -45,7 +45,7 @@ class Job:
         view = View(self.fingerprint["data.image_size"], self.data.crop, self.data.crop_scale)
         return Pieces(
             list(self.todo.values()),
-            Views(view, count, self.data.augment),
+            ViewCutter(view, count, self.data.augment),
             self.embedder.teacher.tokenizer,
             max(1, self.embedder.batch_size // count),
             self.data.max_image_pixels,
@@ -61,14 +61,14 @@ class Job:
         return sum(sizes) if len(sizes) == len(self.todo) else None
 
 
-def write_parts(job: Job, report: Report) -> None:
+def write_parts(job: PrecomputeJob, report: PrecomputeReport) -> None:
     """Embed the job's parts and write each as soon as it is complete.
 
     Raises:
-        UserError: too many samples are bad or shards broken, or an embedding is not finite.
+        UserError: too many samples are skipped or shards broken, or an embedding is not finite.
     """
     paths = list(job.todo)
-    log = BadSampleLog(paths[0].parent / "bad_samples.jsonl", job.data.max_skip_rate, job.num_shards())
+    log = SkippedSamples(paths[0].parent / "skipped_samples.jsonl", job.data.max_skip_rate, job.num_shards())
     start = time.perf_counter()
     with WorkDisplay("caching", "files", len(paths), job.num_samples()) as display:
         for number, pieces in _complete_parts(job, log, display):
@@ -81,11 +81,11 @@ def write_parts(job: Job, report: Report) -> None:
     log.add([], 0, complete=True)
     report.seconds += time.perf_counter() - start
     if log.counts and log.path is not None:
-        report.bad += log.counts
-        report.bad_lists.append(log.path)
+        report.skipped += log.counts
+        report.skipped_lists.append(log.path)
 
 
-def _complete_parts(job: Job, log: BadSampleLog, display: WorkDisplay) -> Iterator[tuple[int, list[Piece]]]:
+def _complete_parts(job: PrecomputeJob, log: SkippedSamples, display: WorkDisplay) -> Iterator[tuple[int, list[Piece]]]:
     """Embed piece by piece; yield the number of each part with all its pieces when it is complete."""
     waiting: dict[int, list[Piece]] = {}
     done = 0
@@ -110,7 +110,7 @@ def _embed(piece: Piece, embedder: Embedder) -> None:
     piece.images = None
 
 
-def _write(path: Path, pieces: list[Piece], job: Job) -> None:
+def _write(path: Path, pieces: list[Piece], job: PrecomputeJob) -> None:
     tensors = _joined(pieces)
     # A shard that broke off is listed, but has no id.
     bad = {identity: sample for piece in pieces for identity, sample in piece.bad if identity is not None}

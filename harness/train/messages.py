@@ -40,7 +40,7 @@ def warn_skipped(name: str, loader: Loader, known: int) -> int:
     Returns:
         How many there are now.
     """
-    skipped = loader.bad
+    skipped = loader.skipped
     if skipped.counts.total() > known:
         kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.counts.most_common())
         logger.warning("%s: skipped broken samples (%s), listed in %s", name, kinds, skipped.path)

@@ -56,7 +56,7 @@ def build_models(
     torch.manual_seed(recipe.seed)
     student = create_model(recipe.student)
     if built is None:
-        teachers = cache.stand_ins() if cache else [create_model(config) for config in recipe.all_teachers]
+        teachers = cache.cached_teachers() if cache else [create_model(config) for config in recipe.all_teachers]
     else:
         teachers = list(built)
     weights = [teacher.weight for teacher in recipe.teachers] or None

@@ -154,7 +154,7 @@ def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "images_per_second": round(trainer.steps * recipe.train.batch_size / seconds, 1),
         "processes": trainer.distributed.world_size,
-        "bad_samples": dict(trainer.loader.bad.counts),
+        "skipped_samples": dict(trainer.loader.skipped.counts),
         "nonfinite_steps": trainer.nonfinite.count,
         "metrics": metrics,
         **({"best": read_best(out / "checkpoints")} if recipe.eval.best else {}),

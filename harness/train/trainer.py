@@ -256,7 +256,7 @@ class Trainer:
             image_size=recipe.data.image_size or max(model.image_size for model in self.models.by_role().values()),
             tokenizers=tokenizers,
             cache=self.cache,
-            bad_samples=self.out / "bad_samples.jsonl",
+            skipped_samples=self.out / "skipped_samples.jsonl",
             rank=rank,
             world_size=self.distributed.world_size,
             state=states[min(rank, len(states) - 1)]["loader"] if states else None,

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from harness.config import DataConfig
-from harness.data.samples import BadSample
-from harness.data.tools.badlist import bad_list
+from harness.data.samples import SkippedSample
+from harness.data.tools.dataset_stats import DatasetStats, ShardStats
 from harness.data.tools.display import WorkDisplay
 from harness.data.tools.duplicates import Duplicates, find_duplicates, fingerprint
 from harness.data.tools.gaps import Gaps, find_gaps
-from harness.data.tools.look import Look
 from harness.data.tools.pool import Tick, run_ordered
-from harness.data.tools.tally import ShardTally, Tally
-from harness.data.tools.units import Unit, Units
+from harness.data.tools.sample_probe import SampleProbe
+from harness.data.tools.skipped_list import skipped_list
+from harness.data.tools.units import WorkUnit, WorkUnits
 
 ROWS = 1000  # rows of a CSV that a worker takes at a time
 
@@ -28,27 +28,27 @@ ROWS = 1000  # rows of a CSV that a worker takes at a time
 class Scan:
     """What came of one unit; `prints` and `shards` are its samples' fingerprints, uint64 [n]."""
 
-    tally: Tally
-    bad: list[BadSample]
+    stats: DatasetStats
+    skipped: list[SkippedSample]
     prints: np.ndarray
     shards: np.ndarray
 
 
 @dataclass
-class Report:
+class CheckReport:
     """What came of all of them.
 
     Attributes:
         units: the data set, of which the first `num_units` units were read: all, unless the scan was interrupted.
         interrupted: whether it was.
-        tally: counts and measures.
+        stats: counts and measures.
         duplicates: keys that occur again.
         repeated: for an example inside a shard and one between shards, the key and where it occurs, twice.
         gaps: missing shard numbers.
     """
 
-    units: Units
-    tally: Tally
+    units: WorkUnits
+    stats: DatasetStats
     num_units: int = 0
     interrupted: bool = False
     duplicates: Duplicates | None = None
@@ -56,28 +56,28 @@ class Report:
     gaps: list[Gaps] = field(default_factory=list)
 
 
-def scan(unit: Unit, tick: Tick, *, look: Look) -> Scan:
+def scan(unit: WorkUnit, tick: Tick, *, probe: SampleProbe) -> Scan:
     """Look at every sample of a unit."""
-    tally = Tally()
-    bad: list[BadSample] = []
+    stats = DatasetStats()
+    skipped: list[SkippedSample] = []
     prints, shards = [], []
     if unit.shard is not None:
-        tally.shards[str(unit.shard)] = ShardTally()  # an empty one is met too
-    for raw in unit.read(bad.append):
+        stats.shards[str(unit.shard)] = ShardStats()  # an empty one is met too
+    for raw in unit.read(skipped.append):
         prints.append(fingerprint(raw.key))
         shards.append(fingerprint(raw.shard))
-        seen = look(raw)
-        if isinstance(seen, BadSample):
-            bad.append(seen)
+        info = probe(raw)
+        if isinstance(info, SkippedSample):
+            skipped.append(info)
         else:
-            tally.add_good(raw.shard, seen)
+            stats.add_usable(raw.shard, info)
         tick()
-    for sample in bad:
-        tally.add_bad(sample)
-    return Scan(tally, bad, np.array(prints, np.uint64), np.array(shards, np.uint64))
+    for sample in skipped:
+        stats.add_skipped(sample)
+    return Scan(stats, skipped, np.array(prints, np.uint64), np.array(shards, np.uint64))
 
 
-def check(cfg: DataConfig, *, workers: int, fast: bool = False, out: Path | None = None) -> Report:
+def check(cfg: DataConfig, *, workers: int, fast: bool = False, out: Path | None = None) -> CheckReport:
     """Look at every sample of a data set.
 
     Ctrl-C ends the scan early: the report is then about what was read until then.
@@ -86,25 +86,25 @@ def check(cfg: DataConfig, *, workers: int, fast: bool = False, out: Path | None
         cfg: what to read, as in a recipe.
         workers: processes that read and decode; 0 for this one alone.
         fast: read no more of an image than its header.
-        out: file for the list of bad samples; None for no list.
+        out: file for the list of skipped samples; None for no list.
 
     Raises:
         UserError: nothing is there to read, or a worker was killed.
     """
-    units = Units(cfg, ROWS)
-    report = Report(units, Tally())
+    units = WorkUnits(cfg, ROWS)
+    report = CheckReport(units, DatasetStats())
     keys: list[tuple[np.ndarray, np.ndarray]] = []
     name = "shards" if units.num_samples is None else "blocks"
     display = WorkDisplay("checking", name, len(units), units.num_samples)
     results = run_ordered(
-        partial(scan, look=Look(cfg.max_image_pixels, fast)), units, workers=workers, watch=display.watch
+        partial(scan, probe=SampleProbe(cfg.max_image_pixels, fast)), units, workers=workers, watch=display.watch
     )
-    with bad_list(out) as write:
+    with skipped_list(out) as write:
         try:
             with display, closing(results):
                 for one in results:
-                    report.tally.merge(one.tally)
-                    write(one.bad)
+                    report.stats.merge(one.stats)
+                    write(one.skipped)
                     keys.append((one.prints, one.shards))
                     display.unit_done()
         except KeyboardInterrupt:
@@ -115,7 +115,7 @@ def check(cfg: DataConfig, *, workers: int, fast: bool = False, out: Path | None
     return report
 
 
-def _compare_keys(report: Report, keys: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def _compare_keys(report: CheckReport, keys: list[tuple[np.ndarray, np.ndarray]]) -> None:
     if not keys:
         return
     prints, shards = map(np.concatenate, zip(*keys, strict=True))
@@ -126,7 +126,7 @@ def _compare_keys(report: Report, keys: list[tuple[np.ndarray, np.ndarray]]) -> 
         report.repeated.append((key, first, second))
 
 
-def _sample_at(units: Units, ends: np.ndarray, place: int) -> tuple[str, str]:
+def _sample_at(units: WorkUnits, ends: np.ndarray, place: int) -> tuple[str, str]:
     """Return key and shard of a sample by its place in the data: names are read again, not kept for millions."""
     number = int(np.searchsorted(ends, place, side="right"))
     begin = int(ends[number - 1]) if number else 0

@@ -10,18 +10,18 @@ from typing import Any, cast
 
 from harness.config import DataConfig
 from harness.data.csv_files import CsvSource
-from harness.data.samples import BadSample
-from harness.data.tools.badlist import bad_list
+from harness.data.samples import SkippedSample
 from harness.data.tools.direction import Direction, ToCsv, ToShards
 from harness.data.tools.display import WorkDisplay
-from harness.data.tools.look import Look
-from harness.data.tools.place import Place, Record
+from harness.data.tools.output_folder import OutputFolder, Record
 from harness.data.tools.plan import Plan, identify
 from harness.data.tools.pool import run_ordered
-from harness.data.tools.units import Units
+from harness.data.tools.sample_probe import SampleProbe
+from harness.data.tools.skipped_list import skipped_list
+from harness.data.tools.units import WorkUnits
 from harness.errors import UserError
 
-BAD = "bad_samples.jsonl"
+SKIPPED = "skipped_samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Summary:
         samples: how many were written.
         shards: how many shards they were written to or read from.
         contents: in words, the files that hold them.
-        bad: how many samples were left out, by kind; `first_bad` is one of them.
+        skipped: how many samples were left out, by kind; `first_skipped` is one of them.
     """
 
     samples: int
     shards: int
     contents: str
-    bad: dict[str, int]
-    first_bad: dict[str, str] | None
+    skipped: dict[str, int]
+    first_skipped: dict[str, str] | None
 
 
 def convert(
@@ -54,55 +54,55 @@ def convert(
         cfg: what to read, as in a recipe; of shards, its separator and keys say how the CSV is written.
         out: a new or empty folder, or the one where this very conversion was begun.
         workers: processes that read and write; 0 for this one alone.
-        fast: read no more of an image than its header when looking for bad samples.
-        samples_per_shard: rows of a CSV that go into a shard, those of bad samples included.
+        fast: read no more of an image than its header when looking for unusable samples.
+        samples_per_shard: rows of a CSV that go into a shard, those of unusable samples included.
 
     Raises:
         UserError: there is nothing to read, `out` holds something else, or a worker was killed.
     """
-    units = Units(cfg, samples_per_shard)
+    units = WorkUnits(cfg, samples_per_shard)
     if len(units) == 0:
         raise UserError("data.train lists no pairs, there is nothing to convert; give other files.")
     to_shards = isinstance(units.source, CsvSource)
-    look = Look(cfg.max_image_pixels, fast)
-    direction: Direction = ToShards(cfg, look, samples_per_shard) if to_shards else ToCsv(cfg, look)
-    place, plan = Place(out, len(units)), Plan(direction.to, direction.options(), identify(units.files))
-    with place.begun(plan) as complete:
+    probe = SampleProbe(cfg.max_image_pixels, fast)
+    direction: Direction = ToShards(cfg, probe, samples_per_shard) if to_shards else ToCsv(cfg, probe)
+    folder, plan = OutputFolder(out, len(units)), Plan(direction.to, direction.options(), identify(units.files))
+    with folder.begun(plan) as complete:
         if complete is not None:
             return Summary(**complete)
-        _work(units, place, direction, workers)
-        return _finish(place, direction, plan)
+        _work(units, folder, direction, workers)
+        return _finish(folder, direction, plan)
 
 
-def _work(units: Units, place: Place, direction: Direction, workers: int) -> None:
+def _work(units: WorkUnits, folder: OutputFolder, direction: Direction, workers: int) -> None:
     """Do the units that are not done."""
-    records = [place.load(number) for number in range(len(units))]
+    records = [folder.load(number) for number in range(len(units))]
     missing = [number for number, record in enumerate(records) if record is None]
     kept = [record for record in records if record is not None]
-    done = len(kept), sum(record.samples + len(record.bad) for record in kept)
+    done = len(kept), sum(record.samples + len(record.skipped) for record in kept)
     display = WorkDisplay("converting", "shards", len(units), units.num_samples, done=done)
     tasks = (units[number] for number in missing)
-    with display, closing(run_ordered(direction.work(place), tasks, workers=workers, watch=display.watch)) as results:
+    with display, closing(run_ordered(direction.work(folder), tasks, workers=workers, watch=display.watch)) as results:
         for _ in results:
             display.unit_done()
 
 
-def _finish(place: Place, direction: Direction, plan: Plan) -> Summary:
+def _finish(folder: OutputFolder, direction: Direction, plan: Plan) -> Summary:
     """Join what the units left, and mark the folder as complete."""
     counts: Counter[str] = Counter()
     records: dict[str, Record] = {}
     first = None
-    with bad_list(place.out / BAD) as write:
-        for number in range(place.num_units):
-            record = place.load(number)
+    with skipped_list(folder.out / SKIPPED) as write:
+        for number in range(folder.num_units):
+            record = folder.load(number)
             assert record is not None, "every unit has just been done"
-            bad = [BadSample(**cast(Any, sample)) for sample in record.bad]  # as `Record.of` wrote them
-            write(bad)
-            first = first or (record.bad[0] if bad else None)
-            counts.update(sample.kind for sample in bad)
+            skipped = [SkippedSample(**cast(Any, sample)) for sample in record.skipped]  # as `Record.of` wrote them
+            write(skipped)
+            first = first or (record.skipped[0] if skipped else None)
+            counts.update(sample.kind for sample in skipped)
             records[record.file] = record
-    contents, files = direction.join(place, records)
+    contents, files = direction.join(folder, records)
     total = sum(record.samples for record in records.values())
     summary = Summary(total, len(records), contents, dict(counts.most_common()), first)
-    place.finish(plan, asdict(summary), files)
+    folder.finish(plan, asdict(summary), files)
     return summary

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LAYOUT = 1  # raise it when names or contents of the written files change
+LAYOUT = 2  # raise it when names or contents of the written files change
 
 
 @dataclass(frozen=True)

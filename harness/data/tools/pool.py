@@ -151,13 +151,13 @@ _ticker: _Ticker | None = None  # of this worker process
 def _begin(done: Any, stop: Any) -> None:
     global _ticker
     _ticker = _Ticker(done, stop)
-    # Ctrl-C reaches every process of the terminal; the main one tells the workers.
+    # Ctrl-C reaches every process of the terminal; the one that started them tells the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """Leave at once when the main process is gone: a pool's worker would wait for its next task for ever."""
+    """Leave at once when the process that started it is gone: a pool's worker would wait for its next task for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""What `clipkd data check` prints."""
+"""What `clipkd data check` and `convert` print."""
 
 from __future__ import annotations
 
@@ -10,74 +10,74 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.data.entries import listed
-from harness.data.tools.check import Report
-from harness.data.tools.convert import BAD, Summary
-from harness.data.tools.tally import spread
-from harness.data.tools.verdict import counted
+from harness.data.tools.check import CheckReport
+from harness.data.tools.convert import SKIPPED, Summary
+from harness.data.tools.dataset_stats import spread
+from harness.data.tools.failure_reason import counted
 
 _MOST_SHARDS = 10  # lines about single shards; --out lists every sample
 _MOST_RANGES = 8
 
 
-def show(report: Report, console: Console) -> None:
+def show(report: CheckReport, console: Console) -> None:
     """Print counts, faults by kind and by shard, measures, repeated keys and gaps."""
     for line in _head(report):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if report.tally.bad:
+    if report.stats.skipped:
         console.print(_kinds(report), _shards(report))
-    if report.tally.num_good:
+    if report.stats.num_usable:
         console.print(_measures(report))
     for line in (*_duplicates(report), *_gaps(report)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _head(report: Report) -> Iterator[str]:
-    tally = report.tally
+def _head(report: CheckReport) -> Iterator[str]:
+    stats = report.stats
     if report.interrupted:
         yield f"interrupted: this is about {report.num_units:,} of {len(report.units):,} parts of the data"
-    total = tally.num_good + tally.bad.total() - tally.bad["broken_shard"]
-    files = "1 file" if len(tally.shards) == 1 else f"{len(tally.shards):,} files"
-    yield f"{tally.num_good:,} of {total:,} samples can be used, in {files} of {report.units.about}"
-    empty = [name for name, shard in tally.shards.items() if not shard.good and not shard.bad]
+    total = stats.num_usable + stats.skipped.total() - stats.skipped["broken_shard"]
+    files = "1 file" if len(stats.shards) == 1 else f"{len(stats.shards):,} files"
+    yield f"{stats.num_usable:,} of {total:,} samples can be used, in {files} of {report.units.about}"
+    empty = [name for name, shard in stats.shards.items() if not shard.usable and not shard.skipped]
     if empty:
         yield f"without a single sample: {listed(empty)}"
 
 
-def _kinds(report: Report) -> Table:
+def _kinds(report: CheckReport) -> Table:
     table = Table("fault")
     table.add_column("count", justify="right")
     table.add_column("the first of them")
-    for kind, count in report.tally.bad.most_common():
-        first = report.tally.first[kind]
+    for kind, count in report.stats.skipped.most_common():
+        first = report.stats.first[kind]
         where = f"{first.key} in {first.shard}" if first.key else first.shard
         table.add_row(kind, f"{count:,}", escape(f"{where}: {first.reason}"))
     return table
 
 
-def _shards(report: Report) -> Table:
+def _shards(report: CheckReport) -> Table:
     """The shards with the most faults."""
     faulty = sorted(
-        ((name, shard) for name, shard in report.tally.shards.items() if shard.bad),
-        key=lambda item: -item[1].bad.total(),
+        ((name, shard) for name, shard in report.stats.shards.items() if shard.skipped),
+        key=lambda item: -item[1].skipped.total(),
     )
     table = Table("file", caption=f"and {len(faulty) - _MOST_SHARDS:,} more" if len(faulty) > _MOST_SHARDS else None)
     table.add_column("usable", justify="right")
     table.add_column("faults")
     for name, shard in faulty[:_MOST_SHARDS]:
-        table.add_row(escape(name), f"{shard.good:,}", counted(shard.bad))
+        table.add_row(escape(name), f"{shard.usable:,}", counted(shard.skipped))
     return table
 
 
-def _measures(report: Report) -> Table:
+def _measures(report: CheckReport) -> Table:
     table = Table("usable samples")
     for column in ("min", "median", "max"):
         table.add_column(column, justify="right")
-    for name, counts in report.tally.measures.items():
+    for name, counts in report.stats.measures.items():
         table.add_row(name, *(f"{value:,}" for value in spread(counts) or ()))
     return table
 
 
-def _duplicates(report: Report) -> Iterator[str]:
+def _duplicates(report: CheckReport) -> Iterator[str]:
     found = report.duplicates
     if found is None or not found.inside + found.between:
         return
@@ -86,7 +86,7 @@ def _duplicates(report: Report) -> Iterator[str]:
         yield f"  {key} " + (f"twice in {first}" if first == second else f"in {first} and in {second}")
 
 
-def _gaps(report: Report) -> Iterator[str]:
+def _gaps(report: CheckReport) -> Iterator[str]:
     for gaps in report.gaps:
         more = f" and {len(gaps.ranges) - _MOST_RANGES:,} more ranges" if len(gaps.ranges) > _MOST_RANGES else ""
         yield f"missing shards of {gaps.name}: {gaps.count:,} ({', '.join(gaps.ranges[:_MOST_RANGES])}{more})"
@@ -95,11 +95,11 @@ def _gaps(report: Report) -> Iterator[str]:
 def show_conversion(summary: Summary, out: Path, console: Console) -> None:
     """Print what a conversion left in its folder, and what it left out."""
     lines = [f"{out}: {summary.samples:,} samples, {summary.contents}"]
-    if summary.bad and summary.first_bad:
-        where = f"{summary.first_bad['key']} in {summary.first_bad['shard']}".removeprefix(" in ")
+    if summary.skipped and summary.first_skipped:
+        where = f"{summary.first_skipped['key']} in {summary.first_skipped['shard']}".removeprefix(" in ")
         lines += [
-            f"left out: {counted(summary.bad)}; {out / BAD} lists them",
-            f"  the first: {where}: {summary.first_bad['reason']}",
+            f"left out: {counted(summary.skipped)}; {out / SKIPPED} lists them",
+            f"  the first: {where}: {summary.first_skipped['reason']}",
         ]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

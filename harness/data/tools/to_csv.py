@@ -11,11 +11,11 @@ from typing import Any
 
 from PIL import Image
 
-from harness.data.samples import BadSample, RawSample
-from harness.data.tools.look import Look
-from harness.data.tools.place import Place, Record
+from harness.data.samples import RawSample, SkippedSample
+from harness.data.tools.output_folder import OutputFolder, Record
 from harness.data.tools.pool import Tick
-from harness.data.tools.units import Unit, file_name
+from harness.data.tools.sample_probe import SampleProbe
+from harness.data.tools.units import WorkUnit, file_name
 from harness.files import named
 
 _PER_FOLDER = 1000
@@ -26,20 +26,20 @@ def csv_writer(file: Any, separator: str) -> Any:
     return csv.writer(file, dialect="unix", delimiter=separator)
 
 
-def write_folder(unit: Unit, tick: Tick, *, place: Place, look: Look, separator: str) -> Record:
+def write_folder(unit: WorkUnit, tick: Tick, *, folder: OutputFolder, probe: SampleProbe, separator: str) -> Record:
     """Write a unit's images under images/NAME, its rows for the CSV, and its record."""
-    name = place.name(unit.number)
-    aside, images = place.work / f"{name}.images.{os.getpid()}.tmp", Path("images") / name
-    rows = place.work / f"{name}.csv"
-    bad: list[BadSample] = []
+    name = folder.name(unit.number)
+    aside, images = folder.work / f"{name}.images.{os.getpid()}.tmp", Path("images") / name
+    rows = folder.work / f"{name}.csv"
+    skipped: list[SkippedSample] = []
     count = 0
     aside.mkdir()
     with named(rows), rows.open("w", encoding="utf-8", newline="") as file:
         writer = csv_writer(file, separator)
-        for raw in unit.read(bad.append):
-            sample = _usable(raw, look)
-            if isinstance(sample, BadSample):
-                bad.append(sample)
+        for raw in unit.read(skipped.append):
+            sample = _usable(raw, probe)
+            if isinstance(sample, SkippedSample):
+                skipped.append(sample)
             else:
                 ending, caption = sample
                 assert isinstance(raw.image, bytes)  # of a shard
@@ -48,10 +48,10 @@ def write_folder(unit: Unit, tick: Tick, *, place: Place, look: Look, separator:
                 writer.writerow([str(images / path), caption, raw.key, file_name(raw.shard)])
                 count += 1
             tick()
-    shutil.rmtree(place.out / images, ignore_errors=True)  # from a run killed just before it wrote its record
-    aside.rename(place.out / images)
-    record = Record.of(count, str(rows.relative_to(place.out)), rows.stat().st_size, bad)
-    place.save(unit.number, record)
+    shutil.rmtree(folder.out / images, ignore_errors=True)  # from a run killed just before it wrote its record
+    aside.rename(folder.out / images)
+    record = Record.of(count, str(rows.relative_to(folder.out)), rows.stat().st_size, skipped)
+    folder.save(unit.number, record)
     return record
 
 
@@ -61,16 +61,16 @@ def _write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
 
 
-def _usable(raw: RawSample, look: Look) -> tuple[str, str] | BadSample:
+def _usable(raw: RawSample, probe: SampleProbe) -> tuple[str, str] | SkippedSample:
     """Return the ending for the image's file and the caption, exactly as the shard has it."""
-    seen = look(raw)
-    if isinstance(seen, BadSample):
-        return seen
+    info = probe(raw)
+    if isinstance(info, SkippedSample):
+        return info
     assert isinstance(raw.image, bytes) and raw.caption is not None  # of a shard, and usable
     caption = raw.caption.decode() if isinstance(raw.caption, bytes) else raw.caption
     # Python's reader refuses a longer field and, before 3.11, a NUL; with it the whole CSV.
     if len(caption) > csv.field_size_limit() or "\0" in caption:
         reason = f"{len(caption):,} characters, or a NUL among them, which a CSV cannot hold"
-        return BadSample(raw.key, raw.shard, "unstorable_caption", reason)
+        return SkippedSample(raw.key, raw.shard, "unstorable_caption", reason)
     kind = str(Image.open(io.BytesIO(raw.image)).format).lower()
     return {"jpeg": "jpg", "mpo": "jpg"}.get(kind, kind), caption

@@ -11,33 +11,33 @@ from pathlib import Path
 from PIL import Image
 from webdataset.writer import TarWriter
 
-from harness.data.samples import BadSample, RawSample
-from harness.data.tools.look import Look
-from harness.data.tools.place import Place, Record
+from harness.data.samples import RawSample, SkippedSample
+from harness.data.tools.output_folder import OutputFolder, Record
 from harness.data.tools.pool import Tick
-from harness.data.tools.units import Unit, file_name
+from harness.data.tools.sample_probe import SampleProbe
+from harness.data.tools.units import WorkUnit, file_name
 from harness.files import named
 
 # By PIL's name of the format; an MPO, as phones write it, begins with a whole JPEG.
 _ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
-def write_shard(unit: Unit, tick: Tick, *, place: Place, look: Look) -> Record:
+def write_shard(unit: WorkUnit, tick: Tick, *, folder: OutputFolder, probe: SampleProbe) -> Record:
     """Write a unit's usable rows into its shard, and its record.
 
     Time, owner and mode of the members are fixed: the same rows make the same bytes. A shard without any usable row
     is not written, which leaves a gap in the numbers as img2dataset does.
     """
-    name = f"{place.name(unit.number)}.tar"
-    temporary = place.work / f"{name}.{os.getpid()}.tmp"
-    bad: list[BadSample] = []
+    name = f"{folder.name(unit.number)}.tar"
+    temporary = folder.work / f"{name}.{os.getpid()}.tmp"
+    skipped: list[SkippedSample] = []
     count = 0
     with named(temporary), temporary.open("wb") as file:
         with TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o644) as shard:
             for index, (row, raw) in enumerate(unit.rows, unit.start):
-                sample = _members(raw, f"{index:09d}", row, look)
-                if isinstance(sample, BadSample):
-                    bad.append(sample)
+                sample = _members(raw, f"{index:09d}", row, probe)
+                if isinstance(sample, SkippedSample):
+                    skipped.append(sample)
                 else:
                     shard.write(sample)
                     count += 1
@@ -46,32 +46,32 @@ def write_shard(unit: Unit, tick: Tick, *, place: Place, look: Look) -> Record:
         os.fsync(file.fileno())
     size = temporary.stat().st_size
     if count:
-        temporary.replace(place.out / name)
+        temporary.replace(folder.out / name)
     else:
         temporary.unlink()
-    record = Record.of(count, name, size, bad)
-    place.save(unit.number, record)
+    record = Record.of(count, name, size, skipped)
+    folder.save(unit.number, record)
     return record
 
 
-def _members(raw: RawSample, key: str, row: int, look: Look) -> dict[str, bytes | str] | BadSample:
+def _members(raw: RawSample, key: str, row: int, probe: SampleProbe) -> dict[str, bytes | str] | SkippedSample:
     """Return a sample's members by ending: the image's bytes as they are, the caption, and where both are from."""
     if isinstance(raw.image, Path):
         try:
             raw = replace(raw, image=raw.image.read_bytes())
         except (OSError, ValueError) as error:  # not there, not readable, or no path at all
             reason = getattr(error, "strerror", None) or error
-            return BadSample(raw.key, raw.shard, "missing_image", f"{raw.image!s}: {reason}")
-    seen = look(raw)
-    if isinstance(seen, BadSample):
-        return seen
+            return SkippedSample(raw.key, raw.shard, "missing_image", f"{raw.image!s}: {reason}")
+    info = probe(raw)
+    if isinstance(info, SkippedSample):
+        return info
     assert isinstance(raw.image, bytes) and isinstance(raw.caption, str)
     kind = str(Image.open(io.BytesIO(raw.image)).format)
     if kind not in _ENDINGS:
         reason = f"a {kind}; shards hold JPEG, PNG and WebP, and images are never encoded anew"
-        return BadSample(raw.key, raw.shard, "unstorable_image", reason)
+        return SkippedSample(raw.key, raw.shard, "unstorable_image", reason)
     about = {
-        "caption": raw.caption, "key": key, "width": seen.width, "height": seen.height,
+        "caption": raw.caption, "key": key, "width": info.width, "height": info.height,
         "filepath": raw.key, "csv": file_name(raw.shard), "row": row,
     }  # fmt: skip
     return {

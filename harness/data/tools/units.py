@@ -10,14 +10,14 @@ from itertools import accumulate
 from harness.config import DataConfig
 from harness.data.csv_files import CsvSource
 from harness.data.entries import describe, entries
-from harness.data.samples import BadSample, RawSample
+from harness.data.samples import RawSample, SkippedSample
 from harness.data.shards import ShardSource
 from harness.data.sources import open_train
 from harness.errors import UserError
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkUnit:
     """One piece of the data.
 
     Attributes:
@@ -32,14 +32,14 @@ class Unit:
     rows: tuple[tuple[int, RawSample], ...] = ()
     start: int = 0
 
-    def read(self, on_broken: Callable[[BadSample], None]) -> Iterator[RawSample]:
+    def read(self, on_broken: Callable[[SkippedSample], None]) -> Iterator[RawSample]:
         """Yield the samples; a shard that breaks off is handed to `on_broken`."""
         if self.shard is None:
             return (raw for _, raw in self.rows)
         return ShardSource([self.shard]).read([0], on_broken)
 
 
-class Units(Sequence[Unit]):
+class WorkUnits(Sequence[WorkUnit]):
     """All pieces of a data set, each made when it is asked for.
 
     Args:
@@ -52,7 +52,7 @@ class Units(Sequence[Unit]):
         files: every file of it, in order.
 
     Raises:
-        UserError: nothing is there, or it is no shards and no CSV files.
+        UserError: nothing is there, or it is neither shards nor CSV files.
     """
 
     def __init__(self, cfg: DataConfig, rows: int) -> None:
@@ -76,15 +76,15 @@ class Units(Sequence[Unit]):
     def __len__(self) -> int:
         return len(self.source.shards) if isinstance(self.source, ShardSource) else -(-len(self.source) // self._rows)
 
-    def __getitem__(self, number: int) -> Unit:  # type: ignore[override]  # nobody needs slices
+    def __getitem__(self, number: int) -> WorkUnit:  # type: ignore[override]  # nobody needs slices
         if not 0 <= number < len(self):
             raise IndexError(number)
         if isinstance(self.source, ShardSource):
-            return Unit(number, self.source.shards[number])
+            return WorkUnit(number, self.source.shards[number])
         start = number * self._rows
         stop = min(start + self._rows, len(self.source))
         rows = tuple((self._row(index), self.source[index]) for index in range(start, stop))
-        return Unit(number, None, rows, start)
+        return WorkUnit(number, None, rows, start)
 
     def _row(self, index: int) -> int:
         file = bisect_right(self._ends, index)

@@ -27,7 +27,7 @@ def events_section(runs: Sequence[RunRecord]) -> PageSection:
     blocks: list[Block] = [Table("Events during training.", ["", *(run.label for run in runs)], rows, wrap=True)]
     for run in runs:
         blocks += [Note(f"{run.label}: {text}", "warning") for text in run.problems]
-        blocks += _resume_table(run) + _nonfinite_notes(run) + _bad_table(run)
+        blocks += _resume_table(run) + _nonfinite_notes(run) + _skipped_table(run)
     return PageSection("events", "Interruptions and skipped samples", blocks)
 
 
@@ -56,13 +56,15 @@ def _nonfinite_notes(run: RunRecord) -> list[Block]:
 
 
 def _skipped(run: RunRecord) -> str:
-    counts = Counter(str(line.get("kind")) for line in run.bad_samples) or Counter(run.summary.get("bad_samples") or {})
+    counts = Counter(str(line.get("kind")) for line in run.skipped_samples) or Counter(
+        run.summary.get("skipped_samples") or {}
+    )
     if not counts:
         return "none"
     return ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in counts.most_common())
 
 
-def _bad_table(run: RunRecord) -> list[Block]:
+def _skipped_table(run: RunRecord) -> list[Block]:
     rows = [
         [
             str(line.get("kind", "")).replace("_", " "),
@@ -70,11 +72,11 @@ def _bad_table(run: RunRecord) -> list[Block]:
             str(line.get("shard", "")),
             str(line.get("reason", "")),
         ]
-        for line in run.bad_samples[:SHOWN]
+        for line in run.skipped_samples[:SHOWN]
     ]
     if not rows:
         return []
-    many = len(run.bad_samples)
+    many = len(run.skipped_samples)
     caption = f"Samples that {run.label} skipped" + (f", the first {SHOWN} of {many:,}." if many > SHOWN else ".")
     return [Table(caption, ["kind", "key", "file", "reason"], rows, wrap=True)]
 

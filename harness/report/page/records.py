@@ -38,7 +38,7 @@ class RunRecord:
         results: result files of evaluations, including later ones by `clipkd eval`.
         efficiency: efficiency.json; empty if not measured.
         best: best step by eval.best, with set, metric and value; empty if none.
-        bad_samples: skipped samples of all ranks.
+        skipped_samples: skipped samples of all ranks.
         nonfinite: steps with a non-finite loss or gradient.
         broken: number of unreadable lines by file.
         problems: sentences about unreadable files.
@@ -57,7 +57,7 @@ class RunRecord:
     results: list[EvalResultFile] = field(default_factory=list)
     efficiency: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
-    bad_samples: list[dict[str, Any]] = field(default_factory=list)
+    skipped_samples: list[dict[str, Any]] = field(default_factory=list)
     nonfinite: list[dict[str, Any]] = field(default_factory=list)
     broken: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -104,12 +104,12 @@ def read_run(folder: Path, label: str, slot: int = 0) -> RunRecord:
     text = (folder / RECIPE).read_text(encoding="utf-8", errors="replace")
     settings, recipe = _recipe(text, folder, problems)
     metrics = read_json_lines(folder / "metrics.jsonl")
-    bad, nonfinite = _all_ranks(folder, "bad_samples"), _all_ranks(folder, "nonfinite")
+    bad, nonfinite = _all_ranks(folder, "skipped_samples"), _all_ranks(folder, "nonfinite")
     steps = [line for line in metrics.objects if isinstance(line.get("step"), int)]
     strange = len(metrics.objects) - len(steps)
     broken = {
         "metrics.jsonl": metrics.broken + strange,
-        "bad_samples.jsonl": bad.broken,
+        "skipped_samples.jsonl": bad.broken,
         "nonfinite.jsonl": nonfinite.broken,
     }
     return RunRecord(
@@ -128,7 +128,7 @@ def read_run(folder: Path, label: str, slot: int = 0) -> RunRecord:
         results=read_result_files(folder / "eval", problems),
         efficiency=_efficiency(read_json_object(folder / "efficiency.json", problems), problems),
         best=read_json_object(folder / "checkpoints" / "best.json", problems),
-        bad_samples=bad.objects,
+        skipped_samples=bad.objects,
         nonfinite=nonfinite.objects,
         broken={name: count for name, count in broken.items() if count},
         problems=problems,

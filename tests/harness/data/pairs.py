@@ -74,7 +74,7 @@ def load(train: Path | str | Sequence[str], *, batch_size: int = 4, log: Path | 
     entries = [train] if isinstance(train, Path | str | dict) else train
     entries = tuple(entry if isinstance(entry, dict) else str(entry) for entry in entries)
     cfg = DataConfig(train=entries, **{"crop": "resize", **options})
-    return build_loader(cfg, batch_size=batch_size, image_size=8, tokenizers=tokenizers, bad_samples=log, **ours)
+    return build_loader(cfg, batch_size=batch_size, image_size=8, tokenizers=tokenizers, skipped_samples=log, **ours)
 
 
 def take(loader: Loader, count: int) -> list[int]:

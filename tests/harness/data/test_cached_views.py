@@ -69,7 +69,7 @@ def test_what_the_cache_does_not_hold_is_skipped(tmp_path, source, cache):
     loader = load(train, cache=cache, teacher_cache=Cache(missing=3), max_skip_rate=0.3)
     seen = {number(key) for _ in range(8) for key in next(loader).keys}
     assert seen == set(range(8)) - {3}
-    assert loader.bad.counts == {"not_cached": 1}
+    assert loader.skipped.counts == {"not_cached": 1}
 
 
 def test_parts_of_a_batch_keep_their_features(tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from harness.config.data import PILLOW_PIXELS
 from harness.data.decode import decode
-from harness.data.samples import BadSample, RawSample
+from harness.data.samples import RawSample, SkippedSample
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -21,9 +21,9 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return content.getvalue()
 
 
-def read(content: bytes | Path, max_pixels: int = PILLOW_PIXELS) -> torch.Tensor | BadSample:
+def read(content: bytes | Path, max_pixels: int = PILLOW_PIXELS) -> torch.Tensor | SkippedSample:
     found = decode(RawSample("key", "shard", content, "a caption"), max_pixels)
-    return found if isinstance(found, BadSample) else found[0]
+    return found if isinstance(found, SkippedSample) else found[0]
 
 
 def color(content: bytes) -> list[int]:

@@ -16,7 +16,7 @@ from harness.config.load import load_recipe
 from harness.data import remote
 from harness.data.entries import entries
 from harness.data.remote import check_remote, opener
-from harness.data.samples import BadSample
+from harness.data.samples import SkippedSample
 from harness.data.shards import ShardSource
 from harness.errors import UserError
 from tests.harness import tiny
@@ -75,7 +75,7 @@ def test_a_root_where_it_means_nothing_is_refused(tmp_path, entry):
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
 @pytest.mark.parametrize("weight", [1.0, 2.0, 0.5, 2.5])
-def test_a_pass_visits_each_sample_by_its_weight(tmp_path, weight, cache):
+def test_an_epoch_draws_each_sample_by_its_weight(tmp_path, weight, cache):
     write_csv(tmp_path, 16)
     lines = (tmp_path / "pairs.csv").read_text().splitlines()
     for name, part in (("a", lines[1:9]), ("b", lines[9:])):
@@ -87,15 +87,15 @@ def test_a_pass_visits_each_sample_by_its_weight(tmp_path, weight, cache):
     for _ in range(3):
         batches = [take(loader, 1) for _ in range(loader.num_samples // 4)]
         assert all(len(set(batch)) == 4 for batch in batches), "no pair twice in a batch"
-        visits = Counter(number for batch in batches for number in batch)
-        assert all(visits[number] == 1 for number in range(8))
-        assert sum(visits[number] for number in range(8, 16)) == 8 * weight
-        assert {visits[number] - int(weight) for number in range(8, 16)} <= ({0} if weight.is_integer() else {0, 1})
-        seen.append(tuple(sorted(visits.items())))
-    assert weight.is_integer() or len(set(seen)) == 3, "another fraction in each pass"
+        drawn = Counter(number for batch in batches for number in batch)
+        assert all(drawn[number] == 1 for number in range(8))
+        assert sum(drawn[number] for number in range(8, 16)) == 8 * weight
+        assert {drawn[number] - int(weight) for number in range(8, 16)} <= ({0} if weight.is_integer() else {0, 1})
+        seen.append(tuple(sorted(drawn.items())))
+    assert weight.is_integer() or len(set(seen)) == 3, "another fraction in each epoch"
 
 
-def test_a_second_visit_in_a_pass_has_another_crop(tmp_path):
+def test_a_second_draw_in_an_epoch_has_another_crop(tmp_path):
     from tests.harness.data.test_loader import noisy_csv
 
     noisy_csv(tmp_path)
@@ -107,7 +107,7 @@ def test_a_second_visit_in_a_pass_has_another_crop(tmp_path):
         assert not any((a == b).all() for a, b in zip(first.images, second.images[order], strict=True))
 
 
-def test_shards_are_visited_by_weight(tmp_path):
+def test_shards_are_drawn_by_weight(tmp_path):
     write_tar(tmp_path / "a.tar", map(pair, range(4)))
     for shard in range(1, 5):
         write_tar(tmp_path / "b" / f"{shard}.tar", map(pair, range(4 * shard, 4 * shard + 4)))
@@ -123,12 +123,12 @@ def test_shards_are_visited_by_weight(tmp_path):
 
 def test_a_weight_too_small_for_its_source_is_refused(tmp_path):
     train = [{"path": str(write_shards(tmp_path, 8, per_shard=4)), "weight": 0.1}]
-    with pytest.raises(UserError, match=r"weight 0.1 leaves none of the 2 shards of .* to a pass; raise it to 0.5 or"):
+    with pytest.raises(UserError, match=r"weight 0.1 leaves none of the 2 shards of .* to an epoch; raise it to 0.5"):
         load(train)
 
 
 def test_weights_that_no_batch_can_satisfy_still_give_batches_of_different_pairs(tmp_path):
-    """One pair nine times a pass beside eleven others: it cannot come once a batch."""
+    """One pair nine times an epoch beside eleven others: it cannot come once a batch."""
     first, second = write_csv(tmp_path / "a", 1), write_csv(tmp_path / "b", 12)
     second.write_text("\n".join(second.read_text().splitlines()[:1] + second.read_text().splitlines()[2:]))
     loader = load([{"path": str(first), "weight": 9}, str(second)])
@@ -172,7 +172,7 @@ def test_a_missing_remote_shard_is_a_broken_one(tmp_path):
     write_shards(tmp_path, 12, per_shard=3)
     loader = load(f"pipe:cat {tmp_path}/{{00000..00004}}.tar 2>/dev/null", log=tmp_path / "bad.jsonl")
     assert set(take(loader, 9)) == set(range(12))
-    assert loader.bad.counts == {"broken_shard": 1}
+    assert loader.skipped.counts == {"broken_shard": 1}
     (line,) = map(json.loads, (tmp_path / "bad.jsonl").read_text().splitlines())
     assert line["shard"].endswith("00004.tar 2>/dev/null")
     assert line["reason"] == "the command could not read it and ended with exit code 1"
@@ -183,7 +183,7 @@ def test_a_command_that_fails_makes_a_broken_shard_wherever_it_stops(tmp_path, l
     """4096 bytes are two whole pairs, which look like a tar that ends there; 3400 lack the second caption."""
     shard = write_tar(tmp_path / "0.tar", map(pair, range(3)))
     assert shard.stat().st_size == 10240
-    broken: list[BadSample] = []
+    broken: list[SkippedSample] = []
     source = ShardSource([f"pipe:head -c {length} {shard}; sleep 0.2; exit 3"])
     assert len(list(source.read([0], broken.append))) == left
     assert [bad.reason for bad in broken] == ["the command could not read it and ended with exit code 3"]
@@ -202,7 +202,7 @@ def test_shards_over_http(tmp_path):
         train = f"http://127.0.0.1:{server.server_address[1]}/{{00000..00004}}.tar"
         loader = load(train, log=tmp_path / "bad.jsonl")
         assert set(take(loader, 9)) == set(range(12))
-        assert loader.bad.counts == {"broken_shard": 1}
+        assert loader.skipped.counts == {"broken_shard": 1}
         server.shutdown()
     (line,) = map(json.loads, (tmp_path / "bad.jsonl").read_text().splitlines())
     assert line["reason"] == "curl could not read it and ended with exit code 22", "no options, no tokens"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.data.indexed import Requests
 from harness.data.lanes import BLOCK, Place, Route
-from harness.data.order import Visits, deal, visited
+from harness.data.order import EpochOrder, deal, epoch_size
 from harness.data.samples import RawSample
 from harness.data.shards import ShardSource
 
@@ -20,36 +20,36 @@ WEIGHTS = st.sampled_from([0.5, 0.75, 1.0, 1.5, 2.0, 3.0])
 
 
 @st.composite
-def sources(draw) -> Visits:
+def sources(draw) -> EpochOrder:
     sizes = draw(SIZES)
     weights = [draw(WEIGHTS) for _ in sizes]
-    return Visits(tuple(sizes), tuple(weights), draw(st.integers(0, 5)))
+    return EpochOrder(tuple(sizes), tuple(weights), draw(st.integers(0, 5)))
 
 
 @given(sources(), st.integers(0, 3))
-def test_a_pass_visits_every_item_by_its_weight(visits, epoch):
-    order = visits.order(epoch).tolist()
-    assert len(order) == len(visits)
+def test_a_pass_visits_every_item_by_its_weight(epoch_order, epoch):
+    order = epoch_order.order(epoch).tolist()
+    assert len(order) == len(epoch_order)
     counts, begin = Counter(order), 0
-    for size, weight in zip(visits.sizes, visits.weights, strict=True):
+    for size, weight in zip(epoch_order.sizes, epoch_order.weights, strict=True):
         own = [counts[item] for item in range(begin, begin + size)]
-        assert sum(own) == visited(size, weight)
+        assert sum(own) == epoch_size(size, weight)
         assert set(own) <= {int(weight), int(weight) + (weight % 1 > 0)}
         begin += size
     assert set(order) <= set(range(begin))
 
 
 @given(sources(), st.integers(1, 8), st.integers(0, 2))
-def test_cutting_into_batches_only_moves_visits(visits, batch_size, epoch):
-    assume(len(visits))  # a loader refuses a weight that leaves nothing
-    assert sorted(visits.batches(epoch, batch_size).tolist()) == sorted(visits.order(epoch).tolist())
+def test_cutting_into_batches_only_moves_visits(epoch_order, batch_size, epoch):
+    assume(len(epoch_order))  # a loader refuses a weight that leaves nothing
+    assert sorted(epoch_order.batches(epoch, batch_size).tolist()) == sorted(epoch_order.order(epoch).tolist())
 
 
 @given(st.integers(1, 20), st.integers(2, 6), st.integers(0, 9))
 def test_batches_hold_no_item_twice_where_there_are_many_batches(batch_size, passes, seed):
     """Twice the weight, and many times a batch of items: there is always room."""
-    visits = Visits((batch_size * 8, batch_size * 4), (2.0, 1.0), seed)
-    order = visits.batches(passes, batch_size).tolist()
+    epoch_order = EpochOrder((batch_size * 8, batch_size * 4), (2.0, 1.0), seed)
+    order = epoch_order.batches(passes, batch_size).tolist()
     for begin in range(0, len(order), batch_size):
         batch = order[begin : begin + batch_size]
         assert len(set(batch)) == len(batch)
@@ -63,12 +63,12 @@ def test_dealing_leaves_nothing_out(order, lanes):
 
 
 @given(sources(), st.integers(1, 6), st.integers(0, 12))
-def test_requests_go_on_from_any_batch(visits, batch_size, start):
-    assume(len(visits) >= batch_size)
-    whole = list(islice(Requests(visits, batch_size, 0), start + 5))
-    assert list(islice(Requests(visits, batch_size, start), 5)) == whole[start:]
+def test_requests_go_on_from_any_batch(epoch_order, batch_size, start):
+    assume(len(epoch_order) >= batch_size)
+    whole = list(islice(Requests(epoch_order, batch_size, 0), start + 5))
+    assert list(islice(Requests(epoch_order, batch_size, start), 5)) == whole[start:]
     assert all(len(request.batch) == batch_size for request in whole)
-    assert [request.number for request in whole] == [n % (len(visits) // batch_size) for n in range(start + 5)]
+    assert [request.number for request in whole] == [n % (len(epoch_order) // batch_size) for n in range(start + 5)]
 
 
 class Counted(ShardSource):
@@ -89,8 +89,8 @@ LENGTHS = st.lists(st.integers(0, 12), min_size=1, max_size=6)
 
 def routes(lengths: list[int], lanes: int, seed: int) -> list[Route]:
     source = Counted(lengths)
-    visits = Visits((len(lengths),), (1.0,), seed)
-    return [Route(source, visits, seed, lane, lanes) for lane in range(lanes)]
+    epoch_order = EpochOrder((len(lengths),), (1.0,), seed)
+    return [Route(source, epoch_order, seed, lane, lanes) for lane in range(lanes)]
 
 
 def names(blocks) -> list[tuple[int, str]]:

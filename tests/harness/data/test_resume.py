@@ -73,7 +73,7 @@ def batch(loader: Loader) -> tuple:
 
 def without_reading(state: dict) -> dict:
     """Leave out how often samples were looked at, which filling the memory again adds to."""
-    return {**state, "bad": {key: value for key, value in state["bad"].items() if key not in ("seen", "bad")}}
+    return {**state, "skipped": {key: value for key, value in state["skipped"].items() if key not in ("seen", "bad")}}
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_it_goes_on_from_every_position(read, workers, world_size, tmp_path):
     for start in range(NUM_BATCHES):
         log = tmp_path / str(start) / "whole.jsonl"
         log.parent.mkdir()
-        if whole.bad.path.exists():
-            (log.parent / whole.bad.path.name).write_bytes(whole.bad.path.read_bytes())
+        if whole.skipped.path.exists():
+            (log.parent / whole.skipped.path.name).write_bytes(whole.skipped.path.read_bytes())
         resumed = read(log=log, state=states[start], **options)
         # Three batches further, and once to the end.
         stop = NUM_BATCHES if start == 2 else min(start + 3, NUM_BATCHES)
@@ -101,7 +101,7 @@ def test_it_goes_on_from_every_position(read, workers, world_size, tmp_path):
 
 
 def test_what_waits_for_another_batch_is_part_of_the_state(data):
-    """A shard read three times a pass: pairs come again while a batch has them already, and are held for the next."""
+    """A shard read three times an epoch: pairs come again while a batch has them already, and are held for the next."""
 
     def build(**more) -> Loader:
         return load([{"path": str(data["few"]), "weight": 3}], max_skip_rate=0.3, **more)
@@ -135,7 +135,7 @@ def test_the_list_of_bad_samples_goes_on(read, workers, tmp_path):
     for _ in range(NUM_BATCHES - 2):
         next(resumed)
     assert log.read_text() == (tmp_path / "whole.jsonl").read_text() != ""
-    assert resumed.bad.counts == whole.bad.counts
+    assert resumed.skipped.counts == whole.skipped.counts
     whole.close()
     resumed.close()
 
@@ -202,15 +202,15 @@ def test_pairs_read_in_any_order_may_change_processes_and_workers(data, tmp_path
     state, fixed = alone.state_dict(), {"batch_size": 2, "world_size": 3, "max_skip_rate": 0.3}
     ranks = [load(data["csv"], rank=rank, workers=rank % 2, state=state, **fixed) for rank in range(3)]
     assert next(alone).keys == [key for rank in ranks for key in next(rank).keys]
-    assert [rank.bad.counts.total() for rank in ranks[1:]] == [0, 0], "what rank 0 counted stays with rank 0"
+    assert [rank.skipped.counts.total() for rank in ranks[1:]] == [0, 0], "what rank 0 counted stays with rank 0"
     assert "train.batch_size was 6 and is 4" in refusal(state, data["csv"], batch_size=4)
     message = refusal(state, [str(data["csv"]), str(data["csv"])], batch_size=6)
     assert (
-        "data.train holds other samples or shards; the number of samples or shards in a pass was 13 and is 26"
+        "data.train holds other samples or shards; the number of samples or shards in an epoch was 13 and is 26"
         in message
     )
     weighted = [{"path": str(data["csv"]), "weight": 2}]
-    assert "in a pass was 13 and is 26 by weights 2" in refusal(state, weighted, batch_size=6)
+    assert "in an epoch was 13 and is 26 by weights 2" in refusal(state, weighted, batch_size=6)
 
 
 def test_memory_that_has_lost_a_sample_is_refused(tmp_path):

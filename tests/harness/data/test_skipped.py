@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from harness.data.bad import MIN_SEEN, BadSampleLog
-from harness.data.samples import BadSample
+from harness.data.samples import SkippedSample
+from harness.data.skipped import MIN_SEEN, SkippedSamples
 from harness.errors import UserError
 from tests.harness.data.pairs import load, pair, picture, take, write_csv, write_shards, write_tar
 
@@ -43,11 +43,11 @@ BAD = {
 @pytest.mark.parametrize(("members", "kind"), BAD.values(), ids=BAD)
 def test_a_bad_sample_is_skipped_and_written_down(tmp_path, members, kind, cache):
     shard = write_tar(tmp_path / "0.tar", [*map(pair, range(4)), ("broken", members), *map(pair, range(4, 8))])
-    log = tmp_path / "bad_samples.jsonl"
+    log = tmp_path / "skipped_samples.jsonl"
     loader = load(shard, log=log, cache=cache, max_skip_rate=0.2, max_image_pixels=10_000)
     assert sorted(take(loader, 2)) == list(range(8))
     take(loader, 4)
-    assert loader.bad.counts == {kind: 1}, "counted once though read every pass"
+    assert loader.skipped.counts == {kind: 1}, "counted once though read every pass"
     (line,) = [json.loads(line) for line in log.read_text().splitlines()]
     assert (line["key"], line["shard"], line["kind"]) == ("broken", str(shard), kind)
     assert line["reason"]
@@ -72,7 +72,7 @@ def test_what_a_broken_shard_holds_before_the_break_is_used(tmp_path, cache, wor
     shard = cut(tmp_path / "data" / "00002.tar", length)
     loader = load(tmp_path / "data", log=tmp_path / "bad.jsonl", cache=cache, workers=workers)
     assert set(take(loader, 8)) == set(range(8 + left))
-    assert loader.bad.counts == {"broken_shard": 1}
+    assert loader.skipped.counts == {"broken_shard": 1}
     (line,) = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert (line["shard"], line["kind"]) == (str(shard), "broken_shard")
     assert line["reason"].startswith(reason)
@@ -121,7 +121,7 @@ def test_shards_that_vanish_during_a_run_end_it(tmp_path):
     with pytest.raises(UserError) as caught:
         take(loader, 2)
     assert "data.train: 2 shards are broken" in str(caught.value)
-    assert loader.bad.counts == {"broken_shard": 2}
+    assert loader.skipped.counts == {"broken_shard": 2}
 
 
 def test_a_vanished_image_of_a_csv(tmp_path):
@@ -131,7 +131,7 @@ def test_a_vanished_image_of_a_csv(tmp_path):
     for _ in range(9):
         batch = take(loader, 1)
         assert len(set(batch)) == 4 and 8 not in batch, "another took its place"
-    assert loader.bad.counts == {"missing_image": 1}
+    assert loader.skipped.counts == {"missing_image": 1}
 
 
 def test_nothing_is_written_where_nothing_is_bad(tmp_path):
@@ -158,8 +158,8 @@ def test_too_many_bad_samples_end_the_run(tmp_path, source, cache):
 
 
 def test_a_rate_is_not_judged_on_a_few():
-    log = BadSampleLog(None, 0.1)
-    broken = [BadSample(f"k{number}", "s", "empty_image", "r") for number in range(30)]
+    log = SkippedSamples(None, 0.1)
+    broken = [SkippedSample(f"k{number}", "s", "empty_image", "r") for number in range(30)]
     log.add(broken, 0)
     log.add([], MIN_SEEN - 31)
     with pytest.raises(UserError, match=f"30 of the first {MIN_SEEN} samples"):
@@ -167,8 +167,8 @@ def test_a_rate_is_not_judged_on_a_few():
 
 
 def test_a_rate_at_the_bound_is_allowed():
-    log = BadSampleLog(None, 0.5)
-    broken = [BadSample(f"k{number}", "s", "empty_image", "r") for number in range(3)]
+    log = SkippedSamples(None, 0.5)
+    broken = [SkippedSample(f"k{number}", "s", "empty_image", "r") for number in range(3)]
     log.add(broken[:2], 2, complete=True)
     with pytest.raises(UserError, match="3 of the first 5 samples"):
         log.add(broken[2:], 0, complete=True)
@@ -176,7 +176,7 @@ def test_a_rate_at_the_bound_is_allowed():
 
 def test_a_full_disk_while_writing_bad_samples_down():
     with pytest.raises(UserError, match=r"cannot write /dev/full: No space left on device; free some space"):
-        BadSampleLog(Path("/dev/full"), 1.0).add([BadSample("k", "s", "empty_image", "r")], 0)
+        SkippedSamples(Path("/dev/full"), 1.0).add([SkippedSample("k", "s", "empty_image", "r")], 0)
 
 
 def test_what_is_bad_in_a_stream_counts_once_a_pass(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from harness.config import DataConfig
 from harness.data.decode import decode
 from harness.data.entries import describe
-from harness.data.samples import BadSample, RawSample
+from harness.data.samples import RawSample, SkippedSample
 from harness.data.shards import ShardSource
 from harness.data.sources import open_source, open_train
 from harness.errors import UserError
@@ -25,7 +25,7 @@ def opened(*train, **options):
 def read(source) -> list[RawSample]:
     """Every sample of a source; no shard may be broken."""
     if isinstance(source, ShardSource):
-        broken: list[BadSample] = []
+        broken: list[SkippedSample] = []
         samples = list(source.read(range(len(source.shards)), broken.append))
         assert broken == []
         return samples
@@ -34,7 +34,7 @@ def read(source) -> list[RawSample]:
 
 def captions(source) -> list[str]:
     decoded = [decode(raw) for raw in read(source)]
-    return [item.kind if isinstance(item, BadSample) else item[1] for item in decoded]
+    return [item.kind if isinstance(item, SkippedSample) else item[1] for item in decoded]
 
 
 def refused(*train, **options) -> str:
@@ -95,7 +95,7 @@ def test_a_truncated_shard_is_reported_once(tmp_path, length, words):
     write_shards(tmp_path, count=6, per_shard=3)
     whole = (tmp_path / "00000.tar").read_bytes()
     (tmp_path / "00000.tar").write_bytes(whole[:length])
-    broken: list[BadSample] = []
+    broken: list[SkippedSample] = []
     found = list(opened(tmp_path).read([0, 1], broken.append))
     assert [raw.caption for raw in found if raw.caption] == [b"number 0", *(f"number {n}".encode() for n in (3, 4, 5))]
     assert [(bad.kind, bad.shard) for bad in broken] == [("broken_shard", str(tmp_path / "00000.tar"))]
@@ -104,7 +104,7 @@ def test_a_truncated_shard_is_reported_once(tmp_path, length, words):
 
 def test_a_shard_that_is_no_tar_is_reported(tmp_path):
     (tmp_path / "0.tar").write_text("not a tar")
-    broken: list[BadSample] = []
+    broken: list[SkippedSample] = []
     source = opened(tmp_path)
     assert list(source.read([0], broken.append)) == []
     assert [bad.kind for bad in broken] == ["broken_shard"]
@@ -121,7 +121,7 @@ def test_counting_goes_on_after_a_broken_shard(tmp_path, harm, left, words):
     write_shards(tmp_path, count=6, per_shard=3)
     shard = tmp_path / "00000.tar"
     shard.write_bytes(harm(shard.read_bytes()))
-    broken: list[BadSample] = []
+    broken: list[SkippedSample] = []
     assert opened(tmp_path).count(9, broken.append) == 3 + left
     assert [(bad.shard, bad.kind) for bad in broken] == [(str(shard), "broken_shard")]
     assert broken[0].reason.startswith(words) and "\n" not in broken[0].reason

@@ -149,8 +149,8 @@ def test_bad_samples_are_skipped_counted_and_listed(tmp_path):
     write_tar(tmp_path / "shards" / "0.tar", members)
     wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_skip_rate": 0.1})
     report = build_cache(wanted)
-    assert (report.samples, report.bad["empty_caption"], sum(report.bad.values())) == (28, 1, 2)
-    (listed,) = tmp_path.rglob("bad_samples.jsonl")
+    assert (report.samples, report.skipped["empty_caption"], sum(report.skipped.values())) == (28, 1, 2)
+    (listed,) = tmp_path.rglob("skipped_samples.jsonl")
     assert [json.loads(line)["key"] for line in listed.read_text().splitlines()] == ["broken", "silent"]
     assert report.lines()[1].startswith("skipped 1 ")
     with pytest.raises(UserError, match=r"data.max_skip_rate = 0.05"):
@@ -166,7 +166,7 @@ def test_as_many_shards_may_break_off_as_in_training(tmp_path, rate, allowed):
     wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_skip_rate": rate})
     if allowed is None:
         report = build_cache(wanted)
-        assert (report.written, report.bad) == (8, {"broken_shard": 2})
+        assert (report.written, report.skipped) == (8, {"broken_shard": 2})
     else:
         with pytest.raises(UserError, match=rf"shards are broken, more than .* allows \({allowed}\)"):
             build_cache(wanted)

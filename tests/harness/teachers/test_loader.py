@@ -19,7 +19,7 @@ def loader(wanted, **changes):
     student = create_model(wanted.student)
     cfg = wanted.data.model_copy(update=changes)
     return build_loader(
-        cfg, batch_size=3, seed=0, image_size=48, tokenizers={"student": student.tokenizer}, bad_samples=None,
+        cfg, batch_size=3, seed=0, image_size=48, tokenizers={"student": student.tokenizer}, skipped_samples=None,
         cache=open_cache(wanted),
     )  # fmt: skip
 
@@ -82,7 +82,7 @@ def test_a_sample_that_was_bad_when_it_was_cached_is_a_bad_sample(tmp_path):
     batches = loader(wanted)
     for _ in range(8):
         assert "k12" not in next(batches).keys
-    assert sum(batches.bad.counts.values()) >= 1
+    assert sum(batches.skipped.counts.values()) >= 1
 
 
 @pytest.mark.parametrize(

@@ -234,5 +234,5 @@ def test_a_cache_that_is_not_there_not_complete_or_damaged_is_refused(tmp_path):
     build_cache(wanted)
     (path,) = tmp_path.rglob("00003.tar.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"00003.tar.safetensors is no readable part of a teacher cache"):
+    with pytest.raises(UserError, match=r"00003.tar.safetensors is not a readable part of a teacher cache"):
         open_cache(wanted)

@@ -40,7 +40,7 @@ def outputs(request, tmp_path_factory) -> tuple[dict[str, Tensor], dict[str, Ten
     student, teacher = create_model(wanted.student), create_model(wanted.teacher)
     view, captions, cached = shown(wanted, cache)
     live = forward(teacher, view, captions)
-    return forward(student, view, captions), live, cache.stand_ins()[0].model(*cached.features[0])
+    return forward(student, view, captions), live, cache.cached_teachers()[0].model(*cached.features[0])
 
 
 def shown(wanted, cache: TeacherCache) -> tuple[Tensor, list[str], CachedTeacher]:

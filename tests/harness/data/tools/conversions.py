@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from harness.cli.app import app
 from harness.config import DataConfig
 from harness.data.csv_files import CsvSource
-from harness.data.samples import BadSample
+from harness.data.samples import SkippedSample
 from harness.data.shards import ShardSource
 
 
@@ -35,7 +35,7 @@ def from_csv(path: Path) -> list[tuple[bytes, str]]:
 def from_shards(folder: Path) -> list[tuple[bytes, str]]:
     """Read the same from shards."""
     shards = sorted(folder.glob("*.tar"))
-    broken: list[BadSample] = []
+    broken: list[SkippedSample] = []
     raws = list(ShardSource(shards).read(range(len(shards)), broken.append))
     assert not broken
     return [(raw.image, raw.caption.decode()) for raw in raws]

@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.config import DataConfig
-from harness.data.bad import BadSampleLog
-from harness.data.samples import BadSample
+from harness.data.samples import SkippedSample
+from harness.data.skipped import SkippedSamples
 from harness.data.tools.check import check
+from harness.data.tools.dataset_stats import CAPTION, HEIGHT, WIDTH, spread
 from harness.data.tools.display import WorkDisplay
 from harness.data.tools.duplicates import find_duplicates
+from harness.data.tools.failure_reason import failure_reason
 from harness.data.tools.gaps import find_gaps
-from harness.data.tools.tally import CAPTION, HEIGHT, WIDTH, spread
-from harness.data.tools.verdict import problem
 from tests.harness.data.pairs import pair, picture, write_csv, write_shards, write_tar
 
 
@@ -77,7 +77,7 @@ def test_lengths_and_sizes(tmp_path):
     sizes = [(8, 30), (9, 20), (10, 10), (400, 9)]
     samples = [(f"k{n}", {"png": picture(n, size), "txt": b" " + b"x" * 10**n + b" "}) for n, size in enumerate(sizes)]
     write_tar(tmp_path / "0.tar", samples)
-    measures = check(config(tmp_path), workers=0).tally.measures
+    measures = check(config(tmp_path), workers=0).stats.measures
     assert {name: spread(counts) for name, counts in measures.items()} == {
         CAPTION: (1, 10, 1000), WIDTH: (8, 9, 400), HEIGHT: (9, 10, 30)
     }  # fmt: skip
@@ -106,8 +106,8 @@ def test_every_fault_is_counted_and_listed(tmp_path):
 def test_the_list_reads_like_that_of_a_run(tmp_path):
     write_bad(tmp_path / "data")
     check(config(tmp_path / "data", max_image_pixels=SMALL), workers=0, out=tmp_path / "check.jsonl")
-    found = [BadSample(**json.loads(line)) for line in (tmp_path / "check.jsonl").read_text().splitlines()]
-    BadSampleLog(tmp_path / "run.jsonl", max_rate=1).add(found, 1)
+    found = [SkippedSample(**json.loads(line)) for line in (tmp_path / "check.jsonl").read_text().splitlines()]
+    SkippedSamples(tmp_path / "run.jsonl", max_rate=1).add(found, 1)
     assert (tmp_path / "run.jsonl").read_bytes() == (tmp_path / "check.jsonl").read_bytes()
 
 
@@ -117,16 +117,16 @@ def test_the_rate_decides_on_the_exit_code(tmp_path):
 
 
 def test_headers_alone_tell_all_but_the_pixels(tmp_path):
-    fast = check(config(write_bad(tmp_path), max_image_pixels=SMALL), workers=0, fast=True).tally
-    slow = check(config(tmp_path, max_image_pixels=SMALL), workers=0).tally
-    assert slow.bad - fast.bad == {"truncated_image": 1} and fast.num_good == slow.num_good + 1
+    fast = check(config(write_bad(tmp_path), max_image_pixels=SMALL), workers=0, fast=True).stats
+    slow = check(config(tmp_path, max_image_pixels=SMALL), workers=0).stats
+    assert slow.skipped - fast.skipped == {"truncated_image": 1} and fast.num_usable == slow.num_usable + 1
     assert set(fast.measures[WIDTH]) == {8, 64} and set(slow.measures[WIDTH]) == {8}
 
 
 def test_processes_find_what_one_finds(tmp_path):
     cfg = config(write_bad(tmp_path / "data"), max_image_pixels=SMALL)
     one, two = (check(cfg, workers=number, out=tmp_path / f"{number}.jsonl") for number in (0, 2))
-    assert one.tally == two.tally and one.duplicates == two.duplicates and one.repeated == two.repeated
+    assert one.stats == two.stats and one.duplicates == two.duplicates and one.repeated == two.repeated
     assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
 
 
@@ -166,7 +166,7 @@ def test_a_broken_shard(tmp_path):
 )
 def test_how_many_shards_may_be_broken(broken, rate, fails):
     num_shards = 100 if broken > 2 else 10
-    assert (problem({"broken_shard": broken}, 1000, num_shards, rate) is not None) == fails
+    assert (failure_reason({"broken_shard": broken}, 1000, num_shards, rate) is not None) == fails
 
 
 def test_nothing_usable(tmp_path):

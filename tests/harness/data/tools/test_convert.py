@@ -135,7 +135,7 @@ def test_bad_rows_are_left_out_and_listed(tmp_path):
     (images / "3.png").unlink()
     Image.new("RGB", (8, 8)).save(images / "4.png", "gif")
     code, printed = run(path, "--out", tmp_path / "out", "--samples-per-shard", 2, "--max-skip-rate", 0.7)
-    lines = [json.loads(line) for line in (tmp_path / "out" / "bad_samples.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "skipped_samples.jsonl").read_text().splitlines()]
     kinds = ["empty_image", "corrupt_image", "missing_image", "unstorable_image"]
     assert [(line["key"], line["shard"], line["kind"]) for line in lines] == [
         (f"images/{n}.png", str(path), kind) for n, kind in enumerate(kinds, 1)
@@ -158,7 +158,7 @@ def test_bad_samples_of_shards_are_left_out_and_listed(tmp_path):
     (tmp_path / "in" / "1.tar").write_bytes(whole[:2570])
     code, printed = run(tmp_path / "in", "--out", tmp_path / "out", "--max-skip-rate", 0.9)
     assert [caption for _, caption in from_csv(tmp_path / "out" / "pairs.csv")] == ["number 0", "number 3", "number 4"]
-    lines = [json.loads(line) for line in (tmp_path / "out" / "bad_samples.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "skipped_samples.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["missing_image", "unstorable_caption", "broken_shard"]
     assert code == 0 and "1 broken_shard" in printed
 

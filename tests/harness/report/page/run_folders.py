@@ -74,7 +74,7 @@ def _finish(folder: Path, made: Recipe, scores: Mapping[str, Mapping[str, float]
         "seconds": 75.2,
         "images_per_second": 512.3,
         "processes": 1,
-        "bad_samples": {},
+        "skipped_samples": {},
         "nonfinite_steps": 0,
         "metrics": scores,
     }

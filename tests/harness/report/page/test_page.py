@@ -201,8 +201,8 @@ def test_events_are_shown(tmp_path: Path) -> None:
     ]
     (run / "run.json").write_text(json.dumps(about))
     bad = {"key": "a.jpg", "shard": "00000.tar", "kind": "broken_image", "reason": "cut short"}
-    (run / "bad_samples.jsonl").write_text(json.dumps(bad) + "\n")
-    (run / "bad_samples.rank1.jsonl").write_text(json.dumps({**bad, "key": "b.jpg"}) + "\n")
+    (run / "skipped_samples.jsonl").write_text(json.dumps(bad) + "\n")
+    (run / "skipped_samples.rank1.jsonl").write_text(json.dumps({**bad, "key": "b.jpg"}) + "\n")
     (run / "nonfinite.jsonl").write_text(json.dumps({"step": 7, "values": {}, "keys": []}) + "\n")
     page = Page(quick(tmp_path, run)[0])
     rows = {row[0]: row[1:] for row in page.table("Events during training.")}

@@ -1,4 +1,4 @@
-"""Whether training would go through with a data set."""
+"""Why training would stop over the skipped samples of a data set, if it would."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ def counted(bad: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(bad.items(), key=lambda item: -item[1]))
 
 
-def problem(bad: Mapping[str, int], num_good: int, num_shards: int, max_skip_rate: float) -> str | None:
+def failure_reason(bad: Mapping[str, int], num_usable: int, num_shards: int, max_skip_rate: float) -> str | None:
     """Return the sentence that tells why training would stop, None if it would not.
 
     Args:
         bad: how often each fault occurs; "broken_shard" is a fault of a shard, all others are of samples.
-        num_good: usable samples.
+        num_usable: usable samples.
         num_shards: shards that were read.
         max_skip_rate: as the recipe's data.max_skip_rate.
     """
-    if num_good == 0:
+    if num_usable == 0:
         faults = f" ({counted(bad)})" if bad else ""
         # Where every image is missing, it is most often the folder that was meant otherwise.
         root = " (--root is where a CSV's image paths start from)" if set(bad) == {"missing_image"} else ""
-        return f"there is no usable sample{faults}; mend the data or give other files{root}."
+        return f"there is no usable sample{faults}; fix the data or give other files{root}."
     samples = {kind: count for kind, count in bad.items() if kind != "broken_shard"}
     num_bad, num_broken = sum(samples.values()), bad.get("broken_shard", 0)
     if num_broken > (max(1, max_skip_rate * num_shards) if max_skip_rate else 0):
         return (
             f"{num_broken:,} of {num_shards:,} shards cannot be read to their end, more than --max-skip-rate "
-            f"{max_skip_rate:g} allows; mend or remove them, or list only the good ones."
+            f"{max_skip_rate:g} allows; fix or remove them, or list only the good ones."
         )
-    if num_bad > max_skip_rate * (num_bad + num_good):
+    if num_bad > max_skip_rate * (num_bad + num_usable):
         return (
-            f"{num_bad:,} of {num_bad + num_good:,} samples cannot be used, more than --max-skip-rate "
-            f"{max_skip_rate:g} allows: {counted(samples)}; mend the data, or raise --max-skip-rate here and "
+            f"{num_bad:,} of {num_bad + num_usable:,} samples cannot be used, more than --max-skip-rate "
+            f"{max_skip_rate:g} allows: {counted(samples)}; fix the data, or raise --max-skip-rate here and "
             "data.max_skip_rate in the recipe."
         )
     return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from harness.data.samples import BadSample
-from harness.data.tools.look import Seen
+from harness.data.samples import SkippedSample
+from harness.data.tools.sample_probe import SampleInfo
 
 Measures = dict[str, Counter[int]]  # how often each value of a quantity occurs; exact, and small for any data set
 
@@ -19,15 +19,15 @@ def no_measures() -> Measures:
 
 
 @dataclass
-class ShardTally:
+class ShardStats:
     """One shard, or one CSV file: how many samples can be used, and the faults of the others."""
 
-    good: int = 0
-    bad: Counter[str] = field(default_factory=Counter)
+    usable: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
-class Tally:
+class DatasetStats:
     """The sum over what was scanned so far.
 
     Attributes:
@@ -36,37 +36,37 @@ class Tally:
         measures: how often each length and size occurs among the usable samples.
     """
 
-    shards: dict[str, ShardTally] = field(default_factory=dict)
-    first: dict[str, BadSample] = field(default_factory=dict)
+    shards: dict[str, ShardStats] = field(default_factory=dict)
+    first: dict[str, SkippedSample] = field(default_factory=dict)
     measures: Measures = field(default_factory=no_measures)
 
     @property
-    def num_good(self) -> int:
+    def num_usable(self) -> int:
         """Usable samples."""
-        return sum(shard.good for shard in self.shards.values())
+        return sum(shard.usable for shard in self.shards.values())
 
     @property
-    def bad(self) -> Counter[str]:
+    def skipped(self) -> Counter[str]:
         """Faults by kind."""
-        return sum((shard.bad for shard in self.shards.values()), Counter())
+        return sum((shard.skipped for shard in self.shards.values()), Counter())
 
-    def add_good(self, shard: str, seen: Seen) -> None:
+    def add_usable(self, shard: str, info: SampleInfo) -> None:
         """Take in a usable sample."""
-        self.shards.setdefault(shard, ShardTally()).good += 1
-        for name, value in ((CAPTION, len(seen.caption)), (WIDTH, seen.width), (HEIGHT, seen.height)):
+        self.shards.setdefault(shard, ShardStats()).usable += 1
+        for name, value in ((CAPTION, len(info.caption)), (WIDTH, info.width), (HEIGHT, info.height)):
             self.measures[name][value] += 1
 
-    def add_bad(self, sample: BadSample) -> None:
+    def add_skipped(self, sample: SkippedSample) -> None:
         """Take in a sample that cannot be used, or a shard that breaks off."""
-        self.shards.setdefault(sample.shard, ShardTally()).bad[sample.kind] += 1
+        self.shards.setdefault(sample.shard, ShardStats()).skipped[sample.kind] += 1
         self.first.setdefault(sample.kind, sample)
 
-    def merge(self, other: Tally) -> None:
-        """Take in what another tally holds."""
+    def merge(self, other: DatasetStats) -> None:
+        """Take in what others hold."""
         for name, shard in other.shards.items():
-            mine = self.shards.setdefault(name, ShardTally())
-            mine.good += shard.good
-            mine.bad += shard.bad
+            mine = self.shards.setdefault(name, ShardStats())
+            mine.usable += shard.usable
+            mine.skipped += shard.skipped
         self.first = other.first | self.first
         for name, counts in other.measures.items():
             self.measures[name].update(counts)

@@ -9,19 +9,19 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
-from harness.data.samples import BadSample
+from harness.data.samples import SkippedSample
 from harness.errors import UserError
 
 # Below this many samples a rate says nothing yet, unless the whole data set was read.
 MIN_SEEN = 200
 
 
-class BadSampleLog:
-    """Counts bad samples by kind and appends each of them, once, to a file.
+class SkippedSamples:
+    """Skipped samples of a run: counts them by kind and appends each of them, once, to a file.
 
     Args:
-        path: the bad_samples.jsonl to append to, made when the first one is met; None writes nothing.
-        max_rate: share of bad samples, and of broken shards, 0 to 1, above which UserError is raised.
+        path: the skipped_samples.jsonl to append to, made when the first one is met; None writes nothing.
+        max_rate: share of skipped samples, and of broken shards, 0 to 1, above which UserError is raised.
         num_shards: how many shards there are.
 
     Attributes:
@@ -39,13 +39,13 @@ class BadSampleLog:
         self._num_bad = 0
         self._num_bytes = 0  # of the file
         self._known: set[int] = set()
-        self._first: BadSample | None = None
+        self._first: SkippedSample | None = None
 
-    def add(self, bad: Sequence[BadSample], num_good: int, *, complete: bool = False) -> None:
+    def add(self, bad: Sequence[SkippedSample], num_good: int, *, complete: bool = False) -> None:
         """Take in what was read; `complete` says that nothing of the data set is left to read.
 
         Raises:
-            UserError: too many samples are bad or shards broken, or the file cannot be written.
+            UserError: too many samples are skipped or shards broken, or the file cannot be written.
         """
         samples = [sample for sample in bad if sample.kind != "broken_shard"]
         self._num_seen += len(samples) + num_good
@@ -79,11 +79,11 @@ class BadSampleLog:
         self.counts = Counter(state["counts"])
         self._num_seen, self._num_bad, self._num_bytes = state["seen"], state["bad"], state["bytes"]
         self._known = set(state["known"])
-        self._first = None if state["first"] is None else BadSample(*state["first"])
+        self._first = None if state["first"] is None else SkippedSample(*state["first"])
         if self.path is not None and self.path.is_file() and self.path.stat().st_size > self._num_bytes:
             os.truncate(self.path, self._num_bytes)
 
-    def _write(self, new: Sequence[BadSample]) -> None:
+    def _write(self, new: Sequence[SkippedSample]) -> None:
         if self.path is None or not new:
             return
         try:
@@ -94,11 +94,11 @@ class BadSampleLog:
             message = f"cannot write {self.path}: {error.strerror}; free some space or choose another --out."
             raise UserError(message) from error
 
-    def _too_many_broken(self, last: BadSample) -> str:
+    def _too_many_broken(self, last: SkippedSample) -> str:
         allowed = f"{self._max_broken} of {self._num_shards} shards" if self._num_shards else "none"
         return (
             f"data.train: {self.counts['broken_shard']} shards are broken, more than data.max_skip_rate = "
-            f"{self.max_rate:g} allows ({allowed}); the last is {last.shard} ({last.reason}){self._where()}; mend or "
+            f"{self.max_rate:g} allows ({allowed}); the last is {last.shard} ({last.reason}){self._where()}; fix or "
             "remove the files, list only the good shards in data.train, or raise data.max_skip_rate."
         )
 
@@ -108,14 +108,14 @@ class BadSampleLog:
         return (
             f"{self._num_bad} of the first {self._num_seen} samples cannot be used, more than data.max_skip_rate = "
             f"{self.max_rate:g} allows: {kinds}; the first is {self._first.key} in {self._first.shard}: "
-            f"{self._first.reason}{self._where()}; mend the data or raise data.max_skip_rate."
+            f"{self._first.reason}{self._where()}; fix the data or raise data.max_skip_rate."
         )
 
     def _where(self) -> str:
         return f" (all of them are listed in {self.path})" if self.path else ""
 
 
-def _name(sample: BadSample) -> int:
-    """Return a number that tells bad samples apart: millions of them make a small state."""
+def _name(sample: SkippedSample) -> int:
+    """Return a number that tells skipped samples apart: millions of them make a small state."""
     digest = hashlib.blake2b("\0".join((sample.shard, sample.key, sample.kind)).encode(errors="replace"), digest_size=8)
     return int.from_bytes(digest.digest(), "big", signed=True)

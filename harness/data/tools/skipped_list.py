@@ -1,4 +1,4 @@
-"""The list of bad samples that a tool leaves, in the format of a run's bad_samples.jsonl."""
+"""The list of skipped samples that a tool leaves, in the format of a run's skipped_samples.jsonl."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.data.samples import BadSample
+from harness.data.samples import SkippedSample
 from harness.files import named
 
-Write = Callable[[Iterable[BadSample]], None]
+Write = Callable[[Iterable[SkippedSample]], None]
 
 
 @contextmanager
-def bad_list(path: Path | None) -> Iterator[Write]:
+def skipped_list(path: Path | None) -> Iterator[Write]:
     """Give a function that appends samples to the list, which appears under its name when it is complete.
 
     Args:

@@ -10,11 +10,11 @@ from typing import cast
 from PIL import Image
 
 from harness.data.decode import decode
-from harness.data.samples import BadSample, RawSample
+from harness.data.samples import RawSample, SkippedSample
 
 
 @dataclass(frozen=True)
-class Seen:
+class SampleInfo:
     """A usable sample: its caption as training reads it, and its image's sides in pixels."""
 
     caption: str
@@ -23,7 +23,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Look:
+class SampleProbe:
     """Decodes a sample as training does.
 
     Args:
@@ -34,20 +34,20 @@ class Look:
     max_pixels: int
     fast: bool
 
-    def __call__(self, raw: RawSample) -> Seen | BadSample:
+    def __call__(self, raw: RawSample) -> SampleInfo | SkippedSample:
         """Return what the sample measures, or what is wrong with it."""
         return self._header(raw) if self.fast else self._pixels(raw)
 
-    def _pixels(self, raw: RawSample) -> Seen | BadSample:
+    def _pixels(self, raw: RawSample) -> SampleInfo | SkippedSample:
         decoded = decode(raw, self.max_pixels)
-        if isinstance(decoded, BadSample):
+        if isinstance(decoded, SkippedSample):
             return decoded
         height, width = decoded[0].shape[-2:]
-        return Seen(decoded[1], width, height)
+        return SampleInfo(decoded[1], width, height)
 
-    def _header(self, raw: RawSample) -> Seen | BadSample:
+    def _header(self, raw: RawSample) -> SampleInfo | SkippedSample:
         caption = decode(replace(raw, image=_PIXEL))  # a fault now is the caption's
-        if isinstance(caption, BadSample):
+        if isinstance(caption, SkippedSample):
             return caption
         try:
             with Image.open(io.BytesIO(raw.image) if isinstance(raw.image, bytes) else cast(Path, raw.image)) as image:
@@ -59,7 +59,7 @@ class Look:
         # Too large an image, or one of a rare mode, is for training's decoder to judge too.
         if width * height > self.max_pixels or mode not in ("RGB", "L", "P", "RGBA", "CMYK"):
             return self._pixels(raw)
-        return Seen(caption[1], width, height)
+        return SampleInfo(caption[1], width, height)
 
 
 def _one_pixel() -> bytes:

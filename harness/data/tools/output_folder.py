@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.samples import BadSample
+from harness.data.samples import SkippedSample
 from harness.data.tools.plan import Plan, differences
 from harness.errors import UserError
 from harness.files import write_json
@@ -22,21 +22,21 @@ _WORK = ".convert"
 
 @dataclass(frozen=True)
 class Record:
-    """What came of one unit: usable samples, the file that holds them with its size, and the bad samples."""
+    """What came of one unit: usable samples, the file that holds them with its size, and the skipped samples."""
 
     samples: int
     file: str
     bytes: int
-    bad: list[dict[str, str]]
+    skipped: list[dict[str, str]]
 
     @classmethod
-    def of(cls, samples: int, file: str, size: int, bad: list[BadSample]) -> Record:
+    def of(cls, samples: int, file: str, size: int, skipped: list[SkippedSample]) -> Record:
         """Make a record of samples as they are."""
-        return cls(samples, file, size, [asdict(sample) for sample in bad])
+        return cls(samples, file, size, [asdict(sample) for sample in skipped])
 
 
 @dataclass(frozen=True)
-class Place:
+class OutputFolder:
     """Names and states in the folder `out`, for `num_units` units of work."""
 
     out: Path
