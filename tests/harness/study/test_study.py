@@ -154,6 +154,7 @@ def test_the_key_follows_the_content_of_data_files(tmp_path):
     assert told("filepath,title\na.png,two\n") != before
 
 
+@pytest.mark.slow
 def test_killed_at_work_it_goes_on_and_parallel_runs_are_those_of_one_process(done, tmp_path, trained):
     path, _, results = done
     out = tmp_path / "out"

@@ -37,7 +37,8 @@ def recipe(train, workers: int) -> dict:
 @pytest.mark.parametrize(
     ("source", "world", "kills"),
     [
-        ("csv", 2, 3),
+        ("csv", 1, 2),
+        pytest.param("csv", 2, 3, marks=pytest.mark.slow),
         pytest.param("csv", 1, 10, marks=pytest.mark.slow),
         pytest.param("csv", 2, 10, marks=pytest.mark.slow),
         pytest.param("shards", 1, 10, marks=pytest.mark.slow),

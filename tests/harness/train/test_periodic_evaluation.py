@@ -230,6 +230,7 @@ def small(**sections) -> dict:
     return tiny.recipe(eval={"sets": SETS, "every": 2, "best": "pairs/i2t_r5"}, **sections).model_dump(mode="json")
 
 
+@pytest.mark.slow
 def test_several_processes_wait_for_the_first(tmp_path):
     kinds = ["ddp", "fsdp2"] if can_shard(torch.device("cpu")) else ["ddp"]
     runs = [{"out": kind, "recipe": small(train={"parallel": kind}), "world": 2} for kind in kinds]

@@ -56,6 +56,7 @@ def test_losses_measures_writes_draws_and_resumes(clipkd, tmp_path):
     assert len(read_rows(tmp_path / "runs/bench/losses.csv")) == 8
 
 
+@pytest.mark.slow
 def test_rows_of_another_commit_are_measured_again_and_it_says_so(clipkd, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.bench.losses.origin.git_commit", lambda: "one-dirty")
     clipkd("losses", "--loss", "crd", *TINY)
@@ -153,6 +154,7 @@ def test_a_missing_file_is_one_sentence(clipkd, command):
     assert err == "error: none.csv: no such file; clipkd bench losses --out none.csv makes it\n"
 
 
+@pytest.mark.slow
 def test_the_same_cases_run_under_pytest_benchmark():
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/bench/bench_losses.py", "-q"]
     options = ["--bench-loss", "fd", "--bench-batch", "8", "--bench-dim", "8", "--bench-baselines", "none"]
