@@ -79,7 +79,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(VENV)/.unfinished marks an installation under way. Where it is found at the start, the last one was killed and may have
-# left half a package that pip takes for a whole one: begin anew. The stamps come last.
+# left half a package that pip takes for a whole one: start over. The stamps come last.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo "error: '$(PYTHON)' must be Python 3.10 or newer; name another with make PYTHON=python3.12" >&2; exit 1; }

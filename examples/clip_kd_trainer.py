@@ -1,4 +1,4 @@
-"""CLIP-KD's own training epoch with the losses of kdlosses, written anew for toy models and data.
+"""CLIP-KD's own training epoch with the losses of kdlosses, rewritten for toy models and data.
 
     python examples/clip_kd_trainer.py                                           # one process, on a CPU
     torchrun --nproc-per-node 2 examples/clip_kd_trainer.py --batch-size 8       # the same batch on two

@@ -61,7 +61,7 @@ def read_json(path: Path) -> Any:
     """The value in a JSON file.
 
     Raises:
-        UserError: it is not there or is no JSON.
+        UserError: the file is missing or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -49,7 +49,7 @@ def import_checkpoint(
     if model is not None and config is not None:
         raise UserError("--model and --config both say which model the checkpoint is of; give one of them")
     if Path(out).resolve() in Path(path).resolve().parents:
-        raise UserError(f"checkpoint {path} lies in {out}, which would be replaced; give another folder as --out")
+        raise UserError(f"checkpoint {path} is in {out}, which would be replaced; give another folder as --out")
     made = _described(config) if config is not None else load_model(model) if model is not None else _told(path)
     loaded = load_into(made.model, path, made.name)
     made = replace(made, is_random=False)
@@ -61,7 +61,9 @@ def _described(file: Path) -> LoadedModel:
     """A model by an open_clip config file: the model's config alone, or an ``open_clip_config.json``."""
     content = read_json(file)
     if not isinstance(content, dict):
-        raise UserError(f"{file} is no open_clip config: expected a JSON object with embed_dim, vision_cfg, text_cfg")
+        raise UserError(
+            f"{file} is not an open_clip config: expected a JSON object with embed_dim, vision_cfg, text_cfg"
+        )
     config = content.get("model_cfg", content)
     if tokenizer := _tokenizer_beside(file, config):
         config["text_cfg"]["hf_tokenizer_name"] = tokenizer
@@ -98,7 +100,9 @@ def _section(file: Path, values: dict[str, Any]) -> ModelConfig:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{file} describes no open_clip model: {place + ' ' if place else ''}{first['msg']}") from error
+        raise UserError(
+            f"{file} does not describe an open_clip model: {place + ' ' if place else ''}{first['msg']}"
+        ) from error
 
 
 def _metadata(path: Path, model: LoadedModel, loaded: Loaded) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where models lie: run folders, open_clip folders, and what comes with this package."""
+"""Where models are: run folders, open_clip folders, and what comes with this package."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shipped(*parts: str) -> Path:
 
 
 def find_folder(spec: str) -> Path | None:
-    """The open_clip folder that ``spec`` means, or None where it is no folder but an open_clip name.
+    """The open_clip folder that ``spec`` means, or None where it is an open_clip name.
 
     Raises:
         UserError: for a run that has no export.
@@ -76,4 +76,4 @@ def read_config(folder: Path, spec: str) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))["model_cfg"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"model {spec!r}: {path} is no open_clip config: it needs JSON with a model_cfg") from error
+        raise UserError(f"model {spec!r}: {path} is not an open_clip config: expected JSON with a model_cfg") from error

@@ -5,7 +5,7 @@ small models do not spend their parameters on words they never meet; other words
 down to bytes. open_clip reads the folder through `text_cfg.hf_tokenizer_name`, and from the export's own folder when
 a model is loaded as `local-dir:`.
 
-    python -m harness.tokenizers        # makes harness/assets/tokenizers/openmoji anew
+    python -m harness.tokenizers        # regenerates harness/assets/tokenizers/openmoji
 """
 
 import json

@@ -112,7 +112,7 @@ def trainer_skips(precision: str, device: str) -> dict[str, object]:
 
 
 def batches_are_pinned(device: str) -> dict[str, object]:
-    """What the loader hands to a GPU lies in page-locked memory."""
+    """What the loader hands to a GPU is in page-locked memory."""
     if device != "cuda":
         return UNSUPPORTED
     for workers in (0, 2):

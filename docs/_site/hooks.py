@@ -25,7 +25,7 @@ PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "security.md": "SECURITY.md",
 }
-# The folder of the site for files that pages link to and that are no pages: pictures, results, examples.
+# The folder of the site for files that pages link to and that are not pages: pictures, results, examples.
 FILES = "files"
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?(?=\))")
 CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.S | re.M)
@@ -87,7 +87,7 @@ def _uri(path: str) -> str:
 
 
 def _outside_code(text: str, change: Callable[[str], str]) -> str:
-    """`text` with every part changed that is no code."""
+    """`text` with every part changed that is not code."""
     parts = CODE.split(text)
     return "".join(part if number % 2 else change(part) or part for number, part in enumerate(parts))
 

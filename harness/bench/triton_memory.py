@@ -3,7 +3,7 @@
 ``python -m harness.bench.triton_memory OUT.csv [--batch 32768,1048576] [--dim 512] [--dtype bfloat16]`` writes one row
 for each batch: the peak of live tensors above the inputs, forward and backward, and what was asked for, 8 x B x D x 4
 bytes. Every tensor that the backend makes is torch's, so this is the allocator's peak but for its rounding; what the
-compiled kernels take lies in registers and shared memory (``triton_sm90.csv``).
+compiled kernels take is in registers and shared memory (``triton_sm90.csv``).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def check(
         outcome = Outcome(name)
         start = time.monotonic()
         try:
-            # Tokenizers of some models lie on the Hub: from the cache, or not at all.
+            # Tokenizers of some models are on the Hub: from the cache, or not at all.
             with patch.object(constants, "HF_HUB_OFFLINE", True):
                 _check_one(outcome, load(), teachers, batch_size, processes, images_per_second)
         except UserError as error:
@@ -129,4 +129,4 @@ def length(recipe: Recipe, needs: Sequence[Need]) -> tuple[int | None, str]:
 def _refuse_downloads(recipe: Recipe) -> None:
     for config in (recipe.student, *recipe.all_teachers):
         if config.model.startswith("hf-hub:"):
-            raise UserError(f"{config.model} lies on the Hugging Face Hub, and a check downloads nothing: not tried")
+            raise UserError(f"{config.model} is on the Hugging Face Hub, and a dry run downloads nothing: not tried")

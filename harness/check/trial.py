@@ -79,7 +79,7 @@ def try_out(recipe: Recipe, teachers: Sequence[LoadedModel], out: Path) -> tuple
         out: an empty folder.
 
     Raises:
-        UserError: for what the recipe's author can mend, and where a step did not do what a step has to.
+        UserError: for what the recipe's author can fix, and where a step did not do what a step has to.
     """
     trainer = Trainer(recipe, out, torch.device("cpu"), teachers=teachers)
     student = trainer.models.student

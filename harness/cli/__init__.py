@@ -6,7 +6,7 @@ from harness.cli.guard import explained
 
 
 def main() -> None:
-    """Run the command line; the place where every error a user can mend becomes one sentence."""
+    """Run the command line; the place where every error a user can fix becomes one sentence."""
     with explained(sys.exit):
         from harness.cli.app import app
 

@@ -61,4 +61,4 @@ def root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Distil CLIP models: train from a recipe, evaluate, build the embedded data set."""
+    """Knowledge distillation for CLIP: train from recipes, evaluate, report, and benchmark."""

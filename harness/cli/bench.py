@@ -7,41 +7,49 @@ import typer
 
 from harness.cli import options
 
-app = typer.Typer(no_args_is_help=True, help="Measure speed and memory.")
+app = typer.Typer(no_args_is_help=True, help="Benchmark the speed and memory of losses and training steps.")
 
-Results = Annotated[Path, typer.Argument(metavar="FILE", help="A result file of clipkd bench losses.")]
+Results = Annotated[Path, typer.Argument(metavar="FILE", help="Results (CSV) of clipkd bench losses.")]
 
 
 @app.callback()
 def root() -> None:
-    """Measure speed and memory."""
+    """Benchmark the speed and memory of losses and training steps."""
 
 
 @app.command()
 def losses(
-    loss: Annotated[str, typer.Option(help="Losses by name, or all; contrastive+crd is a sum of two.")] = "all",
-    backend: Annotated[str, typer.Option(help="Backends of kdlosses by name, all or none.")] = "all",
+    loss: Annotated[str, typer.Option(help="Names of losses, or all; contrastive+crd is a sum of two.")] = "all",
+    backend: Annotated[str, typer.Option(help="Names of kdlosses' backends, all or none.")] = "all",
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "256,512,1024,2048",
-    dim: Annotated[int, typer.Option(min=1, help="Width of the student's embeddings.")] = 512,
-    teacher_dim: Annotated[int | None, typer.Option(min=1, help="The teacher's width (default: --dim).")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, float64.")] = "float32",
+    dim: Annotated[int, typer.Option(min=1, help="Embedding width of the student.")] = 512,
+    teacher_dim: Annotated[
+        int | None, typer.Option(min=1, help="Embedding width of the teacher (default: --dim).")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Data types: float32, bfloat16, float16, float64.")] = "float32",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    baselines: Annotated[str, typer.Option(help="Baselines: open_clip, memeff, formula, all or none.")] = "all",
-    variant: Annotated[Literal["paper", "released"], typer.Option(help="Which formulas.")] = "paper",
+    baselines: Annotated[
+        str, typer.Option(help="Names of baselines, such as open_clip, memeff or formula; all or none.")
+    ] = "all",
+    variant: Annotated[
+        Literal["paper", "released"], typer.Option(help="Formulas of the paper or of its released code.")
+    ] = "paper",
     out: Annotated[
-        Path, typer.Option(help="CSV, a row a case as it is measured; what it holds already is not measured again.")
+        Path, typer.Option(help="CSV file, one row per case; cases that are in it are not measured again.")
     ] = Path("runs/bench/losses.csv"),
     process_memory: Annotated[
-        bool, typer.Option("--process-memory", help="Also the growth of a process of its own (Linux, CPU).")
+        bool, typer.Option("--process-memory", help="Measure the memory growth of a fresh process too (Linux, CPU).")
     ] = False,
-    plot: Annotated[Path | None, typer.Option(help="Folder of the PNGs (default: beside the CSV).")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: torch's choice).")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed passes of a case, at most.")] = 10,
-    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds for a case; slower ones are not begun.")] = 60,
+    plot: Annotated[Path | None, typer.Option(help="Output folder of the plots (default: that of the CSV).")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads (default: torch's choice).")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Maximum number of timed repetitions per case.")] = 10,
+    time_limit: Annotated[
+        float, typer.Option(min=0.1, help="Time limit per case in seconds; cases estimated to take longer are skipped.")
+    ] = 60,
 ) -> None:
-    """Measure time and memory of losses, backend by backend, beside other people's code and the plain formulas.
+    """Benchmark time and memory of losses on every backend, against other implementations and the plain formulas.
 
-    Options that take names take several, separated by commas.
+    Options that take names or batch sizes take several, separated by commas.
     """
     from harness.bench.losses.command import Choice, bench
 
@@ -58,22 +66,25 @@ def train(
     data: Annotated[
         Literal["live", "synthetic", "decode"],
         typer.Option(
-            help="live: the recipe's own pairs. synthetic: batches that stay on the device. decode: JPEG files made "
-            "for the purpose, 480 x 360."
+            help="live: the recipe's own pairs. synthetic: fixed batches on the device. decode: generated JPEG files, "
+            "480 x 360 pixels."
         ),
     ] = "live",
     baselines: Annotated[
-        str, typer.Option(help="open_clip, open_clip-compile: its own trainer on the same models and data; or none.")
+        str,
+        typer.Option(help="open_clip and open_clip-compile (open_clip's own trainer, same models and data), or none."),
     ] = "none",
-    steps: Annotated[int, typer.Option(min=1, help="Timed steps.")] = 30,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps before the timed ones of each round.")] = 3,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns that the trainers take; the steps are shared out.")] = 3,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: the recipe's).")] = None,
-    out: Annotated[Path, typer.Option(help="CSV to which the rows are added.")] = Path("runs/bench/train.csv"),
+    steps: Annotated[int, typer.Option(min=1, help="Number of timed steps.")] = 30,
+    warmup: Annotated[int, typer.Option(min=0, help="Untimed steps at the start of each round.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds of alternating between the trainers; --steps is divided among them.")
+    ] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads (default: the recipe's).")] = None,
+    out: Annotated[Path, typer.Option(help="CSV file to append to.")] = Path("runs/bench/train.csv"),
 ) -> None:
-    """Time a recipe's training step, part by part, beside open_clip's own trainer.
+    """Time the parts of a recipe's training step, optionally against open_clip's own trainer.
 
-    Compared with open_clip, both minimize what it knows (contrastive + crd) on crops of the same kind, unaugmented.
+    With open_clip as baseline both train what it supports: contrastive + crd, on the same unaugmented crops.
     """
     from harness.config import load_recipe
 
@@ -90,10 +101,10 @@ def train(
 @app.command()
 def table(
     file: Results,
-    batch: Annotated[str | None, typer.Option(help="Batch sizes, a table each (default: the largest).")] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write. (default: print)")] = None,
+    batch: Annotated[str | None, typer.Option(help="Batch sizes, one table for each (default: the largest).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output file. (default: print)")] = None,
 ) -> None:
-    """Show a result file as Markdown tables: a line a loss, a column a backend or baseline."""
+    """Print results as Markdown tables: one row per loss, one column per backend or baseline."""
     from harness.bench.losses.choose import choose_batches
     from harness.bench.losses.markdown import markdown
     from harness.bench.losses.resultfile import read_rows
@@ -109,9 +120,9 @@ def table(
 @app.command()
 def plots(
     file: Results,
-    out: Annotated[Path | None, typer.Option(help="Folder of the PNGs (default: beside the file).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder of the plots (default: that of the CSV).")] = None,
 ) -> None:
-    """Draw a result file: time and memory against the batch size, a picture a loss."""
+    """Plot results: time and memory against the batch size, one figure per loss."""
     from harness.bench.losses.plots import draw_all
     from harness.bench.losses.resultfile import read_rows
 

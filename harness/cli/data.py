@@ -7,20 +7,20 @@ import typer
 
 from harness.cli import pairs
 
-app = typer.Typer(no_args_is_help=True, help="Build, check and convert data sets.")
+app = typer.Typer(no_args_is_help=True, help="Build, check and convert image-text data sets.")
 
 
 @app.callback()
 def root() -> None:
-    """Build, check and convert data sets."""
+    """Build, check and convert image-text data sets."""
 
 
 @app.command()
 def openmoji(
-    out: Annotated[Path, typer.Option(help="Folder to build it in.")] = Path("data/openmoji"),
-    size: Annotated[int, typer.Option(min=16, max=1024, help="Side of the images in pixels.")] = 64,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("data/openmoji"),
+    size: Annotated[int, typer.Option(min=16, max=1024, help="Height and width of the images in pixels.")] = 64,
 ) -> None:
-    """Render the 4,495 OpenMoji icons (CC BY-SA 4.0) into training shards and held-out sets; no download."""
+    """Render the 4,495 OpenMoji icons (CC BY-SA 4.0) into training shards and evaluation sets, offline."""
     from harness.data.openmoji import build
 
     summary = build(out, size=size)
@@ -35,18 +35,21 @@ def check(
     root: pairs.Root = None,
     image_key: pairs.ImageKey = "filepath",
     caption_key: pairs.CaptionKey = "title",
-    separator: Annotated[str, typer.Option(help="Column separator of a CSV; auto = found from the file.")] = "auto",
+    separator: Annotated[
+        str, typer.Option(help="Column separator of the CSV; auto = detected from the file.")
+    ] = "auto",
     workers: pairs.Workers = None,
     fast: pairs.Fast = False,
     max_image_pixels: pairs.MaxPixels = None,
     max_skip_rate: pairs.MaxSkipRate = 0.05,
     out: Annotated[
-        Path | None, typer.Option(help="JSONL file for the unusable samples. (default: print the first of each kind)")
+        Path | None,
+        typer.Option(help="JSONL file that lists the unusable samples. (default: print the first of each kind)"),
     ] = None,
 ) -> None:
-    """Decode every sample before training does, and report what cannot be used.
+    """Decode every sample of a data set, before training, and report the unusable ones.
 
-    Exit code 0 when training would go through, 1 when too much is unusable.
+    Exit code 0 when few enough are unusable for training, else 1.
     """
     with pairs.named_as_options():
         cfg = pairs.config_of(source, root, separator, image_key, caption_key, max_image_pixels)
@@ -70,23 +73,25 @@ def check(
 @app.command()
 def convert(
     source: pairs.Sources,
-    out: Annotated[Path, typer.Option(help="New folder to write; a killed conversion there goes on.")],
+    out: Annotated[
+        Path, typer.Option(help="Output folder: a new one, or that of an interrupted conversion, which is resumed.")
+    ],
     root: pairs.Root = None,
     image_key: pairs.ImageKey = "filepath",
     caption_key: pairs.CaptionKey = "title",
     separator: Annotated[
-        str, typer.Option(help="Column separator of the CSV; auto = found from the file, and a comma when written.")
+        str, typer.Option(help="Column separator of the CSV; auto = detected when reading, a comma when writing.")
     ] = "auto",
-    samples_per_shard: Annotated[int, typer.Option(min=1, help="Rows of a CSV for each shard.")] = 10_000,
+    samples_per_shard: Annotated[int, typer.Option(min=1, help="CSV rows per shard.")] = 10_000,
     workers: pairs.Workers = None,
     fast: pairs.Fast = False,
     max_image_pixels: pairs.MaxPixels = None,
     max_skip_rate: pairs.MaxSkipRate = 0.05,
 ) -> None:
-    """Turn CSV files and their images into webdataset shards, or shards into a CSV file and a folder of images.
+    """Convert CSV files with images to webdataset shards, or shards to a CSV file with images.
 
-    Images are copied byte for byte; unusable samples are left out and listed in skipped_samples.jsonl. What is killed
-    goes on where it was when the same command is given again.
+    Images are copied byte for byte; unusable samples are left out and listed in skipped_samples.jsonl. Safe to
+    interrupt: run the same command again to resume.
     """
     with pairs.named_as_options():
         cfg = pairs.config_of(source, root, separator, image_key, caption_key, max_image_pixels)

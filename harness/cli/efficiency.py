@@ -8,15 +8,22 @@ import typer
 def efficiency(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="As for clipkd eval; weights do not matter, so names need none."),
+        typer.Argument(
+            metavar="MODEL...", help="A run folder, an open_clip folder, shipped:NAME, or an open_clip model name."
+        ),
     ],
-    batch_size: Annotated[int, typer.Option(min=1, help="Of the throughput; latency is at batch 1.")] = 64,
-    repeats: Annotated[int, typer.Option(min=1, help="Calls that are timed, at most; the median counts.")] = 20,
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Autocast; fp32 = none.")] = "fp32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size for throughput; latency is at batch size 1.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Maximum number of timed calls; the median is reported.")] = 20,
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="Autocast precision; fp32 = no autocast.")
+    ] = "fp32",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
-    """Parameters, FLOPs, latency and throughput of image and text towers; of a run also as RUN/efficiency.json."""
+    """Measure parameters, FLOPs, latency and throughput of image and text towers.
+
+    For a run folder the results are also written to RUN/efficiency.json.
+    """
     import json
 
     from harness.efficiency import measure, write

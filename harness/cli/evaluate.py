@@ -17,46 +17,55 @@ def evaluate(
         typer.Argument(
             metavar="MODEL...",
             help="A run folder, an open_clip folder such as RUN/export, shipped:NAME, or an open_clip model name; "
-            "of several, names with weights are written NAME,TAG.",
+            "NAME,TAG gives pretrained weights where several models are evaluated.",
         ),
     ],
-    suite: Annotated[str | None, typer.Option(help="paper, quick, or a YAML file of sets.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Group of evaluation sets: paper, quick, or a YAML file of your own.")
+    ] = None,
     dataset: Annotated[
-        list[str] | None, typer.Option(help="A data set by clip_benchmark's name, such as cifar10; repeatable.")
+        list[str] | None,
+        typer.Option(help="Evaluation set by its clip_benchmark name, such as cifar10. Can be repeated."),
     ] = None,
     dataset_path: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Folder in clip_benchmark's webdataset layout; repeatable (default: the sets of the run's recipe)."
+            help="Evaluation set in clip_benchmark's webdataset layout. Can be repeated. (default: the run's own sets)"
         ),
     ] = None,
-    data: Annotated[Path, typer.Option(help="Where --suite and --dataset look for their folders.")] = Path("data"),
+    data: Annotated[Path, typer.Option(help="Data root, in which --suite and --dataset look for their sets.")] = Path(
+        "data"
+    ),
     protocol: Annotated[
         Literal["all", "one-caption"],
-        typer.Option(help="Retrieval with all captions of an image, or the first alone, as the released code has it."),
+        typer.Option(help="Retrieval with all captions of an image, or only the first, as in CLIP-KD's released code."),
     ] = "all",
     pretrained: Annotated[
         str | None, typer.Option(help="Weights of an open_clip model: a tag such as laion2b_s34b_b79k, or a file.")
     ] = None,
-    teacher: Annotated[list[str] | None, typer.Option(help="A further model, shown first; repeatable.")] = None,
-    with_teacher: Annotated[bool, typer.Option("--with-teacher", help="Also the teacher of a run's recipe.")] = False,
-    efficiency: Annotated[
-        bool, typer.Option("--efficiency", help="Also parameters, FLOPs, latency and throughput.")
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="Teacher to evaluate too, shown first. Can be repeated.")
+    ] = None,
+    with_teacher: Annotated[
+        bool, typer.Option("--with-teacher", help="Evaluate the teacher of the run's recipe too.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images or texts embedded at a time.")] = 256,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode images; 0 = none.")] = 0,
+    efficiency: Annotated[
+        bool, typer.Option("--efficiency", help="Measure parameters, FLOPs, latency and throughput too.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 256,
+    workers: Annotated[int, typer.Option(min=0, help="Data loading processes; 0 = none.")] = 0,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for one JSON file a model and set. (default: RUN/eval, else eval)")
+        Path | None, typer.Option(help="Output folder: one JSON file per model and set. (default: RUN/eval, else eval)")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Evaluate again instead of using cached results.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
-    """Measure zero-shot accuracy and retrieval recall on held-out sets.
+    """Evaluate zero-shot accuracy and retrieval recall on held-out sets.
 
-    Exit code 3: evaluated, but a requested set is missing.
+    Exit code 3 when a requested set is missing; the others are evaluated.
     """
     from harness.evaluate.eval_models import eval_models
     from harness.logs import keep_stdout_clean

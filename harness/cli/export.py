@@ -8,16 +8,18 @@ import typer
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="A run folder, an open_clip folder, shipped:NAME, or an open_clip name.")
+        str, typer.Argument(help="A run folder, an open_clip folder, shipped:NAME, or an open_clip model name.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write; an earlier export there is replaced.")],
-    fp16: Annotated[bool, typer.Option("--fp16", help="Store matrices in float16: half the size.")] = False,
-    pretrained: Annotated[str | None, typer.Option(help="Weights of an open_clip model: a tag or a file.")] = None,
+    out: Annotated[Path, typer.Option(help="Output folder; an earlier export there is replaced.")],
+    fp16: Annotated[bool, typer.Option("--fp16", help="Store weight matrices in float16, at half the size.")] = False,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Weights of an open_clip model: a tag such as laion2b_s34b_b79k, or a file.")
+    ] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="Of a run, finished or not: the step that eval.best keeps.")
+        bool, typer.Option("--best", help="Export a run's best checkpoint (recipe key eval.best), not the last one.")
     ] = False,
 ) -> None:
-    """Write a model as a folder that stock open_clip loads with local-dir:FOLDER."""
+    """Export a model to a folder that stock open_clip loads as local-dir:FOLDER."""
     from harness.errors import UserError
     from harness.export import export_model
     from harness.models import load_trained

@@ -1,4 +1,4 @@
-"""One place that turns what a user can mend into `error: <sentence>` on stderr and exit code 2."""
+"""One place that turns what a user can fix into `error: <sentence>` on stderr and exit code 2."""
 
 import errno
 import sys
@@ -36,7 +36,7 @@ def explained(leave: Callable[[int], NoReturn]) -> Iterator[None]:
 
 
 def explain(error: Exception) -> str | None:
-    """The sentence for an error that a user can mend, None for a bug of ours."""
+    """The sentence for an error that a user can fix, None for a bug of ours."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

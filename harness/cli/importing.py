@@ -12,18 +12,19 @@ if TYPE_CHECKING:
 def import_(
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="A checkpoint: .pt, .pth, .bin or .safetensors; weights alone or a whole training state."),
+        typer.Argument(help="Checkpoint file (.pt, .pth, .bin, .safetensors): a state dict or a whole training state."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write; an earlier export there is replaced.")],
+    out: Annotated[Path, typer.Option(help="Output folder; an earlier export there is replaced.")],
     model: Annotated[
-        str | None, typer.Option(help="The checkpoint's model, such as ViT-T-16. (default: what a clipkd run says)")
+        str | None,
+        typer.Option(help="Architecture, such as ViT-T-16. (default: the one that a checkpoint of clipkd names)"),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="open_clip config file (JSON), for a model that has no name.")
+        Path | None, typer.Option(help="open_clip model config (JSON), for an architecture without a name.")
     ] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Store matrices in float16: half the size.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Store weight matrices in float16, at half the size.")] = False,
 ) -> None:
-    """Make a checkpoint into a folder that stock open_clip loads with local-dir:FOLDER."""
+    """Convert a checkpoint to a folder that stock open_clip loads as local-dir:FOLDER."""
     from harness.importing import import_checkpoint
 
     typer.echo(_summary(import_checkpoint(checkpoint, out, model=model, config=config, fp16=fp16), out))

@@ -7,9 +7,9 @@ import typer
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as optim.lr=2e-3. Can be repeated."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, such as optim.lr=2e-3. Can be repeated."),
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", help="What ${data_root} stands for in the recipe (default: its paths.data_root)."),
+    typer.Option("--data-root", help="Value of ${data_root} in the recipe (default: its paths.data_root)."),
 ]

@@ -1,4 +1,4 @@
-"""What the commands that read pairs have in common: their options, and the sentences about these."""
+"""Options and error messages that the commands on image-text pairs share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,34 +13,39 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE",
-        help="As data.train in a recipe: a folder of .tar files, a glob, a {00000..00009} range, .csv or .tsv files.",
+        help="Like data.train in a recipe: a folder of .tar files, a glob, a {00000..00009} range, .csv or .tsv files.",
     ),
 ]
 Root = Annotated[
-    str | None, typer.Option(help="Folder that image paths of a CSV start from (default: the CSV's own folder).")
+    str | None, typer.Option(help="Folder that image paths in a CSV are relative to (default: the CSV's own folder).")
 ]
 ImageKey = Annotated[str, typer.Option(help="CSV column with the image path.")]
 CaptionKey = Annotated[str, typer.Option(help="CSV column with the caption.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, help="Processes; 0 = this one alone. (default: one for each CPU)", show_default=False),
+    typer.Option(min=0, help="Worker processes; 0 = none. (default: one per CPU)", show_default=False),
 ]
-Fast = Annotated[bool, typer.Option("--fast", help="Read image headers only: quicker, but broken pixels pass.")]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="Read image headers only: faster, but damaged pixel data is not detected.")
+]
 MaxPixels = Annotated[
     int | None,
     typer.Option(
-        min=1, help="As data.max_image_pixels: larger images are unusable (default: the recipes').", show_default=False
+        min=1, help="Images with more pixels are unusable; like recipe key data.max_image_pixels.", show_default=False
     ),
 ]
 MaxSkipRate = Annotated[
-    float, typer.Option(min=0, max=1, help="As data.max_skip_rate: unusable share above which the command fails.")
+    float,
+    typer.Option(
+        min=0, max=1, help="Fail above this fraction of unusable samples; like recipe key data.max_skip_rate."
+    ),
 ]
 
 
 def config_of(
     source: list[str], root: str | None, separator: str, image_key: str, caption_key: str, max_pixels: int | None
 ) -> "DataConfig":
-    """Make the section of a recipe that names these files.
+    """The recipe section `data` for these files.
 
     Raises:
         UserError: a value that no recipe may have.
@@ -66,7 +71,7 @@ def config_of(
 
 @contextmanager
 def named_as_options() -> Iterator[None]:
-    """Let a sentence about the keys of a recipe speak of what was typed here."""
+    """Name options instead of recipe keys in error messages."""
     from harness.errors import UserError
 
     names = {
@@ -84,7 +89,7 @@ def named_as_options() -> Iterator[None]:
 
 
 def num_workers(given: int | None) -> int:
-    """Return what was given, else the number of CPUs."""
+    """The given number of workers, else the number of CPUs."""
     import os
 
     if given is not None:

@@ -6,20 +6,18 @@ import typer
 
 from harness.cli import options
 
-app = typer.Typer(
-    no_args_is_help=True, help="List the shipped recipes, show one resolved, explain their keys, try them."
-)
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+app = typer.Typer(no_args_is_help=True, help="List, show and dry-run training recipes, and explain their keys.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
 def root() -> None:
-    """List the shipped recipes, show one resolved, explain their keys, try them."""
+    """List, show and dry-run training recipes, and explain their keys."""
 
 
 @app.command("list")
 def list_recipes(as_json: AsJson = False) -> None:
-    """List the shipped recipes: teacher, student, terms of the loss, published top-1."""
+    """List the shipped recipes with teacher, student, loss terms and published top-1."""
     import json
 
     from rich.console import Console
@@ -39,12 +37,12 @@ def show(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")],
     overrides: options.Overrides = None,
     data_root: options.DataRoot = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Without the comments.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Omit the comments.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print a recipe with everything it inherits and every default filled in, as YAML that is a recipe again.
+    """Print a recipe with all inherited keys and defaults filled in, as a valid YAML recipe.
 
-    Comments say where each value comes from: a file and line, an option, or the default.
+    Comments give the origin of each value: a file and line, an option, or the default.
     """
     import json
 
@@ -65,24 +63,27 @@ def show(
 @app.command("dry-run")
 def dry_run(
     recipe: Annotated[list[str] | None, typer.Argument(help="Recipe files, or names of shipped ones.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All shipped recipes.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Try all shipped recipes.")] = False,
     overrides: options.Overrides = None,
     data_root: options.DataRoot = None,
     images_per_second: Annotated[
-        float | None, typer.Option(min=1e-3, help="Of the real run, all processes together: gives its hours.")
+        float | None, typer.Option(min=1e-3, help="Expected total throughput of the real run, to estimate its hours.")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Of the real run, which share its batch. (default: memory is for 8)")
+        int | None,
+        typer.Option(
+            min=1, help="Processes of the real run, which must divide its batch size. (default: memory for 8)"
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=2, help="Pairs of the two steps taken here.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=2, help="Batch size of the two steps.")] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Try recipes before hours are spent: two steps at full model size on random pairs, on the CPU.
+    """Try recipes before the real run: two training steps at full model size on random pairs, on the CPU.
 
-    Student and teachers are built with random weights; nothing is downloaded. The student is exported, reloaded by
-    stock open_clip and evaluated on a batch. Printed are the steps and hours of the real run, an estimate of its
-    memory, and the data and weights it will read, with where they were looked for. Exit code 1 when a recipe failed;
-    missing data is no failure.
+    Student and teachers have random weights; nothing is downloaded. The student is exported, reloaded by stock
+    open_clip and evaluated on a batch. The output: steps and hours of the real run, an estimate of its memory, and
+    the data and weights that it will read, each found or missing. Exit code 1 when a recipe fails; missing data does
+    not count as a failure.
     """
     import json
     from functools import partial
@@ -99,7 +100,7 @@ def dry_run(
     from harness.check import report
 
     changes = list(overrides or ())
-    if every and data_root is not None:  # as a key, since of all recipes one that has no use for it is no mistake
+    if every and data_root is not None:  # as a key, which a recipe without data may have too
         changes.append(f"paths.data_root={json.dumps(str(data_root))}")
         data_root = None
     outcomes = run(
@@ -119,7 +120,7 @@ def dry_run(
 
 @app.command()
 def schema() -> None:
-    """Explain every key a recipe can have."""
+    """Explain every recipe key."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

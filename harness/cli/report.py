@@ -7,24 +7,24 @@ import typer
 
 
 def report(
-    run: Annotated[
-        list[Path], typer.Argument(help="Folders of runs, as clipkd train makes them; unfinished ones too.")
-    ],
+    run: Annotated[list[Path], typer.Argument(help="Run folders of clipkd train, finished or not.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write (default: RUN/report for one run, else runs/report).")
+        Path | None, typer.Option(help="Output folder (default: RUN/report for one run, else runs/report).")
     ] = None,
     models: Annotated[
         bool,
         typer.Option(
             " /--no-models",
             show_default=False,
-            help="Do not load the models: no retrieval examples, similarity, classes, speed.",
+            help="Do not load models: omits retrieval examples, similarity, per-class results, speed.",
         ),
     ] = True,
-    max_images: Annotated[int, typer.Option(min=1, help="Images per evaluation set to analyze, at most.")] = 1000,
+    max_images: Annotated[
+        int, typer.Option(min=1, help="Maximum number of images to analyze per evaluation set.")
+    ] = 1000,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
 ) -> None:
-    """Write one self-contained HTML page, and the same as Markdown, about one run or several side by side.
+    """Write a self-contained HTML report, and the same as Markdown, on one run or a comparison of several.
 
     Unless --no-models is given, students and teachers are loaded to analyze up to --max-images images per set: seconds
     for small models, minutes for full-size ones on a CPU.

@@ -6,12 +6,14 @@ import typer
 
 from harness.cli import options
 
-app = typer.Typer(no_args_is_help=True, help="Run a teacher once instead of in every step.")
+app = typer.Typer(
+    no_args_is_help=True, help="Precompute teacher embeddings, so that training need not run the teacher."
+)
 
 
 @app.callback()
 def root() -> None:
-    """Run a teacher once instead of in every step."""
+    """Precompute teacher embeddings, so that training need not run the teacher."""
 
 
 @app.command()
@@ -19,14 +21,17 @@ def precompute(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one such as openmoji/clipkd.")],
     overrides: options.Overrides = None,
     data_root: options.DataRoot = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images that the teacher embeds at a time.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size of the teacher.")] = 256,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Make every N-th file, from the I-th on: for N of these at once.")
+        str,
+        typer.Option(
+            metavar="I/N", help="Process every N-th file, starting with the I-th: splits the work over N commands."
+        ),
     ] = "1/1",
 ) -> None:
-    """Write the teacher's embeddings of a recipe's training pairs beside the data; files already there are kept.
+    """Write the teacher's embeddings of a recipe's training pairs next to the data; existing files are kept.
 
-    Train from them with teacher_cache.use=true.
+    To train from them: clipkd train RECIPE --set teacher_cache.use=true.
     """
     from harness.config import load_recipe
 

@@ -12,18 +12,23 @@ from harness.errors import UserError
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one such as openmoji/clipkd.")],
     overrides: options.Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run (default: runs/NAME).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder of the run (default: runs/NAME, NAME from the recipe).")
+    ] = None,
     data_root: options.DataRoot = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint there, or begin where there is none.")
+        bool,
+        typer.Option(
+            "--resume", help="Continue from the newest checkpoint in --out; start from step 0 if there is none."
+        ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew, losing what an interrupted run has left there.")
+        bool, typer.Option("--overwrite", help="Start over, deleting the unfinished run in --out.")
     ] = False,
 ) -> None:
-    """Train a student as a recipe says, evaluate it and export it; torchrun starts it on several processes.
+    """Train a student from a recipe, evaluate it and export it. Start it with torchrun for several processes.
 
-    On SIGTERM it finishes the step, saves and leaves with exit code 75.
+    On SIGTERM it finishes the current step, saves a checkpoint and exits with code 75.
     """
     from harness.config import load_recipe
 
@@ -37,7 +42,7 @@ def train(
         raise UserError("--resume and --overwrite contradict each other; give one of them")
     out = out or Path("runs") / loaded.name
     summary = run(loaded, out, command=command_line(), resume=resume, overwrite=overwrite)
-    if not summary:  # one of several processes, and not the first
+    if not summary:  # not rank 0
         return
     print_metrics(summary["metrics"])
     typer.echo(f"{out / 'export'} holds the model, {out / 'summary.json'} the results")

@@ -22,8 +22,8 @@ class TrainSource(Section):
         1.0,
         gt=0,
         le=1000,
-        description="How often one pass visits each of its samples: 2 = twice, 0.5 = a half drawn anew for each pass. "
-        "Shards are visited as wholes, so of 3 shards 0.5 means 2.",
+        description="How often one epoch visits each of its samples: 2 = twice, 0.5 = half of them, another draw "
+        "in each epoch. Shards are visited whole, so of 3 shards 0.5 means 2.",
     )
 
 
@@ -115,5 +115,5 @@ class DataConfig(Section):
     def _crop_scale_is_a_fraction(self) -> "DataConfig":
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
-            raise problem(f"must lie in (0, 1], got {list(self.crop_scale)}", at=("data", "crop_scale"))
+            raise problem(f"must be in (0, 1], got {list(self.crop_scale)}", at=("data", "crop_scale"))
         return self

@@ -58,7 +58,7 @@ def parse_recipe(text: str, name: str) -> Recipe:
         name: what to call it in errors.
 
     Raises:
-        RecipeError: it is no recipe of this version.
+        RecipeError: the text is not a recipe of this version.
     """
     try:
         tree = yamltext.parse(text, name)

@@ -14,7 +14,7 @@ TOKENIZER = "hf_tokenizer_name"
 
 
 def check_model_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Refuse a key that open_clip does not know, and a tower that is no mapping; missing keys are not its concern."""
+    """Refuse keys that open_clip does not know and towers that are not mappings; missing keys are not checked."""
     known = known_keys()
     _check_names(config, known[""])
     for tower in TOWERS:

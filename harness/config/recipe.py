@@ -17,7 +17,7 @@ class PathsConfig(Section):
 
     data_root: Text = Field("data", description="What ${data_root} stands for in other keys; --data-root overrides it.")
     weights_root: Text = Field(
-        "weights", description="What ${weights_root} stands for in other keys: where downloaded checkpoints lie."
+        "weights", description="What ${weights_root} stands for in other keys: where downloaded checkpoints are."
     )
 
 

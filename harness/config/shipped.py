@@ -19,7 +19,7 @@ def recipes_dir() -> Path:
 def recipe_names() -> list[str]:
     """Names of all shipped recipes, such as openmoji/clipkd.
 
-    A base.yaml, and what lies in a folder `parts`, is for others to inherit, not a run; `study` holds what
+    A base.yaml, and what is in a folder `parts`, is for others to inherit, not a run; `study` holds what
     `clipkd study` reads.
     """
     root = recipes_dir()

@@ -1,4 +1,4 @@
-"""A suite: evaluation sets by name, with the folders each may lie in and where it can be had."""
+"""A suite: evaluation sets by name, with the folders each may be in and where to get it."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ class NativeFolder(Section):
     """A folder in the layout that a clip_benchmark builder reads."""
 
     dataset: Text = Field(description="clip_benchmark's name, such as imagenet1k.")
-    folder: Text = Field(description="Where it may lie, relative to the data root.")
+    folder: Text = Field(description="Where it may be, relative to the data root.")
     needs: Text | None = Field(None, description="What has to be in it, where the folder alone says too little.")
 
 

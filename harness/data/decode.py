@@ -89,7 +89,7 @@ def _pixels(content: bytes, max_pixels: int) -> Tensor:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: transparency lies on white, as on a web page; 16 bits of gray are scaled to 8."""
+    """Convert to RGB: transparency is put on white, as on a web page; 16 bits of gray are scaled to 8."""
     if image.mode in _DEEP:
         return _from_16_bits(image)
     if image.mode in _TRANSPARENT or "transparency" in image.info:

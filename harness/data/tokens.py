@@ -38,7 +38,7 @@ def _state(tokenizer: Any) -> tuple[Any, ...] | None:
     if type(tokenizer) is HFTokenizer and getattr(tokenizer.tokenizer, "is_fast", False):
         inner = tokenizer.tokenizer
         backend = json.loads(inner.backend_tokenizer.to_str())
-        # Set anew by each call.
+        # Set again by each call.
         del backend["truncation"], backend["padding"]
         options = ("tokenizer_mode", "context_length", "clean_fn", "strip_sep_token")
         sides = ("padding_side", "truncation_side", "all_special_ids", "pad_token_id", "sep_token_id", "cls_token_id")

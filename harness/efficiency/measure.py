@@ -27,7 +27,7 @@ def measure(
     repeats: int = REPEATS,
     precision: Precision = "fp32",
 ) -> dict[str, Any]:
-    """Measure a model's towers, on pixels and tokens alone: decoding and tokenizing are no part of it.
+    """Measure a model's towers, on pixels and tokens alone, without decoding and tokenizing.
 
     Args:
         loaded: the model; it is left on `device`, in the mode it came in.

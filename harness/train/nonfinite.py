@@ -88,7 +88,7 @@ def is_finite_step(losses: dict[str, Tensor], gradient_norm: Tensor, scaler: tor
     finite = torch.stack(list(losses.values())).isfinite().all()
     if not scaler.is_enabled():
         return finite & gradient_norm.isfinite()
-    # The scaler skips infinite gradients by itself, as it should at first; a scale of 1 is no reason for them any more.
+    # The scaler skips infinite gradients by itself, as it should at first; at a scale of 1 they have another cause.
     scale = scaler._scale
     assert scale is not None, "called before the first scaled backward pass"
     return finite & (gradient_norm.isfinite() | (scale > 1))

@@ -63,7 +63,7 @@ def about_data(workers: Sequence[WorkerProcess], reads: Sequence[str]) -> str:
 
 
 def about_peers(peers: Peers, phase: str, step: int, now: float, silent: float) -> str | None:
-    """Which ranks hold this one up, and what to do; None when that is no other's doing.
+    """Which ranks hold this one up, and what to do; None when no other rank does.
 
     Args:
         peers: the other ranks with their last heartbeats.

@@ -55,7 +55,7 @@ def open_files(pid: int) -> list[str]:
 
 
 def _read_only(folder: Path, number: int) -> str | None:
-    # Nothing here touches the file itself: the file system that it lies on may be what does not answer.
+    # Nothing here touches the file itself: the file system that it is on may be what does not answer.
     flags = _bytes(folder.parent / "fdinfo" / str(number)).partition(b"flags:")[2].split()
     if not flags or int(flags[0], 8) & (os.O_ACCMODE | os.O_DIRECTORY) != os.O_RDONLY:
         return None

@@ -70,7 +70,7 @@ def differences(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str
 
 
 def _no_weights(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
-    """Numbers that torch would copy without a word and that are no weights, a phrase for each kind."""
+    """Values that torch would copy silently although they are not weights, a phrase for each kind."""
     floats = [name for name, value in wanted.items() if name in state and value.is_floating_point()]
     others = [f"{name} ({state[name].dtype})" for name in floats if not state[name].is_floating_point()]
     broken = [name for name in floats if not state[name].isfinite().all()]
@@ -98,6 +98,6 @@ def _load_arrays(model: nn.Module, path: Path, name: str) -> Loaded:
     except Exception as error:  # big_vision's arrays are looked up by name in open_clip, with any error as a result
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path} is no SigLIP checkpoint of big_vision that fits model {name} ({type(error).__name__}: {reason})"
+            f"{path} is not a SigLIP checkpoint of big_vision that fits model {name} ({type(error).__name__}: {reason})"
         ) from error
     return Loaded(None, [])

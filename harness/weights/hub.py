@@ -100,14 +100,14 @@ def hub_config(spec: str) -> dict[str, Any]:
     """The open_clip config file of ``hf-hub:REPO``, with its ``model_cfg``.
 
     Raises:
-        UserError: it cannot be had, or is no such file.
+        UserError: it is not available, or is not such a file.
     """
     repo = spec.removeprefix(PREFIX)
     with Hub(spec, [("its config and weights", repo)]).asked():
         path = Path(download_pretrained_from_hf(repo, filename="open_clip_config.json"))
     content = read_json(path)
     if not isinstance(content, dict) or "model_cfg" not in content:
-        raise UserError(f"{path} of {spec} is no open_clip config: it has no model_cfg")
+        raise UserError(f"{path} of {spec} is not an open_clip config: it has no model_cfg")
     return content
 
 
@@ -117,7 +117,7 @@ def hub_weights(spec: str) -> Path:
     open_clip itself goes on with random weights where this fails, and says so in its log alone.
 
     Raises:
-        FileNotFoundError: they cannot be had.
+        FileNotFoundError: they are not available.
     """
     return Path(download_pretrained_from_hf(spec.removeprefix(PREFIX)))
 

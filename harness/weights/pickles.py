@@ -84,7 +84,7 @@ def _rewriting(path: Path) -> str:
 
 def _forbidden(path: Path, message: str) -> list[str]:
     """What the file names and must not, as torch tells it: the whole list for its zip format, else the first one."""
-    # The list is not to be had of a file whose later parts torch cannot scan.
+    # The list is not available for a file whose later parts torch cannot scan.
     with contextlib.suppress(pickle.UnpicklingError):
         if zipfile.is_zipfile(path):
             return sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - set(_NUMPY))

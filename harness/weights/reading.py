@@ -51,7 +51,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Nothing in a pickle is run: only tensors and plain values are made of it.
 
     Raises:
-        UserError: there is no such file, it is incomplete or no checkpoint, or its pickle holds something else.
+        UserError: the file is missing, incomplete or not a checkpoint, or its pickle holds something else.
     """
     path = Path(path)
     content = _open(path)
@@ -106,7 +106,7 @@ def _kind(path: Path) -> str:
     what = "is empty" if not head else "is a git-lfs pointer, not the file itself" if head.startswith(_LFS) else ""
     what = "is a pickle, but not one of torch.save" if head.startswith(_PICKLE) else what
     raise UserError(
-        f"{path} {what or 'is no checkpoint'}: expected a safetensors file or one that torch.save wrote; copy or "
+        f"{path} {what or 'is not a checkpoint'}: expected a safetensors file or one that torch.save wrote; copy or "
         "download it again"
     )
 
@@ -137,13 +137,13 @@ def _tensors(path: Path, found: Any) -> dict[str, Tensor]:
     others = [str(name) for name, value in found.items() if not isinstance(value, Tensor)]
     if others:
         raise UserError(
-            f"checkpoint {path} is no state dict: {', '.join(others[:3])} ({len(others)} of {len(found)} entries) are "
-            "no tensors; expected weights at the top or under `state_dict`; save them so: torch.save(weights, FILE)"
+            f"{path} is not a state dict: {', '.join(others[:3])} ({len(others)} of {len(found)} entries) are "
+            "not tensors; expected weights at the top or under `state_dict`; save them with torch.save(weights, FILE)"
         )
     odd = [str(name) for name, value in found.items() if not (isinstance(name, str) and _is_plain(value))]
     if odd:
         raise UserError(
-            f"checkpoint {path} is no state dict: {', '.join(odd[:3])} ({len(odd)} of {len(found)} entries) have no "
+            f"{path} is not a state dict: {', '.join(odd[:3])} ({len(odd)} of {len(found)} entries) have no "
             "text as their name, or a tensor that is sparse, quantized or without values (meta); save dense ones"
         )
     state = dict(found)

@@ -70,7 +70,7 @@ def test_random_weights_are_known_as_such(model, run):
 @pytest.mark.parametrize("text", ["{}", "not json", '{"model_cfg": 3}'])
 def test_a_broken_config_is_said(run, text):
     (run / "export" / "open_clip_config.json").write_text(text)
-    with pytest.raises(UserError, match="is no open_clip config"):
+    with pytest.raises(UserError, match="is not an open_clip config"):
         load_model(str(run))
 
 

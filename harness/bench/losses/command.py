@@ -108,8 +108,8 @@ def _about(cases: list[Case], file: ResultFile, source: Origin, rss: bool) -> li
         )
     if settled and source.commit.endswith("-dirty"):
         lines.append(
-            "the checkout has changes that are not committed: whether rows of this commit are of this very code "
-            "cannot be told; another --out measures all anew"
+            "the checkout has changes that are not committed: rows of this commit may be of other code; "
+            "another --out measures all of them again"
         )
     return lines
 

@@ -23,7 +23,7 @@ from harness.bench.losses.timing import LEAST_REPEATS
 
 # Where a dry run of the case itself is too long, those of these batches stand beside what was measured.
 ANCHORS = (2048, 4096)
-# A GPU tells when its memory is exhausted and goes on, so what lies farther off than this is tried all the same.
+# A GPU tells when its memory is exhausted and goes on, so what is farther off than this is tried all the same.
 FAR = 4
 
 

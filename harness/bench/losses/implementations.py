@@ -31,7 +31,7 @@ class Setup:
     leaves: tuple[Tensor, ...]
 
     def clear(self) -> None:
-        """Drop the gradients, so that the next backward makes them anew."""
+        """Drop the gradients, so that the next backward makes new ones."""
         for leaf in self.leaves:
             leaf.grad = None
 

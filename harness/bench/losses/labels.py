@@ -44,7 +44,7 @@ def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Ascending places, moved as little as needed to lie at least `gap` apart.
+    """Ascending places, moved as little as needed to be at least `gap` apart.
 
     Neighbors that are too close become a block around their mean; blocks that then touch become one.
     """

@@ -80,7 +80,7 @@ def read_rows(path: Path) -> list[LossRow]:
         return []  # a run was killed while it wrote the first line
     if header != list(COLUMNS):
         raise UserError(
-            f"{path} is no result file of this version of clipkd bench losses (its columns differ); "
+            f"{path} is not a result file of this version of clipkd bench losses (its columns differ); "
             "choose another --out or move it away"
         )
     return [_row(path, number, cells) for number, cells in enumerate(lines, 2)]

@@ -44,7 +44,7 @@ def main(text: str) -> None:
 
     case = Case(**json.loads(text))
     torch.set_num_threads(case.threads)
-    # Libraries, threads and workspaces of the first call are no part of the loss.
+    # Libraries, threads and workspaces of the first call do not belong to the loss.
     make_setup(replace(case, batch=_WARM_UP_BATCH)).forward().backward()
     setup = make_setup(case)
     _RESET.write_text(_RESET_PEAK)

@@ -51,7 +51,7 @@ def adapt(recipe: Recipe, kind: str, folder: Path, steps: int) -> Recipe:
         recipe: whose batch size tells how many pairs are made.
         kind: `LIVE`, `SYNTHETIC` or `DECODE`.
         folder: where the files go.
-        steps: that one pass over the files must suffice for: some loaders start their workers anew for each pass.
+        steps: that one epoch must suffice for: some loaders restart their workers for each epoch.
 
     Raises:
         UserError: for new pictures with a teacher cache.

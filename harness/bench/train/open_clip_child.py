@@ -103,5 +103,5 @@ def main(order: dict[str, Any], out: TextIO) -> None:
 
 
 if __name__ == "__main__":
-    protocol, sys.stdout = sys.stdout, sys.stderr  # what open_clip prints is no part of the answers
+    protocol, sys.stdout = sys.stdout, sys.stderr  # what open_clip prints must not reach the answers
     main(json.loads(sys.argv[1]), protocol)

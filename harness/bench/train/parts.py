@@ -22,7 +22,7 @@ METHODS = {"encode": "student", "teacher_forward": "teacher", "compute": "loss"}
 class Recorder:
     """Marks where in a step the program is; every moment between begin and end belongs to one part.
 
-    On a GPU the marks lie in its queue, so a part is the time that the GPU takes for it, and "data" the time that the
+    On a GPU the marks are in its queue, so a part is the time that the GPU takes for it, and "data" the time that the
     GPU waits for the next batch.
 
     Args:

@@ -109,14 +109,14 @@ COLUMNS = (
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file that is no such CSV, before anything is measured for it.
+    """Refuse a file that is not such a CSV, before anything is measured for it.
 
     Raises:
         UserError: when `clipkd bench train` did not write it.
     """
     if path.exists() and path.read_text(encoding="utf-8").partition("\n")[0] != ",".join(COLUMNS):
         raise UserError(
-            f"{path} is no result file of this version of clipkd bench train (its columns differ); "
+            f"{path} is not a result file of this version of clipkd bench train (its columns differ); "
             "choose another --out or move it away"
         )
 

@@ -10,7 +10,7 @@ from harness.data.openmoji.sets import write_all
 from harness.data.openmoji.table import ATTRIBUTION, VERSION, Icon, read_icons
 from harness.errors import UserError
 
-LAYOUT = 2  # raise it when the split, the folders or the drawing change: data sets built before are built anew
+LAYOUT = 2  # raise it when the split, the folders or the drawing change: data sets built before are rebuilt
 MARKER = "dataset.json"
 
 

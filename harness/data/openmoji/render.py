@@ -33,5 +33,5 @@ def render(svg: Path, size: int) -> bytes:
             svg_path=str(svg), background="#ffffff", width=size, height=size, skip_system_fonts=True
         )
     except (ValueError, OSError) as error:
-        raise UserError(f"cannot draw the icon {svg} ({error}); {_INSTALL} anew.") from error
+        raise UserError(f"cannot draw the icon {svg} ({error}); {_INSTALL} again.") from error
     return bytes(image)

@@ -1,4 +1,4 @@
-"""The table of OpenMoji's annotations that ships with the harness, and the command that makes it anew.
+"""The table of OpenMoji's annotations that ships with the harness, and the command that regenerates it.
 
 npm pack openmoji@17.0.0 && tar xzf openmoji-17.0.0.tgz
 python -m harness.data.openmoji.table package/data/openmoji.json harness/assets/openmoji/annotations.tsv.gz

@@ -68,7 +68,7 @@ def _members(raw: RawSample, key: str, row: int, probe: SampleProbe) -> dict[str
     assert isinstance(raw.image, bytes) and isinstance(raw.caption, str)
     kind = str(Image.open(io.BytesIO(raw.image)).format)
     if kind not in _ENDINGS:
-        reason = f"a {kind}; shards hold JPEG, PNG and WebP, and images are never encoded anew"
+        reason = f"a {kind}; shards hold JPEG, PNG and WebP, and images are never re-encoded"
         return SkippedSample(raw.key, raw.shard, "unstorable_image", reason)
     about = {
         "caption": raw.caption, "key": key, "width": info.width, "height": info.height,

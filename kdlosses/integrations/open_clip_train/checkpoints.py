@@ -59,7 +59,7 @@ def _check_same(own: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> None:
         if shapes[0] != shapes[1]:
             raise ConfigError(
                 f"--resume: the checkpoint was trained with another loss or teacher: {name} is {shapes[0]} there and "
-                f"{shapes[1]} here; resume with that run's --kd-config file and teacher, or start anew from its "
+                f"{shapes[1]} here; resume with that run's --kd-config file and teacher, or start over from its "
                 "exported student with --pretrained"
             )
 

@@ -91,7 +91,7 @@ def test_real_weights_are_not_looked_for_and_models_of_the_hub_not_fetched():
     assert small(load_recipe("paper/method/gd"), 2).teacher == ModelConfig(model="ViT-B-16")
     assert small(wanted, 4).train.batch_size == 4
     (outcome,) = check([("hub", lambda: tiny.recipe(student={"model": "hf-hub:a/b", "config": None}))])
-    assert "hf-hub:a/b lies on the Hugging Face Hub, and a check downloads nothing" in outcome.error
+    assert "hf-hub:a/b is on the Hugging Face Hub, and a dry run downloads nothing" in outcome.error
 
 
 def test_a_step_that_does_not_do_what_a_step_has_to_is_a_failure(tmp_path, monkeypatch):

@@ -95,7 +95,7 @@ def test_other_plain_scalars_are_text(recipe, text):
         ("data.crop_scale=[0.9]", "data.crop_scale must be a list of two numbers, got [0.9]"),
         ("data.crop_scale=[a, b]", "data.crop_scale[0] must be a number, got 'a'"),
         ("data.crop_scale=[0.9, 0.5]", "low <= high"),
-        ("data.crop_scale=[0.9, 1.1]", "data.crop_scale must lie in (0, 1]"),
+        ("data.crop_scale=[0.9, 1.1]", "data.crop_scale must be in (0, 1]"),
         ("data.augment.scale=[0, 1]", "data.augment.scale must be above 0"),
         ("optim.betas=[0.9, 1]", "optim.betas[1] must be less than 1"),
         ("teacher=big", "teacher must be a mapping with the keys model, pretrained, config, got 'big'"),

@@ -149,7 +149,7 @@ def test_what_is_corrected_and_what_is_unknown_is_said_where_it_matters():
         has_parameters = name.startswith("paper/clipkd") or name in ("paper/method/icl", "paper/method/afd")
         assert any("temperature" in text for text in published.deviations) == has_parameters
     for name, corrected, unknown in (
-        ("paper/method/afd", "it trains CRD", "recorded nowhere; 1 here"),
+        ("paper/method/afd", "it trains CRD", "not reported; 1 here"),
         ("paper/method/gd", '"1e8."', "1e5 is ours"),
         ("paper/method/mfd", "overwrites", "true MFD"),
         ("paper/clipkd/rn101/resnet-18", "MobileNetV3", ""),

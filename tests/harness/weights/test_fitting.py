@@ -170,9 +170,9 @@ def test_a_checkpoint_fits_the_config_beside_its_runs_export(run, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("[]", "no open_clip config: expected a JSON object"),
+        ("[]", "not an open_clip config: expected a JSON object"),
         ("{", "cannot be read"),
-        ('{"embed_dim": 3}', "describes no open_clip model"),
+        ('{"embed_dim": 3}', "does not describe an open_clip model"),
         ('{"embed_dim": 3, "vision_cfg": {"layer": 1}, "text_cfg": {}}', "did you mean layers"),
         ('{"embed_dim": 3, "vision_cfg": 1, "text_cfg": {}}', "must be a mapping"),
     ],

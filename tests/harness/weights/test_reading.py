@@ -155,7 +155,7 @@ def test_truncated_safetensors_are_said_to_be_incomplete(tmp_path):
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"<html>Not found</html>", "is no checkpoint: expected a safetensors file"),
+        (b"<html>Not found</html>", "is not a checkpoint: expected a safetensors file"),
         (pickle.dumps({"a": 1}), "is a pickle, but not one of torch.save: expected"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a git-lfs pointer"),
     ],
@@ -182,10 +182,10 @@ def test_other_archives_are_said(tmp_path, member, message):
     [
         ({}, "holds no weights: expected names and tensors, got an empty dict"),
         ([torch.ones(1)], "got a list"),
-        ({"model": WEIGHTS, "epoch": 3}, r"model, epoch \(2 of 2 entries\) are no tensors"),
-        ({"state_dict": {"a": torch.ones(1), "b": "text"}}, r"no state dict: b \(1 of 2 entries\)"),
-        ({"a": torch.ones(1), "b": np.ones(2)}, r"no state dict: b \(1 of 2 entries\)"),
-        ({"a": torch.ones(1), 1: torch.ones(1)}, r"no state dict: 1 \(1 of 2 entries\) have no text as their name"),
+        ({"model": WEIGHTS, "epoch": 3}, r"model, epoch \(2 of 2 entries\) are not tensors"),
+        ({"state_dict": {"a": torch.ones(1), "b": "text"}}, r"not a state dict: b \(1 of 2 entries\)"),
+        ({"a": torch.ones(1), "b": np.ones(2)}, r"not a state dict: b \(1 of 2 entries\)"),
+        ({"a": torch.ones(1), 1: torch.ones(1)}, r"not a state dict: 1 \(1 of 2 entries\) have no text as their name"),
         ({"a": torch.ones(2, 2).to_sparse()}, "sparse, quantized or without values"),
         ({"a": torch.ones(1, device="meta")}, "sparse, quantized or without values"),
     ],

@@ -60,12 +60,12 @@ def test_losses_measures_writes_draws_and_resumes(clipkd, tmp_path):
 def test_rows_of_another_commit_are_measured_again_and_it_says_so(clipkd, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.bench.losses.origin.git_commit", lambda: "one-dirty")
     clipkd("losses", "--loss", "crd", *TINY)
-    assert "cannot be told" in clipkd("losses", "--loss", "crd", *TINY)[1]
+    assert "may be of other code" in clipkd("losses", "--loss", "crd", *TINY)[1]
     monkeypatch.setattr("harness.bench.losses.origin.git_commit", lambda: "two")
     _, out, _ = clipkd("losses", "--loss", "crd", *TINY)
     assert "4 cases in runs/bench/losses.csv are of another commit or other versions: they are measured again" in out
     assert "4 rows written, 0 there before" in out
-    assert "cannot be told" not in out
+    assert "may be of other code" not in out
 
 
 def test_what_cannot_be_used_is_named_once(clipkd):
@@ -120,7 +120,7 @@ def test_wrong_words_are_one_sentence_and_nothing_is_measured(clipkd, tmp_path, 
 def test_a_file_that_is_no_result_is_left_alone(clipkd, tmp_path):
     (tmp_path / "notes.csv").write_text("a,b\n")
     code, _, err = clipkd("losses", "--loss", "fd", *TINY, "--out", "notes.csv")
-    assert code == 2 and "notes.csv is no result file" in err
+    assert code == 2 and "notes.csv is not a result file" in err
     assert (tmp_path / "notes.csv").read_text() == "a,b\n"
 
 

@@ -86,7 +86,7 @@ def test_rows_are_added_and_foreign_files_left_alone(clipkd, tmp_path):
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 3
     (tmp_path / "notes.csv").write_text("a,b\n")
     code, _, err = clipkd(recipe, *size, "--out", "notes.csv")
-    assert code == 2 and "notes.csv is no result file of this version of clipkd bench train" in err
+    assert code == 2 and "notes.csv is not a result file of this version of clipkd bench train" in err
     assert (tmp_path / "notes.csv").read_text() == "a,b\n"
 
 
