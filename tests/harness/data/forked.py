@@ -15,7 +15,20 @@ import torch
 
 def start(target: Callable[..., object], *arguments: object) -> tuple[BaseProcess, Any]:
     """Run ``target(connection, *arguments)`` in a fork; returns the process and the other end of its connection."""
-    context = multiprocessing.get_context("fork")
+    return _start(multiprocessing.get_context("fork"), target, arguments)
+
+
+def start_trainer(target: Callable[..., object], *arguments: object) -> tuple[BaseProcess, Any]:
+    """The same for a target that runs backward: forked from a server that has imported the trainer and nothing more.
+
+    A backward pass over fake tensors starts autograd's device threads, and torch refuses one in forks of that process.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "harness.train", "tests.harness.tiny"])
+    return _start(context, target, arguments)
+
+
+def _start(context: Any, target: Callable[..., object], arguments: tuple[object, ...]) -> tuple[BaseProcess, Any]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_run, args=(target, theirs, *arguments))
     process.start()
@@ -24,6 +37,7 @@ def start(target: Callable[..., object], *arguments: object) -> tuple[BaseProces
 
 
 def _run(target: Callable[..., object], *arguments: object) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # as in a process of its own
     torch.set_num_threads(1)  # OpenMP's threads did not survive the fork
     target(*arguments)
 

@@ -1,4 +1,4 @@
-"""Whatever ends a training run, its child processes are gone within 10 s: real trainers, forked from the warm one."""
+"""Whatever ends a training run, its child processes are gone within 10 s: real trainers, forked from a warm process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.train import Trainer, train
 from harness.train.saving import capture_state
 from harness.watchdog import EXIT_STALLED, Watchdog
 from tests.harness import tiny
-from tests.harness.data.forked import children, running, start, until_gone
+from tests.harness.data.forked import children, running, start_trainer, until_gone
 from tests.harness.data.pairs import write_csv
 from tests.harness.evaluate.eval_sets import write_zeroshot
 
@@ -77,7 +77,7 @@ def run(folder: Path, evaluation: dict | None = None, **sections) -> None:
 
 def started(target, *arguments) -> tuple:
     """The trainer in its second step, and its children."""
-    process, connection = start(target, *arguments)
+    process, connection = start_trainer(target, *arguments)
     assert connection.poll(120), "the trainer takes steps"
     found = connection.recv()
     assert len(found) >= 2 and running(found) == found
