@@ -13,7 +13,6 @@ WAITING = {
     "Direction",  # kdlosses/tiles, harness/data/tools
     "Display",  # harness/progress.py, harness/bench
     "Inputs",  # kdlosses, harness/bench
-    "Job",  # kdlosses/tiles, harness/study
     "Loader",  # harness/config, harness/data
     "Memory",  # harness/data, harness/check
     "Outcome",  # harness/check, harness/bench

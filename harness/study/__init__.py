@@ -1,1 +1,1 @@
-"""A study: many variants of one recipe, trained over several seeds, ranked, and compared with what a paper reports."""
+"""Studies: many variants of one recipe, trained over several seeds, ranked, and compared with a paper's numbers."""

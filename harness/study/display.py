@@ -1,7 +1,8 @@
-"""How far a study is: a bar in a terminal, one line a finished run everywhere."""
+"""Progress display of a study: a live bar in a terminal, one logged line per finished run everywhere."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -11,28 +12,29 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.text import Text
 
 from harness.metrics import read_metrics
-from harness.study.work import Job
+from harness.study.study_run import StudyRun
 
-_SECONDS = 2.0  # between two looks at the runs' metrics
+logger = logging.getLogger(__name__)
+
+_UPDATE_SECONDS = 2.0  # between two reads of the runs' metrics
 
 
-class Phase:
-    """Shows one phase of a study.
+class PhaseDisplay:
+    """Progress display of one phase of a study.
 
     Args:
         name: of the phase.
-        jobs: its runs, in the order in which they are made.
-        workers: how many at a time.
-        console: where to show it.
+        runs: in the order in which they are made.
+        workers: number of parallel runs.
+        console: where the live bar is shown.
     """
 
-    def __init__(self, name: str, jobs: Sequence[Job], workers: int, console: Console | None = None) -> None:
-        self._name, self._jobs = name, list(jobs)
-        self._kept = {job.key for job in jobs if job.result_file().is_file()}
-        before = sum(self._steps(job) for job in jobs if job.key in self._kept)
-        self._finished = len(self._kept)
+    def __init__(self, name: str, runs: Sequence[StudyRun], workers: int, console: Console | None = None) -> None:
+        self._name, self._runs = name, list(runs)
+        self._cached = {run.run_hash for run in runs if run.result_file().is_file()}
+        self._num_finished = len(self._cached)
         self._workers = workers
-        self._start, self._looked = time.monotonic(), 0.0
+        self._start, self._updated = time.monotonic(), 0.0
         self._console = console or Console()
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
@@ -44,14 +46,15 @@ class Phase:
             console=self._console,
             speed_estimate_period=600,
         )
-        total = sum(job.recipe.train.steps or 0 for job in jobs)
-        self._task = self._bar.add_task(name, total=total, completed=before, runs=self._runs())
+        total = sum(run.recipe.train.steps or 0 for run in runs)
+        completed = sum(self._steps(run) for run in runs if run.run_hash in self._cached)
+        self._task = self._bar.add_task(name, total=total, completed=completed, runs=self._count())
         self._running = Text()
         self._live = Live(Group(self._bar, self._running), console=self._console, refresh_per_second=2, transient=True)
 
-    def __enter__(self) -> Phase:
-        kept = f", {len(self._kept)} done before" if self._kept else ""
-        self._say(f"{self._name}: {len(self._jobs)} runs{kept}, {self._workers} at a time")
+    def __enter__(self) -> PhaseDisplay:
+        cached = f", {len(self._cached)} cached" if self._cached else ""
+        logger.info("%s: %d runs%s, %d in parallel", self._name, len(self._runs), cached, self._workers)
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -59,35 +62,33 @@ class Phase:
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
 
-    def watch(self, _: int) -> None:
-        """Look at the runs that are under way, now and then."""
-        if not self._console.is_terminal or time.monotonic() - self._looked < _SECONDS:
+    def update(self, _: int) -> None:
+        """Refresh the live bar from the metrics of the runs in progress, at most every two seconds."""
+        if not self._console.is_terminal or time.monotonic() - self._updated < _UPDATE_SECONDS:
             return
-        self._looked = time.monotonic()
+        self._updated = time.monotonic()
         running = [
-            job for job in self._jobs[self._finished :] if job.folder.is_dir() and not job.result_file().is_file()
+            run for run in self._runs[self._num_finished :] if run.folder.is_dir() and not run.result_file().is_file()
         ]
-        self._running.plain = "\n".join(f"  {job.label}: step {self._steps(job)}" for job in running)
-        self._bar.update(self._task, completed=sum(self._steps(job) for job in self._jobs), runs=self._runs())
+        self._running.plain = "\n".join(f"  {run.label}: step {self._steps(run)}" for run in running)
+        self._bar.update(self._task, completed=sum(self._steps(run) for run in self._runs), runs=self._count())
 
-    def done(self, job: Job, points: float) -> None:
-        """Say that a run is finished and how good it is; of one that was done before nobody need be told again."""
-        if job.key in self._kept:
+    def log_finished(self, run: StudyRun, score: float) -> None:
+        """Log a run that has just finished with its score and the time left; a cached run is not logged again."""
+        if run.run_hash in self._cached:
             return
-        self._finished += 1
-        each = (time.monotonic() - self._start) / (self._finished - len(self._kept))
-        left = each * (len(self._jobs) - self._finished) / 60
-        self._say(f"{self._name} {self._finished}/{len(self._jobs)}: {job.label}: {points:.1f}, {left:.0f} min left")
+        self._num_finished += 1
+        seconds_per_run = (time.monotonic() - self._start) / (self._num_finished - len(self._cached))
+        minutes = seconds_per_run * (len(self._runs) - self._num_finished) / 60
+        text = "%s %d/%d: %s: %.1f, %.0f min left"
+        logger.info(text, self._name, self._num_finished, len(self._runs), run.label, score, minutes)
 
-    def _runs(self) -> str:
-        return f"{self._finished}/{len(self._jobs)} runs"
+    def _count(self) -> str:
+        return f"{self._num_finished}/{len(self._runs)} runs"
 
-    def _steps(self, job: Job) -> int:
-        if job.result_file().is_file():
-            return job.recipe.train.steps or 0
-        metrics = job.folder / "metrics.jsonl"
+    def _steps(self, run: StudyRun) -> int:
+        if run.result_file().is_file():
+            return run.recipe.train.steps or 0
+        metrics = run.folder / "metrics.jsonl"
         lines = read_metrics(metrics) if metrics.is_file() else []
         return lines[-1]["step"] if lines else 0
-
-    def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)

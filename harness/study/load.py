@@ -1,4 +1,4 @@
-"""From a study file to the recipe of each of its runs."""
+"""Loading of study files, and the recipe of each run of a study."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ FOLDER = "study"
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study and where it was read.
+    """A study and the file that it was read from.
 
     Args:
-        study: its content.
+        study: content of the file.
         path: of the file.
-        tree: the document, which knows its lines.
-        data_root: what ``${data_root}`` stands for, None for the base recipe's own.
+        tree: the YAML document with its line numbers.
+        data_root: value of ``${data_root}``, None for the base recipe's own.
     """
 
     study: Study
@@ -35,16 +35,16 @@ class StudyFile:
     data_root: Path | None
 
     def recipe(self, variant: str, seed: int, split: str, extra: dict[str, Any] | None = None) -> Recipe:
-        """The recipe of one run, measured on the sets of ``split``.
+        """The recipe of one run, with the evaluation sets of ``split``.
 
         Args:
-            variant: its name.
+            variant: name of the variant.
             seed: of the run.
             split: tuning or final.
             extra: further keys, such as the tuned one.
 
         Raises:
-            RecipeError: a key of ``set`` does not exist or has a value that fits not, with its place.
+            RecipeError: a key of ``set`` does not exist or its value is invalid; the message names file and line.
         """
         sets = [item.model_dump(mode="json") for item in getattr(self.study.sets, split)]
         chosen = self.study.variant(variant)
@@ -58,17 +58,17 @@ class StudyFile:
             "eval.sets": sets,
         }
         overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-        beside = self.path.parent / self.study.base
+        local = self.path.parent / self.study.base
         try:
-            return load_recipe(beside if beside.is_file() else self.study.base, overrides, self.data_root)
+            return load_recipe(local if local.is_file() else self.study.base, overrides, self.data_root)
         except RecipeError as error:
-            raise RecipeError(f"{self._place(variant)}: the recipe of variant {variant}: {error}") from None
+            raise RecipeError(f"{self._position(variant)}: the recipe of variant {variant}: {error}") from None
 
     def with_variants(self, more: Sequence[Variant]) -> StudyFile:
-        """The same study with further variants."""
+        """The same study with more variants."""
         return replace(self, study=self.study.model_copy(update={"variants": (*self.study.variants, *more)}))
 
-    def _place(self, variant: str) -> str:
+    def _position(self, variant: str) -> str:
         number = [item.name for item in self.study.variants].index(variant)
         return self.tree.mark(("variants", number, "set"))
 
@@ -78,10 +78,10 @@ def load_study(source: str | Path, data_root: Path | None = None) -> StudyFile:
 
     Args:
         source: path of a YAML file, or the name of a shipped study, such as openmoji or study/openmoji.
-        data_root: what ``${data_root}`` stands for, instead of the base recipe's paths.data_root.
+        data_root: value of ``${data_root}``, instead of the base recipe's paths.data_root.
 
     Raises:
-        RecipeError: one sentence with the place, the key, what was expected and what was found.
+        RecipeError: the study or a recipe is invalid; one sentence with file, line and key.
     """
     path = _find(source)
     try:
@@ -91,14 +91,14 @@ def load_study(source: str | Path, data_root: Path | None = None) -> StudyFile:
         raise explain.not_yaml(error, path.name) from None
     except ValidationError as error:
         raise explain.invalid(error, tree, Study) from None
-    found = StudyFile(study, path, tree, data_root)
+    file = StudyFile(study, path, tree, data_root)
     for variant in study.variants:
-        found.recipe(variant.name, study.seeds[0], "final")
+        file.recipe(variant.name, study.seeds[0], "final")
     for sweep in study.sweeps:
-        found.recipe(sweep.variant, study.seeds[0], "tuning", {sweep.key: sweep.values[0]})
+        file.recipe(sweep.variant, study.seeds[0], "tuning", {sweep.key: sweep.values[0]})
     if study.tune:
-        found.recipe(study.baseline.name, study.seeds[0], "tuning", {study.tune.key: study.tune.values[0]})
-    return found
+        file.recipe(study.baseline.name, study.seeds[0], "tuning", {study.tune.key: study.tune.values[0]})
+    return file
 
 
 def study_names() -> list[str]:

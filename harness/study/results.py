@@ -1,31 +1,57 @@
-"""results.json: everything a study found, with what is needed to find it again."""
+"""Results of a study: the records of its runs, the score, and results.json."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+from harness.errors import UserError
 from harness.report import ComparedModel, RunResult, summarize
 from harness.study.config import Study, Variant
-from harness.study.score import score, value
 
-Result = dict[str, Any]  # of one run, as `harness.study.work` measures it
+Metrics = Mapping[str, Mapping[str, float]]
+RunRecord = dict[str, Any]  # of one run, as `harness.study.study_run.train_and_measure` returns it
 SIDES = ("image", "text")
 
 
+def mean_score(metrics: Metrics, rank_by: Sequence[str]) -> float:
+    """Mean of the metrics named SET/METRIC; variants are chosen and ranked by it.
+
+    Raises:
+        UserError: one of them was not measured.
+    """
+    return sum(metric_value(metrics, name) for name in rank_by) / len(rank_by)
+
+
+def metric_value(metrics: Metrics, name: str) -> float:
+    """The metric named SET/METRIC.
+
+    Raises:
+        UserError: it was not measured.
+    """
+    part, _, metric = name.partition("/")
+    value = metrics[part].get(metric)
+    if value is None:
+        given = ", ".join(metrics[part])
+        raise UserError(
+            f"the set {part} is too small for {name}: it only gives {given}; use these in rank_by and headline"
+        )
+    return value
+
+
 @dataclass(frozen=True)
-class Findings:
-    """A finished study.
+class StudyResults:
+    """Results of a finished study.
 
     Attributes:
-        study: what was asked.
-        teacher: its parameters and its metrics on the final sets; None where no variant has one.
+        study: the schema, with the variants that the sweeps have added.
+        teacher: its name, parameters and metrics on the final sets; None if no variant has a teacher.
         chosen: the tuned settings of each variant.
-        better: for a variant whose sweep found a better value, the name of the variant with that value.
-        tuning: the runs they were chosen from.
-        final: every variant with every seed, on the final sets.
+        better: name of a swept variant -> name of the variant at the sweep's best value, where that is another one.
+        tuning: the runs that the settings were chosen from.
+        final: the runs of every variant with every seed, on the final sets.
         sweeps: the runs of each sweep, on the tuning sets.
         about: command, date, versions, commit, device.
     """
@@ -34,88 +60,97 @@ class Findings:
     teacher: dict[str, Any] | None
     chosen: dict[str, dict[str, Any]]
     better: dict[str, str]
-    tuning: Sequence[Result]
-    final: Sequence[Result]
-    sweeps: Sequence[Sequence[Result]]
+    tuning: Sequence[RunRecord]
+    final: Sequence[RunRecord]
+    sweeps: Sequence[Sequence[RunRecord]]
     about: dict[str, Any]
 
-    def runs(self, variant: Variant) -> list[Result]:
-        """Its final runs, in the order of the seeds."""
-        return [result for result in self.final if result["variant"] == variant.name]
+    def runs(self, variant: Variant) -> list[RunRecord]:
+        """The variant's final runs, in the order of the seeds."""
+        return [run for run in self.final if run["variant"] == variant.name]
 
     def scores(self, variant: Variant) -> list[float]:
-        """The mean of rank_by, for each seed."""
-        return [score(result["metrics"], self.study.rank_by) for result in self.runs(variant)]
+        """The variant's mean of rank_by on the final sets, one value per seed."""
+        return [mean_score(run["metrics"], self.study.rank_by) for run in self.runs(variant)]
+
+    def tuning_score(self, variant: Variant) -> float | None:
+        """The variant's score on the tuning sets with its chosen settings; None if nothing was tuned."""
+        chosen = self.chosen[variant.name]
+        runs = [run for run in self.tuning if run["variant"] == variant.name and run["set"] == chosen]
+        return mean_score(runs[0]["metrics"], self.study.rank_by) if runs else None
 
     def values(self, variant: Variant, metric: str) -> list[float]:
-        """One metric SET/METRIC, for each seed."""
-        return [value(result["metrics"], metric) for result in self.runs(variant)]
+        """The metric SET/METRIC of the variant, one value per seed."""
+        return [metric_value(run["metrics"], metric) for run in self.runs(variant)]
 
-    def similarity(self, variant: Variant, what: str) -> float | None:
-        """Mean over seeds, images and texts of the cosine or the alignment with the teacher; None where unknown."""
-        found = [result["similarity"] or {} for result in self.runs(variant)]
-        numbers = [one[f"{side}_{what}"] for one in found for side in SIDES if f"{side}_{what}" in one]
-        return mean(numbers) if numbers else None
+    def similarity(self, variant: Variant, measure: str) -> float | None:
+        """Cosine or alignment with the teacher, mean over seeds, images and texts; None if it was not measured."""
+        keys = [f"{side}_{measure}" for side in SIDES]
+        measured = [run["similarity"] or {} for run in self.runs(variant)]
+        values = [similarities[key] for similarities in measured for key in keys if key in similarities]
+        return mean(values) if values else None
 
     def ranked(self) -> list[Variant]:
-        """The variants, best first by the mean over seeds."""
+        """The variants by mean score over seeds, best first."""
         return sorted(self.study.variants, key=lambda variant: -mean(self.scores(variant)))
 
     def model(self, variant: Variant) -> ComparedModel:
-        """The variant as the reports of other commands know a model."""
-        runs = self.runs(variant)
-        kept = ("seconds", "images_per_second", "git_commit")
-        made = [RunResult(run["metrics"], run["seed"], **{name: run[name] for name in kept}) for run in runs]
-        return ComparedModel(variant.name, variant.label, runs[0]["parameters"], tuple(made))
+        """The variant as a model of `harness.report`'s comparison."""
+        records = self.runs(variant)
+        keys = ("seconds", "images_per_second", "git_commit")
+        runs = [RunResult(run["metrics"], run["seed"], **{key: run[key] for key in keys}) for run in records]
+        return ComparedModel(variant.name, variant.label, records[0]["parameters"], tuple(runs))
 
     def commits(self) -> list[str]:
-        """The commits that the runs were made with, in the order of their dates."""
-        runs = sorted((*self.tuning, *self.final, *(run for sweep in self.sweeps for run in sweep)), key=_date)
+        """Git commits of the runs, in the order of the runs' dates."""
+        runs = sorted(self._all_runs(), key=_date)
         return list(dict.fromkeys(run["git_commit"] or "no checkout" for run in runs))
 
-    def cpu_hours(self) -> float:
-        """What all runs took together, each counted once."""
-        runs = [*self.tuning, *self.final, *(run for sweep in self.sweeps for run in sweep)]
-        return sum({run["key"]: run["seconds"] for run in runs}.values()) / 3600
+    def training_hours(self) -> float:
+        """Sum of the runs' training times; a run that two phases share counts once."""
+        return sum({run["key"]: run["seconds"] for run in self._all_runs()}.values()) / 3600
+
+    def _all_runs(self) -> list[RunRecord]:
+        return [*self.tuning, *self.final, *(run for sweep in self.sweeps for run in sweep)]
 
 
-def _date(run: Result) -> str:
+def _date(run: RunRecord) -> str:
     return run["date"]
 
 
-def as_json(found: Findings) -> dict[str, Any]:
-    """The content of results.json, in JSON types; metrics in percent."""
-    study = found.study
+def as_json(results: StudyResults) -> dict[str, Any]:
+    """Content of results.json, in JSON types; metrics in percent."""
+    study = results.study
     rows = {}
-    for place, variant in enumerate(found.ranked(), start=1):
-        scores = found.scores(variant)
-        means = summarize([found.model(variant)], {})["models"][variant.name]
+    for place, variant in enumerate(results.ranked(), start=1):
+        scores = results.scores(variant)
+        means = summarize([results.model(variant)], {})["models"][variant.name]
         rows[variant.name] = {
             "label": variant.label,
             "kind": variant.kind,
             "place": place,
-            "set": {**variant.set, **found.chosen[variant.name]},
+            "set": {**variant.set, **results.chosen[variant.name]},
             "published": variant.published,
             "score": {"mean": mean(scores), "least": min(scores), "greatest": max(scores)},
             **{name: means[name] for name in ("metrics", "range", "parameters")},
-            "cosine": found.similarity(variant, "cosine"),
-            "alignment": found.similarity(variant, "alignment"),
+            "cosine": results.similarity(variant, "cosine"),
+            "alignment": results.similarity(variant, "alignment"),
         }
     return {
-        **found.about,
+        **results.about,
         "unit": "percent",
-        "commits_of_runs": found.commits(),
-        "hours_of_runs": round(found.cpu_hours(), 2),
+        "commits_of_runs": results.commits(),
+        "hours_of_runs": round(results.training_hours(), 2),
         "study": study.model_dump(mode="json"),
-        "teacher": found.teacher,
+        "teacher": results.teacher,
         "variants": rows,
-        "better": found.better,
+        "better": results.better,
         "runs": {
-            "tuning": list(found.tuning),
-            "final": list(found.final),
+            "tuning": list(results.tuning),
+            "final": list(results.final),
             "sweeps": [
                 {"variant": sweep.variant, "key": sweep.key, "runs": list(runs)}
-                for sweep, runs in zip(study.sweeps, found.sweeps, strict=True)
+                for sweep, runs in zip(study.sweeps, results.sweeps, strict=True)
             ],
         },
     }

@@ -18,9 +18,9 @@ TABLES = {
     "harness/bench/results/losses/cpu_more.md",
     "harness/bench/results/losses/targets.md",
     "harness/bench/results/quickstart/table.md",
-    "harness/bench/results/study/reading.md",
-    "harness/bench/results/study/short.md",
-    "harness/bench/results/study/table.md",
+    "harness/bench/results/study/narrative.md",
+    "harness/bench/results/study/readme_table.md",
+    "harness/bench/results/study/results_table.md",
     "harness/bench/results/train/cpu.md",
 }
 

@@ -1,4 +1,4 @@
-"""A study of seconds: random pairs, the shipped teacher, a student of another width."""
+"""A study that takes seconds: random pairs, the shipped teacher, a student of another width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Study files: what is wrong with one is said in a sentence with its place; the shipped one loads."""
+"""Study files: errors are one sentence with file and line; the shipped study loads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.study.load import load_study, study_names
 from tests.harness.study.studies import TINY, write
 
 
-def test_every_shipped_study_loads_and_describes_its_runs():
+def test_every_shipped_study_loads():
     assert "openmoji" in study_names()
     for name in study_names():
         file = load_study(name)
@@ -33,24 +33,36 @@ def test_a_variant_is_the_base_recipe_with_its_own_keys_and_the_split_s_sets(tmp
         ("headline:", "headlin:", r"line \d+: unknown key headlin; did you mean headline\?"),
         ("label: FD", "labell: FD", r"line \d+: unknown key variants\[1\].labell; did you mean variants\[1\].label\?"),
         ("kind: method, published: 3", "kind: methods, published: 3", r"kind must be one of .*'method'.*got 'methods'"),
-        ("kind: method, published: 3", "kind: baseline, published: 3", "needs exactly one of kind baseline, got .*fd"),
+        (
+            "kind: method, published: 3",
+            "kind: baseline, published: 3",
+            "must have exactly one of kind baseline, got .*fd",
+        ),
         ("name: crd", "name: fd", "has two variants named fd"),
-        ("variant: fd", "variant: df", r"sweeps\[0\].variant names no variant, got 'df'; known: baseline, fd"),
+        (
+            "variant: fd",
+            "variant: df",
+            r"sweeps\[0\].variant must be the name of a variant, got 'df'; known: baseline, fd",
+        ),
         ("zeroshot/top1", "zeroshot/top_1", r"did you mean zeroshot/top1\?"),
-        ("similarity: retrieval", "similarity: zeroshot", "must name a retrieval set"),
+        (
+            "similarity: retrieval",
+            "similarity: zeroshot",
+            "must be the name of a retrieval set, got 'zeroshot'; in sets.tuning that is a zeroshot set",
+        ),
         ("seeds: [0, 1]", "seeds: [1, 1]", r"seeds must differ, got \[1, 1\]"),
         ("{contrastive: 1, fd: 100}", "{contrastive: 1, fdd: 100}", r"line \d+: .*variant fd: .*did you mean fd\?"),
         ("loss.weights.fd", "loss.wieghts.fd", r"wieghts"),
         ("tune: {key: optim.lr", "tune: {key: optim.lrr", r"lrr; did you mean optim.lr\?"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(old, new, sentence, tmp_path):
+def test_an_error_names_its_line(old, new, sentence, tmp_path):
     assert old in TINY
     with pytest.raises(RecipeError, match=sentence):
         load_study(write(tmp_path, TINY.replace(old, new, 1)))
 
 
-def test_a_study_that_is_not_there(tmp_path):
+def test_a_missing_study(tmp_path):
     with pytest.raises(RecipeError, match=r"no study nosuch: .*shipped: .*openmoji"):
         load_study("nosuch")
     (tmp_path / "empty.yaml").write_text("")

@@ -1,18 +1,18 @@
-"""What a study says about made-up numbers: order, reversed pairs, adopted weights, similarity, sensitivity."""
+"""Narrative and tables of a study on made-up numbers: order, reversed pairs, best values, similarity, sweeps."""
 
 from __future__ import annotations
 
 import pytest
 
-from harness.study.adopt import adopted
+from harness.study.best_values import best_value_variants
 from harness.study.config import Study
 from harness.study.load import load_study
-from harness.study.ranking import compare, correlation, seed_deviation
-from harness.study.reading import by_score, reading
-from harness.study.report import provenance
-from harness.study.results import Findings, as_json
-from harness.study.short import short
-from harness.study.table import markdown
+from harness.study.narrative import narrative
+from harness.study.ranking import compare_order, correlation, score_values, seed_deviation
+from harness.study.readme_table import readme_table
+from harness.study.result_files import provenance
+from harness.study.results import StudyResults, as_json
+from harness.study.results_table import markdown_table
 from tests.harness.study.studies import TINY, write
 
 ABOUT = {
@@ -42,36 +42,36 @@ def run(variant: str, seed: int, points: float, **extra) -> dict:
             "parameters": {"image": 1, "text": 1, "total": 2}, **record, **extra}  # fmt: skip
 
 
-def findings(tmp_path, scores: dict[str, list[float]], swept: list[float] | None = None) -> Findings:
-    made = study(tmp_path)
+def findings(tmp_path, scores: dict[str, list[float]], swept: list[float] | None = None) -> StudyResults:
+    tiny = study(tmp_path)
     final = [run(name, seed, points) for name, row in scores.items() for seed, points in enumerate(row)]
     sweep = [run("fd", 0, points) for points in swept or [1, 2]]
-    chosen = {variant.name: {"optim.lr": 0.001} for variant in made.variants}
+    chosen = {variant.name: {"optim.lr": 0.001} for variant in tiny.variants}
     tuning = [run("baseline", 0, 4.5, set={"optim.lr": 0.001})]
-    return Findings(made, None, chosen, {}, tuning, final, [sweep], ABOUT)
+    return StudyResults(tiny, None, chosen, {}, tuning, final, [sweep], ABOUT)
 
 
-def test_reversed_pairs_are_told_with_their_size_and_their_seeds(tmp_path):
-    found = findings(tmp_path, {"baseline": [5, 6], "fd": [10, 10], "crd": [12, 14], "icl": [9, 12]})
-    text = reading(found)
+def test_reversed_pairs_are_listed_with_difference_and_seeds(tmp_path):
+    results = findings(tmp_path, {"baseline": [5, 6], "fd": [10, 10], "crd": [12, 14], "icl": [9, 12]})
+    text = narrative(results)
     assert "CRD > ICL > FD. Published: FD > CRD > ICL." in text
     assert "Rank correlation with the published order -0.50" in text
-    assert "Of 3 pairs of methods 2 stand the other way round than published" in text
+    assert "2 of 3 pairs of methods are reversed relative to the published order" in text
     assert "on every seed: CRD above FD (+3.0)" in text
     assert "not on every seed: ICL above FD (+0.5, 1 of 2)" in text
 
 
-def test_an_order_that_agrees_is_said_to(tmp_path):
-    found = findings(tmp_path, {"baseline": [1, 1], "fd": [10, 10], "crd": [8, 8], "icl": [6, 6]})
-    assert "All 3 pairs of methods stand in the published order." in reading(found)
-    order = compare(found, by_score(found))
+def test_an_order_without_reversed_pairs(tmp_path):
+    results = findings(tmp_path, {"baseline": [1, 1], "fd": [10, 10], "crd": [8, 8], "icl": [6, 6]})
+    assert "All 3 pairs of methods are in the published order." in narrative(results)
+    order = compare_order(results, score_values(results))
     assert (order.spearman, order.kendall, order.reversed) == (1, 1, [])
 
 
-def test_similarity_and_sensitivity_are_told(tmp_path):
-    found = findings(tmp_path, {"baseline": [1, 1], "fd": [2, 2], "crd": [9, 9], "icl": [8, 8]}, swept=[3, 8])
-    text = reading(found)
-    assert "cosine +1.00 (+1.00 among baseline and methods), the highest 0.90 with CRD" in text
+def test_similarity_and_sensitivity(tmp_path):
+    results = findings(tmp_path, {"baseline": [1, 1], "fd": [2, 2], "crd": [9, 9], "icl": [8, 8]}, swept=[3, 8])
+    text = narrative(results)
+    assert "cosine +1.00 (+1.00 among baseline and methods), highest for CRD at 0.90" in text
     assert "alignment" not in text.split("Rank correlation over variants")[1].split("Cosine compares")[0], (
         "it is constant"
     )
@@ -79,55 +79,59 @@ def test_similarity_and_sensitivity_are_told(tmp_path):
     assert "the baseline has 4.5" in text
 
 
-def test_a_sweep_s_better_value_becomes_a_row_unless_it_is_the_variant_s_own(tmp_path):
-    found = findings(tmp_path, {})
+def test_a_sweep_s_best_value_becomes_a_row_unless_it_is_the_variant_s_own(tmp_path):
+    results = findings(tmp_path, {})
     own, better = [run("fd", 0, 1), run("fd", 0, 2)], [run("fd", 0, 2), run("fd", 0, 1)]
-    assert adopted(found.study, found.chosen, [own]) == []
-    ((owner, row),) = adopted(found.study, found.chosen, [better])
-    assert (owner, row.name, row.label, row.published) == ("fd", "fd-10", "FD, weight 10", None)
+    assert best_value_variants(results.study, results.chosen, [own]) == []
+    ((swept_name, row),) = best_value_variants(results.study, results.chosen, [better])
+    assert (swept_name, row.name, row.label, row.published) == ("fd", "fd-10", "FD, weight 10", None)
     assert list(row.set.items())[-1] == ("loss.weights.fd", 10.0)
 
 
-def test_the_order_is_told_again_with_adopted_weights(tmp_path):
-    found = findings(tmp_path, {"baseline": [1, 1], "fd": [2, 2], "crd": [5, 5], "icl": [4, 4]}, swept=[9, 2])
-    ((_, row),) = adopted(found.study, found.chosen, found.sweeps)
-    grown = Findings(
-        found.study.model_copy(update={"variants": (*found.study.variants, row)}), None,
-        found.chosen | {row.name: {"optim.lr": 0.001}}, {"fd": row.name}, found.tuning,
-        [*found.final, run("fd-10", 0, 7), run("fd-10", 1, 7)], found.sweeps, ABOUT,
+def test_the_order_is_given_again_at_the_best_weights(tmp_path):
+    results = findings(tmp_path, {"baseline": [1, 1], "fd": [2, 2], "crd": [5, 5], "icl": [4, 4]}, swept=[9, 2])
+    ((_, row),) = best_value_variants(results.study, results.chosen, results.sweeps)
+    extended = StudyResults(
+        results.study.model_copy(update={"variants": (*results.study.variants, row)}), None,
+        results.chosen | {row.name: {"optim.lr": 0.001}}, {"fd": row.name}, results.tuning,
+        [*results.final, run("fd-10", 0, 7), run("fd-10", 1, 7)], results.sweeps, ABOUT,
     )  # fmt: skip
-    text = reading(grown)
-    assert "best on the tuning sets** (FD, weight 10 7.0): FD > CRD > ICL; rank correlation" in text
-    assert "All 3 pairs of methods stand in the published order." in text
-    assert "Of 3 pairs of methods 2 stand the other way round" in text, "the first order is still told"
-    assert list(as_json(grown)["variants"]) == ["fd-10", "crd", "icl", "fd", "baseline"]
-    lines = short(grown).splitlines()
+    text = narrative(extended)
+    assert "best on the tuning sets** (FD, weight 10: 7.0): FD > CRD > ICL; rank correlation" in text
+    assert "All 3 pairs of methods are in the published order." in text
+    assert "2 of 3 pairs of methods are reversed" in text, "the first order is still given"
+    assert list(as_json(extended)["variants"]) == ["fd-10", "crd", "icl", "fd", "baseline"]
+    lines = readme_table(extended).splitlines()
     assert "| FD | 3.00 (#1) | 2.0 (#3) | +1.0, 2 of 2 | weight 10: 7.0 (#1) | +6.0, 2 of 2 |" in lines
     assert "| CRD | 2.50 (#2) | 5.0 (#1) | +4.0, 2 of 2 | 5.0 (#2) | +4.0, 2 of 2 |" in lines
     assert lines[-1].startswith("Published order: FD > CRD > ICL. Here: CRD > ICL > FD, rank correlation -0.50, 2 of 3")
-    assert lines[-1].endswith("chosen on the tuning sets: FD > CRD > ICL, +1.00, 0 of 3 pairs.")
+    assert lines[-1].endswith(
+        "chosen on the tuning sets: FD > CRD > ICL, rank correlation +1.00, 0 of 3 pairs reversed."
+    )
 
 
-def test_combinations_are_held_against_the_best_single_method(tmp_path):
+def test_combinations_are_compared_with_the_best_single_method(tmp_path):
     both = (
         "  - {name: crd-fd, label: CRD + FD, kind: combination, published: 4, set: {loss.weights: {crd: 1, fd: 1}}}\n"
     )
-    made = load_study(write(tmp_path, TINY.replace("sweeps:", f"{both}sweeps:"))).study
+    tiny = load_study(write(tmp_path, TINY.replace("sweeps:", f"{both}sweeps:"))).study
     scores = {"baseline": [1, 1], "fd": [5, 5], "crd": [4, 4], "crd-fd": [8, 4]}
     final = [run(name, seed, points) for name, row in scores.items() for seed, points in enumerate(row)]
-    chosen = {variant.name: {"optim.lr": 0.001} for variant in made.variants}
-    text = reading(Findings(made, None, chosen, {}, [], final, [[run("fd", 0, 1), run("fd", 0, 2)]], ABOUT))
+    chosen = {variant.name: {"optim.lr": 0.001} for variant in tiny.variants}
+    text = narrative(StudyResults(tiny, None, chosen, {}, [], final, [[run("fd", 0, 1), run("fd", 0, 2)]], ABOUT))
     assert "gain over the baseline: CRD + FD +5.0; the best single method: FD +4.0." in text
-    assert "CRD + FD, is +1.0 from it (ahead on 1 of 2 seeds). Published: CRD + FD 4.00, FD 3.00." in text
+    assert (
+        "CRD + FD, scores +1.0 points relative to it (wins on 1 of 2 seeds). Published: CRD + FD 4.00, FD 3.00." in text
+    )
 
 
-def test_the_table_and_its_note(tmp_path):
-    found = findings(tmp_path, {"baseline": [5, 6], "fd": [10, 10], "crd": [12, 14], "icl": [9, 12]})
-    lines = markdown(found).splitlines()
+def test_the_table_and_its_provenance(tmp_path):
+    results = findings(tmp_path, {"baseline": [5, 6], "fd": [10, 10], "crd": [12, 14], "icl": [9, 12]})
+    lines = markdown_table(results).splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == ["CRD", "ICL", "FD", "baseline"]
     assert "| CRD | 0.001 | 13.0 (12.0-14.0) | **13.0 (12.0-14.0)** | +7.5, 2 of 2 | 0.90 | 0.50 | 2.50 |" in lines
-    note = provenance(found)
-    assert "`clipkd study x`, a machine, 11.0 hours of training, 2026-01-02, runs of commit c0, c1; torch 2." in note
+    text = provenance(results)
+    assert "`clipkd study x`, a machine, 11.0 hours of training, 2026-01-02, runs of commit c0, c1; torch 2." in text
 
 
 @pytest.mark.parametrize(("points", "expected"), [([(1, 2), (2, 4), (3, 9)], 1), ([(1, 2), (2, 2)], None)])

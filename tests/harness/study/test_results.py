@@ -1,4 +1,4 @@
-"""The committed study: docs show it as it is, and it is of the study file that is there."""
+"""Committed results of the study: the page shows them, and they belong to the shipped study file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESULTS = ROOT / "harness/bench/results/study"
 DOCS = (ROOT / "docs/study.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["table.md", "reading.md"])
+@pytest.mark.parametrize("name", ["results_table.md", "narrative.md", "readme_table.md"])
 def test_the_page_shows_the_committed_text(name):
     (shown,) = re.findall(rf"<!-- harness/bench/results/study/{name} -->\n(.*?)\n<!-- end -->", DOCS, flags=re.S)
     assert shown == (RESULTS / name).read_text(encoding="utf-8").strip()
@@ -31,14 +31,14 @@ def test_pictures_are_small_and_shown():
 
 def test_results_are_of_the_shipped_study():
     results = json.loads((RESULTS / "results.json").read_text(encoding="utf-8"))
-    study, made = load_study("openmoji").study, results["study"]
-    own = [variant for variant in made["variants"] if variant["name"] not in results["better"].values()]
-    now = study.model_dump(mode="json")
-    assert [variant["set"] for variant in own] == [variant["set"] for variant in now["variants"]]
+    study, recorded = load_study("openmoji").study, results["study"]
+    variants = [variant for variant in recorded["variants"] if variant["name"] not in results["better"].values()]
+    shipped = study.model_dump(mode="json")
+    assert [variant["set"] for variant in variants] == [variant["set"] for variant in shipped["variants"]]
     for key in ("base", "set", "seeds", "rank_by", "tune", "sweeps"):
-        assert made[key] == now[key], key
+        assert recorded[key] == shipped[key], key
     finals = {(run["variant"], run["seed"]) for run in results["runs"]["final"]}
-    assert finals == {(variant["name"], seed) for variant in made["variants"] for seed in made["seeds"]}
+    assert finals == {(variant["name"], seed) for variant in recorded["variants"] for seed in recorded["seeds"]}
     assert all(run["git_commit"] and "dirty" not in run["git_commit"] for run in results["runs"]["final"])
 
 

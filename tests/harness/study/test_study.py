@@ -1,4 +1,4 @@
-"""A study run: what it chooses, what it keeps, what it writes."""
+"""Runs of a study: chosen settings, cached runs, result files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from harness.errors import UserError
-from harness.study import work
-from harness.study.key import run_inputs, set_key
+from harness.study import study_run
 from harness.study.load import load_study
-from harness.study.run import locked, run
+from harness.study.run_hash import eval_set_hash, run_inputs
+from harness.study.runner import _recipes_to_cache, lock_folder, run_study
 from tests.harness.study.studies import TINY, write
 
 
@@ -27,22 +27,22 @@ def done(tmp_path_factory):
     """A finished study: its file, folder and results.json."""
     folder = tmp_path_factory.mktemp("study")
     path = write(folder)
-    run(load_study(path), folder / "out", jobs=0)
+    run_study(load_study(path), folder / "out", jobs=0)
     return path, folder / "out", json.loads((folder / "out" / "results.json").read_text())
 
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The names of the runs that are trained from now on; one that is finished is only read."""
+    """Names of the runs that are trained from now on, without finished ones."""
     names = []
-    train = work.train
+    train = study_run.train
 
-    def noting(recipe, out, **options):
+    def recording(recipe, out, **options):
         if not (out / "summary.json").exists():
             names.append(recipe.name)
         return train(recipe, out, **options)
 
-    monkeypatch.setattr(work, "train", noting)
+    monkeypatch.setattr(study_run, "train", recording)
     return names
 
 
@@ -64,7 +64,7 @@ def test_settings_are_chosen_on_the_tuning_sets_and_every_seed_uses_them(done):
     assert [one["score"]["mean"] for one in places] == sorted((one["score"]["mean"] for one in places), reverse=True)
 
 
-def test_a_training_that_two_phases_need_is_done_once(done):
+def test_a_run_that_two_phases_share_is_made_once(done):
     _, out, results = done
     runs = results["runs"]
     tuned = {(one["variant"], one["set"]["optim.lr"]): one["key"] for one in runs["tuning"]}
@@ -87,9 +87,9 @@ def test_a_better_weight_gets_a_row_of_its_own(done):
         assert [one["seed"] for one in final] == [0, 1] and final[0]["key"] == sweep[0]["key"]
 
 
-def test_the_files_say_what_was_found(done):
+def test_the_result_files(done):
     _, out, results = done
-    table = (out / "table.md").read_text()
+    table = (out / "results_table.md").read_text()
     assert table.count("\n| ") == 2 + len(results["variants"]) and "**" in table
     for name in ("ranking.png", "similarity.png", "sweeps.png"):
         with Image.open(out / name) as picture:
@@ -98,10 +98,24 @@ def test_the_files_say_what_was_found(done):
     for key in ("seconds", "versions", "git_commit", "date", "device", "similarity", "steps"):
         assert first[key] is not None, key
     assert results["command"] and results["teacher"]["metrics"]["zeroshot"]["top1"] >= 0
-    assert "loss.weights.fd" in (out / "reading.md").read_text()
+    assert "loss.weights.fd" in (out / "narrative.md").read_text()
 
 
-def test_cosines_exist_where_widths_agree_or_a_projection_was_learnt(done):
+def test_a_run_s_log_has_the_trainer_s_messages(done):
+    _, out, results = done
+    for record in results["runs"]["final"]:
+        assert "4 steps of 16 on cpu" in (out / "logs" / f"{record['key']}.txt").read_text()
+
+
+def test_variants_that_differ_in_data_get_a_teacher_cache_each(tmp_path):
+    file = load_study(write(tmp_path))
+    recipes = [file.recipe(name, 0, "final") for name in ("baseline", "fd")]
+    assert _recipes_to_cache(recipes) == recipes[1:]
+    other = file.recipe("fd", 0, "final", {"data.train": "synthetic:48"})
+    assert _recipes_to_cache([*recipes, other]) == [recipes[1], other]
+
+
+def test_cosines_need_equal_widths_or_a_projection(done):
     _, _, results = done
     kinds = {one["variant"]: set(one["similarity"]) for one in results["runs"]["final"]}
     alignment = {"image_alignment", "text_alignment"}
@@ -111,51 +125,51 @@ def test_cosines_exist_where_widths_agree_or_a_projection_was_learnt(done):
 
 def test_a_finished_study_trains_nothing_again(done, trained):
     path, out, results = done
-    run(load_study(path), out, jobs=0)
+    run_study(load_study(path), out, jobs=0)
     again = json.loads((out / "results.json").read_text())
     assert trained == [] and again["runs"] == results["runs"]
 
 
-def test_only_what_a_change_touches_is_made_again(done, trained):
+def test_only_changed_runs_are_trained_again(done, trained):
     path, out, _ = done
     other = TINY.replace("label: CRD", "label: other words").replace(
         "train.steps: 4", "train.steps: 4\n  train.log_every: 2"
     )
-    run(load_study(write(path.parent, other)), out, jobs=0)
+    run_study(load_study(write(path.parent, other)), out, jobs=0)
     assert trained == []
     heavier = other.replace("{contrastive: 1, crd: 1}", "{contrastive: 1, crd: 2}")
-    run(load_study(write(path.parent, heavier)), out, jobs=0)
+    run_study(load_study(write(path.parent, heavier)), out, jobs=0)
     assert set(trained) == {"tiny-crd"} and len(trained) == 3
     write(path.parent)
 
 
-def test_the_key_is_told_by_what_changes_the_training(tmp_path):
+def test_the_hash_depends_on_what_changes_the_training(tmp_path):
     file = load_study(write(tmp_path))
     base = file.recipe("fd", 0, "final")
-    told = run_inputs(base)
+    inputs = run_inputs(base)
     moved = {"name": "x", "description": "y", "eval": base.eval.model_copy(update={"batch_size": 3})}
-    assert run_inputs(base.model_copy(update=moved)) == told
+    assert run_inputs(base.model_copy(update=moved)) == inputs
     for change in ({"seed": 1}, {"optim": base.optim.model_copy(update={"lr": 0.3})}):
-        assert run_inputs(base.model_copy(update=change)) != told
-    assert run_inputs(file.recipe("crd", 0, "final")) != told
-    names = [set_key(item) for item in (*file.study.sets.tuning, *file.study.sets.final)]
-    assert len(set(names)) == 4
+        assert run_inputs(base.model_copy(update=change)) != inputs
+    assert run_inputs(file.recipe("crd", 0, "final")) != inputs
+    hashes = [eval_set_hash(item) for item in (*file.study.sets.tuning, *file.study.sets.final)]
+    assert len(set(hashes)) == 4
 
 
-def test_the_key_follows_the_content_of_data_files(tmp_path):
-    def told(content: str) -> dict:
+def test_the_hash_depends_on_the_content_of_data_files(tmp_path):
+    def inputs_with(content: str) -> dict:
         csv = tmp_path / "pairs.csv"
         csv.write_text(content)
         text = TINY.replace("data.train: synthetic:32", f"data.train: {csv}")
         return run_inputs(load_study(write(tmp_path, text)).recipe("fd", 0, "final"))
 
-    before = told("filepath,title\na.png,one\n")
-    assert told("filepath,title\na.png,one\n") == before
-    assert told("filepath,title\na.png,two\n") != before
+    before = inputs_with("filepath,title\na.png,one\n")
+    assert inputs_with("filepath,title\na.png,one\n") == before
+    assert inputs_with("filepath,title\na.png,two\n") != before
 
 
 @pytest.mark.slow
-def test_killed_at_work_it_goes_on_and_parallel_runs_are_those_of_one_process(done, tmp_path, trained):
+def test_a_killed_study_resumes_and_parallel_runs_equal_those_of_one_process(done, tmp_path, trained):
     path, _, results = done
     out = tmp_path / "out"
     command = [sys.executable, "-m", "harness", "study", str(path), "--out", str(out), "--jobs", "2"]
@@ -164,7 +178,7 @@ def test_killed_at_work_it_goes_on_and_parallel_runs_are_those_of_one_process(do
         while len(list(out.glob("runs/*/measured/*.json"))) < 2 and time.monotonic() < deadline:
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.1)
-        with pytest.raises(UserError, match="another clipkd study is at work"), locked(out):
+        with pytest.raises(UserError, match="another clipkd study is running in"), lock_folder(out):
             pass
         workers = _children(process.pid)
         process.kill()
@@ -172,7 +186,7 @@ def test_killed_at_work_it_goes_on_and_parallel_runs_are_those_of_one_process(do
     _wait_until_gone(workers)
     kept = {file.parent.parent.name for file in out.glob("runs/*/measured/*.json")}
     assert len(kept) >= 2
-    run(load_study(path), out, jobs=0)
+    run_study(load_study(path), out, jobs=0)
     started = len(list(out.glob("runs/*/summary.json")))
     assert len(trained) <= started - len(kept)
     again = json.loads((out / "results.json").read_text())
@@ -209,20 +223,20 @@ def _is_zombie(pid: int) -> bool:
         return True
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
+def test_a_folder_of_something_else_is_an_error(tmp_path):
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(UserError, match="is no study's folder"):
-        run(load_study(write(tmp_path)), tmp_path, jobs=0)
+    with pytest.raises(UserError, match="is not a study's folder"):
+        run_study(load_study(write(tmp_path)), tmp_path, jobs=0)
     assert (tmp_path / "mine").read_text() == "precious"
 
 
-def test_a_teacher_without_weights_is_refused(tmp_path):
+def test_a_teacher_without_weights_is_an_error(tmp_path):
     text = TINY.replace('  teacher: {model: "shipped:openmoji-teacher"}\n', "")
     with pytest.raises(UserError, match="the teacher clipkd-smoke-teacher has random weights"):
-        run(load_study(write(tmp_path, text)), tmp_path / "out", jobs=0)
+        run_study(load_study(write(tmp_path, text)), tmp_path / "out", jobs=0)
 
 
 def test_a_run_that_fails_is_named(tmp_path):
     text = TINY.replace("synthetic:32", "synthetic:8")
     with pytest.raises(UserError, match=r"run baseline, lr 0.001, seed 0 .*8"):
-        run(load_study(write(tmp_path, text)), tmp_path / "out", jobs=0)
+        run_study(load_study(write(tmp_path, text)), tmp_path / "out", jobs=0)
