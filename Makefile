@@ -24,7 +24,7 @@ BIN := $(VENV)/bin
 quickstart: $(VENV)/.harness
 	@$(BIN)/clipkd quickstart $(ARGS)
 
-# A run a core. Killed, it goes on with the same command.
+# One run per core. Safe to interrupt: the same command resumes.
 study: $(VENV)/.harness
 	@$(BIN)/clipkd data openmoji
 	@$(BIN)/clipkd study study/openmoji --jobs $(WORKERS) $(ARGS)

@@ -39,7 +39,7 @@ def import_checkpoint(
     Args:
         path: the checkpoint; see `harness.weights.read_checkpoint`.
         out: the folder.
-        model: the checkpoint's model by name. A checkpoint of clipkd tells its own.
+        model: the checkpoint's model by name. A checkpoint of clipkd names its own.
         config: an open_clip config file instead, of a model that has no name.
         fp16: see `export_model`.
 
@@ -50,14 +50,20 @@ def import_checkpoint(
         raise UserError("--model and --config both say which model the checkpoint is of; give one of them")
     if Path(out).resolve() in Path(path).resolve().parents:
         raise UserError(f"checkpoint {path} is in {out}, which would be replaced; give another folder as --out")
-    made = _described(config) if config is not None else load_model(model) if model is not None else _told(path)
+    made = (
+        _model_of_config(config)
+        if config is not None
+        else load_model(model)
+        if model is not None
+        else _student_of_run(path)
+    )
     loaded = load_into(made.model, path, made.name)
     made = replace(made, is_random=False)
     export_model(made, out, fp16=fp16, metadata=_metadata(path, made, loaded))
     return Imported(made, loaded)
 
 
-def _described(file: Path) -> LoadedModel:
+def _model_of_config(file: Path) -> LoadedModel:
     """A model by an open_clip config file: the model's config alone, or an ``open_clip_config.json``."""
     content = read_json(file)
     if not isinstance(content, dict):
@@ -77,11 +83,11 @@ def _tokenizer_beside(file: Path, config: Any) -> str | None:
     return str(file.resolve().parent) if isinstance(text, dict) and text.get("hf_tokenizer_name") == "." else None
 
 
-def _told(path: Path) -> LoadedModel:
-    """The student that a checkpoint of clipkd says it is of.
+def _student_of_run(path: Path) -> LoadedModel:
+    """The student model that a checkpoint of clipkd names.
 
     Raises:
-        UserError: it says nothing.
+        UserError: it does not name one.
     """
     recipe = read_checkpoint(path).recipe
     try:
@@ -107,7 +113,7 @@ def _section(file: Path, values: dict[str, Any]) -> ModelConfig:
 
 def _metadata(path: Path, model: LoadedModel, loaded: Loaded) -> dict[str, Any]:
     """What the folder's config file keeps of its origin; no path, which means nothing elsewhere."""
-    told = loaded.checkpoint
-    facts = {"epoch": told.epoch, "step": told.step, "run": told.run} if told else {}
+    checkpoint = loaded.checkpoint
+    facts = {"epoch": checkpoint.epoch, "step": checkpoint.step, "run": checkpoint.run} if checkpoint else {}
     known = {key: value for key, value in facts.items() if value is not None}
     return {"imported_from": path.name, "model": model.name, **known}

@@ -16,7 +16,7 @@ from pathlib import Path
 from open_clip.tokenizer import SimpleTokenizer
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from harness.data.openmoji.table import read_icons
+from harness.data.openmoji.annotations import read_icons
 
 PAD, START, END = "<pad>", "<start_of_text>", "<end_of_text>"
 # What open_clip's SimpleTokenizer takes for a word, in lower-case text.

@@ -7,15 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# They wait for a redesign of their folders: kdlosses' internals, the data core, the benchmark. Remove only.
+# They wait for the redesign of kdlosses' internals, which renames its classes. Remove only.
 WAITING = {
-    "Backend",  # kdlosses: the contract, and a class of each backend's folder, which is found by that name
-    "Direction",  # kdlosses/tiles, harness/data/tools
-    "Display",  # harness/progress.py, harness/bench
-    "Inputs",  # kdlosses, harness/bench
-    "Loader",  # harness/config, harness/data
-    "Memory",  # harness/data, harness/check
-    "Outcome",  # harness/check, harness/bench
+    "Backend",  # the contract, and a class of each backend's folder, which is found by that name
 }
 
 

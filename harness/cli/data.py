@@ -58,7 +58,7 @@ def check(
         from harness.cli.guard import INTERRUPTED
         from harness.data.tools.check import check as run
         from harness.data.tools.failure_reason import failure_reason
-        from harness.data.tools.report import show
+        from harness.data.tools.terminal import show
 
         report = run(cfg, workers=pairs.num_workers(workers), fast=fast, out=out)
     show(report, Console())
@@ -99,7 +99,7 @@ def convert(
 
         from harness.data.tools.convert import convert as run
         from harness.data.tools.failure_reason import failure_reason
-        from harness.data.tools.report import show_conversion
+        from harness.data.tools.terminal import show_conversion
 
         count = pairs.num_workers(workers)
         summary = run(cfg, out, workers=count, fast=fast, samples_per_shard=samples_per_shard)

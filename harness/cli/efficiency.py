@@ -27,7 +27,7 @@ def efficiency(
     import json
 
     from harness.efficiency import measure, write
-    from harness.efficiency.table import print_costs
+    from harness.efficiency.costs_table import print_costs
     from harness.evaluate.eval_models import run_folder
     from harness.models import load_model, pick_device
 

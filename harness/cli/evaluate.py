@@ -167,7 +167,7 @@ def _show(results: dict[str, Any], costs: dict[str, Any], found: "SetSearch", *,
 
     print_results(results)
     if costs:
-        from harness.efficiency.table import print_costs
+        from harness.efficiency.costs_table import print_costs
 
         print_costs(costs)
     if found.missing:

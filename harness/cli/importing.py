@@ -36,11 +36,14 @@ def _summary(done: "Imported", out: Path) -> str:
 
     size = {part: f"{count / 1e6:.2f} M" for part, count in done.model.parameters.items()}
     lines = [f"wrote {out}: {done.model.name}, image tower {size['image']} parameters, the rest {size['text']}"]
-    if told := done.loaded.checkpoint:
-        facts = [f"{len(told.state)} entries", *([f"epoch {told.epoch}"] if told.epoch is not None else [])]
-        facts += [f"step {told.step}"] if told.step is not None else []
-        facts += [f"run {told.run}"] if told.run else []
-        lines.append(f"read {told.path}: {', '.join(facts)}")
+    if checkpoint := done.loaded.checkpoint:
+        facts = [
+            f"{len(checkpoint.state)} entries",
+            *([f"epoch {checkpoint.epoch}"] if checkpoint.epoch is not None else []),
+        ]
+        facts += [f"step {checkpoint.step}"] if checkpoint.step is not None else []
+        facts += [f"run {checkpoint.run}"] if checkpoint.run else []
+        lines.append(f"read {checkpoint.path}: {', '.join(facts)}")
     lines += [f"changed: {words}" for words in done.loaded.renamed]
     folder = json.dumps(f"local-dir:{out}", ensure_ascii=False)  # quoted as YAML and Python have it
     lines += [

@@ -96,25 +96,25 @@ def dry_run(
         raise UserError("give the recipes to try, or --all for the shipped ones")
     from rich.console import Console
 
-    from harness.check import check as run
-    from harness.check import report
+    from harness.dry_run import dry_run as run
+    from harness.dry_run import report
 
     changes = list(overrides or ())
     if every and data_root is not None:  # as a key, which a recipe without data may have too
         changes.append(f"paths.data_root={json.dumps(str(data_root))}")
         data_root = None
-    outcomes = run(
+    results = run(
         [(name, partial(load_recipe, name, changes, data_root)) for name in names],
         batch_size=batch_size,
         processes=processes,
         images_per_second=images_per_second,
-        tell=lambda outcome: typer.echo(report.paragraph(outcome), err=as_json),
+        on_result=lambda result: typer.echo(report.paragraph(result), err=as_json),
     )
     if as_json:
-        typer.echo(json.dumps([outcome.as_dict() for outcome in outcomes], indent=2))
+        typer.echo(json.dumps([result.as_dict() for result in results], indent=2))
     else:
-        report.show(outcomes, Console())
-    if any(outcome.error is not None for outcome in outcomes):
+        report.show(results, Console())
+    if any(result.error is not None for result in results):
         raise typer.Exit(1)
 
 

@@ -34,7 +34,7 @@ def train(
 
     loaded = load_recipe(recipe, overrides or (), data_root)
     # The recipe is checked before torch, open_clip and the data are touched.
-    from harness.cli.table import print_metrics
+    from harness.cli.metrics_table import print_metrics
     from harness.runs import command_line
     from harness.train import train as run
 

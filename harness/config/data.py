@@ -14,9 +14,9 @@ PILLOW_PIXELS = 89_478_485
 class TrainSource(Section):
     """One entry of `data.train` that needs more than a path."""
 
-    path: Text = Field(description="What a plain entry of data.train would be. ${data_root} is replaced.")
+    path: Text = Field(description="Files, as in a plain entry of data.train. ${data_root} is replaced.")
     root: str | None = Field(
-        None, description="Folder that relative image paths of this CSV start from; null = data.root. CSV only."
+        None, description="Folder that image paths in this CSV are relative to; null = data.root. CSV only."
     )
     weight: float = Field(
         1.0,
@@ -77,13 +77,17 @@ class DataConfig(Section):
         "${data_root} is replaced."
     )
     root: str | None = Field(
-        None, description="Folder that relative image paths of a CSV start from; null = the CSV's own folder. CSV only."
+        None, description="Folder that image paths in a CSV are relative to; null = the CSV's own folder. CSV only."
     )
-    csv_separator: Text = Field("auto", description="Column separator of a CSV; auto = found from the file. CSV only.")
+    csv_separator: Text = Field(
+        "auto", description="Column separator of a CSV; auto = detected from the file. CSV only."
+    )
     csv_image_key: Text = Field("filepath", description="CSV column with the image path. CSV only.")
     csv_caption_key: Text = Field("title", description="CSV column with the caption. CSV only.")
     image_size: int | None = Field(
-        None, ge=1, description="Side of the shared view in pixels; null = the larger of student's and teacher's input."
+        None,
+        ge=1,
+        description="Size in pixels of the view that all models share; null = their largest input size.",
     )
     crop: Literal["random_resized", "resize"] = Field(
         "random_resized", description="random_resized = a random crop, resized; resize = the whole image, resized."
@@ -96,7 +100,9 @@ class DataConfig(Section):
         "none", description="memory = decode every image once and keep it in RAM as uint8; none = decode each time."
     )
     workers: int = Field(
-        0, ge=0, description="Extra processes that decode images, for each training process; 0 = decode in it."
+        0,
+        ge=0,
+        description="Data loading processes for each training process; 0 = decode images in the training process.",
     )
     max_image_pixels: int = Field(
         PILLOW_PIXELS,

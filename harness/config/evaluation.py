@@ -29,7 +29,7 @@ class EvalSet(Section):
         description="Folder of the set, or synthetic:N for N seeded random pairs. ${data_root} is replaced."
     )
     dataset: Text | None = Field(
-        None, description="clip_benchmark's own name, such as cifar10, if the folder is as its builder wants it."
+        None, description="clip_benchmark's own name, such as cifar10, if the folder has the layout of its builder."
     )
     protocol: Literal["all", "one-caption"] = Field(
         "all", description="For retrieval: all captions of an image, or the first alone, as the released code has it."
@@ -59,25 +59,25 @@ class EvalConfig(Section):
     """Evaluation at the end of training, and during it."""
 
     sets: Annotated[tuple[EvalSet, ...], Field(strict=False)] = Field(
-        (), description="The sets; [] = none but suite's."
+        (), description="Evaluation sets; [] = only those of eval.suite."
     )
     suite: Text | None = Field(
         None, description="More sets: paper, quick, or a YAML file of sets (docs/evaluation.md); needs root."
     )
     root: Text | None = Field(
-        None, description="Folder that a suite looks for its sets in, such as ${data_root}/eval; no effect on sets."
+        None, description="Folder of the suite's sets, such as ${data_root}/eval; no effect on eval.sets."
     )
     missing: Literal["stop", "skip"] = Field(
         "stop",
-        description="What a set that is not there does: stop before training; skip = said at the start and at the end.",
+        description="If a set is missing: stop = an error before training; skip = a warning at start and end.",
     )
-    batch_size: int = Field(256, ge=1, description="Images or texts embedded at a time; no effect on the result.")
-    workers: int = Field(0, ge=0, description="Processes that decode images of a set, at most one a shard; 0 = none.")
+    batch_size: int = Field(256, ge=1, description="Batch size of the evaluation.")
+    workers: int = Field(0, ge=0, description="Data loading processes, at most one per shard; 0 = none.")
     every: int | None = Field(
-        None, ge=1, description="Evaluate the student every so many steps too; null = only when training ends."
+        None, ge=1, description="Steps between two evaluations during training; null = only when training ends."
     )
     online: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
-        (), description="Names of the sets that every measures; [] = all."
+        (), description="Names of the sets evaluated during training; [] = all."
     )
     best: Text | None = Field(
         None,

@@ -41,10 +41,12 @@ class LossConfig(Section):
     variant: Literal["paper", "released"] = Field(
         "paper", description="paper = the formulas as published; released = as the authors' code computes them."
     )
-    backend: Backend = Field("auto", description="Which kdlosses backend computes it; auto = the best one available.")
+    backend: Backend = Field(
+        "auto", description="Backend of kdlosses that computes the loss; auto = the best one available."
+    )
     backend_options: dict[str, int | str] = Field(
         default_factory=dict,
-        description="What that backend takes, as {chunk_size: 512} for chunked; not with auto.",
+        description="Options of the backend, such as {chunk_size: 512} for chunked; not with auto.",
     )
     weights: dict[Term, Weight] = Field(
         default_factory=lambda: {"contrastive": 1.0},
@@ -53,7 +55,7 @@ class LossConfig(Section):
     )
     options: dict[Term, dict[str, float | None]] = Field(
         default_factory=dict,
-        description="Options of terms, as {affinity: {teacher_scale: 100}}: keywords of their classes in kdlosses.",
+        description="Options of terms, such as {affinity: {teacher_scale: 100}}: keywords of their classes.",
     )
     mask_ratio: float = Field(
         0.75, ge=0, lt=1, description="Share of the patches hidden from the student, in [0, 1). Only with the mfd term."

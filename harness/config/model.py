@@ -44,4 +44,4 @@ class ModelConfig(Section):
 class TeacherConfig(ModelConfig):
     """One of several teachers."""
 
-    weight: float = Field(1.0, gt=0, description="Its share in the targets, beside the other teachers' weights.")
+    weight: float = Field(1.0, gt=0, description="Weight of this teacher, relative to those of the others.")

@@ -24,12 +24,14 @@ class PublishedConfig(Section):
     )
     teacher_top1: float | None = Field(None, ge=0, le=100, description="The same of the teacher.")
     source: Text = Field(description="Where the numbers stand, such as a table of a paper.")
-    hardware: str = Field("", description="What it was trained on; empty = not known.")
-    hours: float | None = Field(None, gt=0, description="How long that took; null = not known.")
+    hardware: str = Field("", description="Hardware of the published run; empty = unknown.")
+    hours: float | None = Field(None, gt=0, description="Hours of the published run; null = unknown.")
     pairs: int | None = Field(
         None, ge=1, description="Training pairs of the published run, for counts of steps where the data is not there."
     )
     deviations: Notes = Field(
-        (), description="What this recipe does otherwise than the released script: a list, or a mapping for its texts."
+        (), description="Differences from the released script: a list, or a mapping for its texts."
     )
-    unknowns: Notes = Field((), description="What nobody wrote down, the value chosen here, and why; likewise.")
+    unknowns: Notes = Field(
+        (), description="Settings that are not reported, the values chosen here, and why; likewise."
+    )

@@ -30,7 +30,7 @@ class Recipe(Section):
         None, description="What a paper reports for this run; no effect on the training."
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, data order, augmentation and masking.")
-    paths: PathsConfig = Field(default_factory=PathsConfig, description="Folders that differ from machine to machine.")
+    paths: PathsConfig = Field(default_factory=PathsConfig, description="Folders of this machine.")
     data: DataConfig = Field(description="Training pairs.")
     student: ModelConfig = Field(description="The model that is trained.")
     teacher: ModelConfig | None = Field(None, description="The frozen model to learn from; null = plain training.")
@@ -38,13 +38,15 @@ class Recipe(Section):
         (), strict=False, description="Several frozen models to learn from, each with a weight; instead of `teacher`."
     )
     teacher_cache: TeacherCacheConfig = Field(
-        default_factory=TeacherCacheConfig, description="The teacher's embeddings, computed once."
+        default_factory=TeacherCacheConfig, description="Precomputed teacher embeddings."
     )
-    loss: LossConfig = Field(default_factory=LossConfig, description="What is minimised.")
-    optim: OptimConfig = Field(default_factory=OptimConfig, description="AdamW.")
-    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="Learning rate over time.")
-    train: TrainConfig = Field(description="Length, batch, precision, device.")
-    eval: EvalConfig = Field(default_factory=EvalConfig, description="Held-out sets, for the end and on the way.")
+    loss: LossConfig = Field(default_factory=LossConfig, description="Loss function.")
+    optim: OptimConfig = Field(default_factory=OptimConfig, description="AdamW optimizer.")
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="Learning rate schedule.")
+    train: TrainConfig = Field(description="Training loop: length, batch size, precision, device.")
+    eval: EvalConfig = Field(
+        default_factory=EvalConfig, description="Evaluation on held-out sets, at the end and during training."
+    )
 
     @property
     def all_teachers(self) -> tuple[ModelConfig, ...]:

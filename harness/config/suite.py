@@ -12,7 +12,9 @@ class NativeFolder(Section):
 
     dataset: Text = Field(description="clip_benchmark's name, such as imagenet1k.")
     folder: Text = Field(description="Where it may be, relative to the data root.")
-    needs: Text | None = Field(None, description="What has to be in it, where the folder alone says too little.")
+    needs: Text | None = Field(
+        None, description="File or folder that has to be in it, where the folder alone is ambiguous."
+    )
 
 
 class SuiteSet(Section):
@@ -28,7 +30,7 @@ class SuiteSet(Section):
         (), description="Folders in native layouts, looked for after those of path."
     )
     protocol: Literal["all", "one-caption"] = Field("all", description="As eval.sets[].protocol in a recipe.")
-    source: str = Field("", description="Where the set can be had, in a sentence.")
+    source: str = Field("", description="Where to get the set, in a sentence.")
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> "SuiteSet":

@@ -16,7 +16,7 @@ class TeacherCacheConfig(Section):
     views: int | None = Field(
         None,
         ge=1,
-        description="Views of each image in the cache, shown in turn, one a pass; null = 4, or 1 where neither crop "
+        description="Views of each image in the cache, shown in turn, one an epoch; null = 4, or 1 where neither crop "
         "nor augment is random.",
     )
     path: Text | None = Field(

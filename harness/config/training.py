@@ -22,9 +22,7 @@ class OptimConfig(Section):
     eps: float | None = Field(
         None, gt=0, description="AdamW epsilon; null = the paper's rule: 1e-6 if the model's name has `vit`, else 1e-8."
     )
-    grad_clip: float | None = Field(
-        None, gt=0, description="Largest gradient norm, above it gradients are scaled; null = none."
-    )
+    grad_clip: float | None = Field(None, gt=0, description="Gradient clipping: largest norm; null = no clipping.")
     loss_lr: float | None = Field(
         None, gt=0, description="Peak learning rate of the loss's own parameters (projections, scales); null = lr."
     )
@@ -32,7 +30,7 @@ class OptimConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Learning rate over time."""
+    """Learning rate schedule."""
 
     warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises linearly to its peak.")
     kind: Literal["cosine", "constant"] = Field("cosine", description="What follows the warm-up.")
@@ -44,11 +42,11 @@ class ScheduleConfig(Section):
 class TrainConfig(Section):
     """Length, batch, precision, device and bookkeeping of a run."""
 
-    batch_size: int = Field(ge=1, description="Pairs in a step, over all processes: each takes an equal share.")
+    batch_size: int = Field(ge=1, description="Global batch size: pairs in a step, over all processes.")
     accum_freq: int = Field(
         1,
         ge=1,
-        description="Slices that each process cuts its share into, to save memory; the result is that of one slice.",
+        description="Micro batches per step and process (exact gradient accumulation), to save memory.",
     )
     parallel: Literal["ddp", "fsdp2"] = Field(
         "ddp",
@@ -56,7 +54,7 @@ class TrainConfig(Section):
         "No effect on one process.",
     )
     steps: int | None = Field(None, ge=1, description="Length of the run in optimizer steps; give this or epochs.")
-    epochs: int | None = Field(None, ge=1, description="Length of the run in passes over the data; give this or steps.")
+    epochs: int | None = Field(None, ge=1, description="Length of the run in epochs; give this or steps.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Autocast type of the models; the losses always reduce in fp32."
     )
@@ -70,7 +68,7 @@ class TrainConfig(Section):
     )
     max_nonfinite: int = Field(10, ge=1, description="With on_nonfinite: skip, how many such steps a run may have.")
     stall_timeout: float = Field(
-        300.0, gt=0, description="Seconds without progress after which a stalled loader or process is named."
+        300.0, gt=0, description="Seconds without progress after which a warning names the stalled loader or process."
     )
     stall_abort_timeout: float | None = Field(
         None, gt=0, description="Seconds without progress after which the process ends itself; null = never."

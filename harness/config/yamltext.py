@@ -22,7 +22,7 @@ RULES = (
 )
 
 
-class Loader(yaml.SafeLoader):
+class RecipeLoader(yaml.SafeLoader):
     """A safe loader with RULES for plain scalars."""
 
     # Of this class alone: PyYAML shares its own between loaders.
@@ -37,20 +37,20 @@ class Loader(yaml.SafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """A safe dumper that quotes whatever Loader would not read back as the same text."""
+    """A safe dumper that quotes whatever RecipeLoader would not read back as the same text."""
 
     yaml_implicit_resolvers: ClassVar[dict] = {}  # type: ignore[misc]  # the stubs take it for an instance's
 
 
-def _integer(loader: Loader, node: yaml.Node) -> int:
+def _integer(loader: RecipeLoader, node: yaml.Node) -> int:
     assert isinstance(node, yaml.ScalarNode)  # the resolver gives this tag to scalars alone
     return int(loader.construct_scalar(node))
 
 
 for _tag, _pattern, _first in RULES:
-    for _class in (Loader, Dumper):
+    for _class in (RecipeLoader, Dumper):
         _class.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), _first)
-Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+RecipeLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Tree:
 
 def parse(text: bytes | str, name: str) -> Tree:
     """Parse one YAML document; raises yaml.YAMLError, also for a key written twice."""
-    loader = Loader(text)
+    loader = RecipeLoader(text)
     try:
         node = loader.get_single_node()
         if node is None:
@@ -99,7 +99,7 @@ def spans(text: str) -> dict[Path, tuple[int, int]]:
             found[inner] = first, value.end_mark.line if isinstance(value, yaml.ScalarNode) else first
             collect(value, inner)
 
-    root = yaml.compose(text, Loader)
+    root = yaml.compose(text, RecipeLoader)
     if root is not None:
         collect(root, ())
     return found

@@ -12,7 +12,7 @@ from harness.data.dataloader import Chunks
 from harness.data.gather import ShardChunks
 from harness.data.indexed import IndexedChunks, Requests
 from harness.data.lanes import shares_shards
-from harness.data.memory import Memory
+from harness.data.memory_cache import MemoryCache
 from harness.data.order import EpochOrder
 from harness.data.shards import ShardSource
 from harness.data.skipped import SkippedSamples
@@ -59,7 +59,7 @@ class MemoryFeed:
     """
 
     def __init__(
-        self, memory: Memory, share: Share, pin_memory: bool, about: str, position: dict[str, int] | None
+        self, memory: MemoryCache, share: Share, pin_memory: bool, about: str, position: dict[str, int] | None
     ) -> None:
         if len(memory) < share.global_batch:
             raise UserError(too_few(len(memory), share.global_batch))

@@ -11,7 +11,7 @@ from harness.data.batch import Batch
 from harness.data.chunks import Cache, Decoder, too_few
 from harness.data.entries import listed
 from harness.data.feeds import IndexedFeed, MemoryFeed, ShardFeed, Share, Workers
-from harness.data.memory import fill
+from harness.data.memory_cache import fill
 from harness.data.position import Setting, setting_of
 from harness.data.samples import SkippedSample
 from harness.data.shards import IMAGE_ENDINGS, ShardSource

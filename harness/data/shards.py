@@ -56,7 +56,7 @@ class ShardSource:
     def _read_one(self, shard: str, on_broken: OnBroken) -> Iterator[RawSample]:
         errors: list[Exception] = []
 
-        def note(error: Exception) -> bool:
+        def on_error(error: Exception) -> bool:
             errors.append(error)
             return True  # for webdataset: go on
 
@@ -66,8 +66,8 @@ class ShardSource:
             on_broken(SkippedSample("", shard, "broken_shard", _reason(error)))
             return
         last: RawSample | None = None
-        files = tar_file_expander(iter([{"url": shard, "stream": stream}]), handler=note)
-        for members in group_by_keys(files, handler=note):
+        files = tar_file_expander(iter([{"url": shard, "stream": stream}]), handler=on_error)
+        for members in group_by_keys(files, handler=on_error):
             if last is not None:
                 yield last
             last = _pair(members, shard)

@@ -18,7 +18,7 @@ from harness.teachers.embed import Embedder
 from harness.teachers.fingerprint import Fingerprint, fingerprints, shared_size
 from harness.teachers.identity import Identity, digest
 from harness.teachers.parts import PART_SIZE, Part, cut, drop_stale
-from harness.teachers.report import PrecomputeReport
+from harness.teachers.precompute_report import PrecomputeReport
 from harness.teachers.storage import META, Meta, folder_in
 from harness.teachers.writing import PrecomputeJob, write_parts
 

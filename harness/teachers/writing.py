@@ -19,7 +19,7 @@ from harness.teachers.embed import Embedder
 from harness.teachers.fingerprint import Fingerprint
 from harness.teachers.identity import digest
 from harness.teachers.parts import Part
-from harness.teachers.report import PrecomputeReport
+from harness.teachers.precompute_report import PrecomputeReport
 from harness.teachers.storage import write_part
 
 

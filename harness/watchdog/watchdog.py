@@ -150,7 +150,7 @@ class Watchdog:
     def _warn_over(self, stalled: LoopState, state: LoopState) -> None:
         self._stalled = None
         took = format_duration(state.since - stalled.since)
-        self._warn(f"{self._who} goes on at step {state.step} after {took} in phase {stalled.phase}")
+        self._warn(f"{self._who} continues at step {state.step} after {took} in phase {stalled.phase}")
 
     def _warn_stood_still(self, gap: float) -> None:
         self._warn(
@@ -191,7 +191,9 @@ class Watchdog:
         return self._shortest is not None and self._clock() - self._state.since >= self._shortest / 2
 
     def _warn_failed(self, error: OSError) -> None:
-        self._warn(f"{self._who} cannot write its heartbeat ({error}); the run goes on, ranks that stall stay unnamed")
+        self._warn(
+            f"{self._who} cannot write its heartbeat ({error}); the run continues, but ranks that stall cannot be named"
+        )
 
     @property
     def _who(self) -> str:

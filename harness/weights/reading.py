@@ -56,7 +56,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     path = Path(path)
     content = _open(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        return Checkpoint(path, _tensors(path, content["state_dict"]), **_told(content))
+        return Checkpoint(path, _tensors(path, content["state_dict"]), **_training_state(content))
     return Checkpoint(path, _tensors(path, content))
 
 
@@ -160,8 +160,8 @@ def _words(found: Any) -> str:
     return "an empty dict" if found == {} else f"a {type(found).__name__}"
 
 
-def _told(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a training checkpoint says of itself, where it is of the kind that one expects."""
+def _training_state(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Epoch, step, run name and recipe of a training checkpoint, as far as they are there and of the expected type."""
     kinds = {"epoch": int, "step": int, "name": str, "recipe": str}
-    told = {key: content[key] for key, kind in kinds.items() if isinstance(content.get(key), kind)}
-    return {"run" if key == "name" else key: value for key, value in told.items()}
+    found = {key: content[key] for key, kind in kinds.items() if isinstance(content.get(key), kind)}
+    return {"run" if key == "name" else key: value for key, value in found.items()}

@@ -132,7 +132,7 @@ def embedding_width(model: nn.Module) -> int:
         model: as in `features_of`.
 
     Raises:
-        ValueError: where the model does not tell.
+        ValueError: if the model does not state it.
 
     Example:
         >>> from torch import nn
@@ -146,14 +146,14 @@ def embedding_width(model: nn.Module) -> int:
     config = getattr(core, "config", None)
     text = getattr(core, "text", core)  # open_clip's CLIP has its text tower's layers itself
     layer = getattr(text, "text_projection", None)
-    told = (
+    sizes = (
         getattr(config, "projection_dim", None),
         getattr(getattr(config, "text_config", None), "projection_size", None),
         layer.out_features if isinstance(layer, nn.Linear) else None,
         layer.shape[1] if isinstance(layer, Tensor) else None,
         getattr(text, "output_dim", None),
     )
-    for width in told:
+    for width in sizes:
         if isinstance(width, int):
             return width
     raise ValueError(
@@ -163,7 +163,7 @@ def embedding_width(model: nn.Module) -> int:
 
 
 def vocabulary_size(model: nn.Module) -> int | None:
-    """How many tokens ``model`` knows; None where it does not tell.
+    """How many tokens ``model`` knows; None if it does not state it.
 
     Args:
         model: as in `features_of`.
@@ -177,12 +177,12 @@ def vocabulary_size(model: nn.Module) -> int | None:
         (49408, None)
     """
     core = bare_model(model)
-    told = (
+    sizes = (
         getattr(getattr(getattr(core, "config", None), "text_config", None), "vocab_size", None),
         getattr(core, "vocab_size", None),
         getattr(getattr(core, "text", None), "vocab_size", None),
     )
-    return next((size for size in told if isinstance(size, int)), None)
+    return next((size for size in sizes if isinstance(size, int)), None)
 
 
 def bare_model(model: nn.Module) -> nn.Module:

@@ -11,7 +11,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from transformers import AutoTokenizer
 
 from harness.data.openmoji import sets
-from harness.data.openmoji.table import read_icons
+from harness.data.openmoji.annotations import read_icons
 from harness.model_folders import shipped
 from harness.tokenizers import END, PAD, START, openmoji_corpus, write_tokenizer
 

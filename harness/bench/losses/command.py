@@ -120,11 +120,13 @@ def _sizes(case: Case) -> Case:
 
 
 def _report(console: Console, file: ResultFile, counts: GridCounts, pictures: list[Path]) -> None:
-    say: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
-    console.print(LEGEND, style="dim", **say)
+    plain: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+    console.print(LEGEND, style="dim", **plain)
     if counts.failed:
         names = sorted({f"{row.loss}/{row.implementation}" for row in counts.failed})
-        console.print(f"{len(counts.failed)} cases failed: {', '.join(names)}; their notes say why", style="red", **say)
-    console.print(f"{file.path}: {counts.new} rows written, {counts.old} there before", **say)
+        console.print(
+            f"{len(counts.failed)} cases failed: {', '.join(names)}; their notes say why", style="red", **plain
+        )
+    console.print(f"{file.path}: {counts.new} rows written, {counts.old} there before", **plain)
     for path in pictures:
-        console.print(str(path), **say)
+        console.print(str(path), **plain)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import kdlosses
 from harness.bench.losses import baselines
 from harness.bench.losses.cases import Case, build_loss, reads_bias
-from harness.bench.losses.inputs import SEED, Inputs, make_inputs
+from harness.bench.losses.inputs import SEED, LossInputs, make_inputs
 
 REFERENCE = "dense"
 INTERPRETED = "TRITON_INTERPRET is set, and the time of interpreted kernels says nothing of compiled ones"
@@ -36,7 +36,7 @@ class Setup:
             leaf.grad = None
 
 
-def make_setup(case: Case, inputs: Inputs | None = None) -> Setup:
+def make_setup(case: Case, inputs: LossInputs | None = None) -> Setup:
     """Seeded parameters, and the implementation on them.
 
     Args:
@@ -72,7 +72,7 @@ def _ours(case: Case) -> nn.Module:
     return loss
 
 
-def _setup(loss: Callable[..., Tensor], inputs: Inputs, biased: bool) -> Setup:
+def _setup(loss: Callable[..., Tensor], inputs: LossInputs, biased: bool) -> Setup:
     parameters = tuple(loss.parameters()) if isinstance(loss, nn.Module) else ()
     if not biased:
         return Setup(lambda: loss(*inputs.arguments), (*inputs.student, *parameters))

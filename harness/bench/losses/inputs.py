@@ -17,7 +17,7 @@ PAIR_COSINE = 0.4
 
 
 @dataclass(frozen=True)
-class Inputs:
+class LossInputs:
     """Arguments of a loss, in its order. The student's features and scale are leaves that ask for a gradient."""
 
     image: Tensor
@@ -44,16 +44,16 @@ class Inputs:
         """What the sigmoid terms take besides, by keyword; the student's is a leaf."""
         return {"logit_bias": self.bias, "dist_logit_bias": self.teacher_bias}
 
-    def to(self, dtype: torch.dtype) -> Inputs:
+    def to(self, dtype: torch.dtype) -> LossInputs:
         """The same numbers in another dtype; what asked for a gradient still does."""
 
         def converted(tensor: Tensor) -> Tensor:
             return tensor.detach().to(dtype).requires_grad_(tensor.requires_grad)
 
-        return Inputs(**{field.name: converted(getattr(self, field.name)) for field in fields(self)})
+        return LossInputs(**{field.name: converted(getattr(self, field.name)) for field in fields(self)})
 
 
-def make_inputs(case: Case) -> Inputs:
+def make_inputs(case: Case) -> LossInputs:
     """Seeded pairs: image and text of one pair have a cosine near 0.4, all others near 0."""
     generator = Generator(case.device).manual_seed(SEED)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def make_inputs(case: Case) -> Inputs:
         for number in (STUDENT_SCALE, TEACHER_SCALE, STUDENT_BIAS, TEACHER_BIAS)
     )
     image, text, scale, bias = (leaf.requires_grad_() for leaf in (image, text, scale, bias))
-    return Inputs(image, text, scale, teacher_image, teacher_text, teacher_scale, bias, teacher_bias)
+    return LossInputs(image, text, scale, teacher_image, teacher_text, teacher_scale, bias, teacher_bias)
 
 
 def _pairs(case: Case, width: int, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from harness.bench.losses.resultfile import ResultFile
 from harness.bench.losses.rows import FAILED, LossRow, Origin, make_row
 
 
-class Display(Protocol):
+class GridDisplay(Protocol):
     """Shows a run to a person."""
 
     def begin(self, case: Case) -> None:
@@ -44,7 +44,9 @@ def computed(losses: Sequence[str], implementations: Sequence[str]) -> list[tupl
     ]
 
 
-def run(cases: Sequence[Case], file: ResultFile, source: Origin, budget: CaseBudget, display: Display) -> GridCounts:
+def run(
+    cases: Sequence[Case], file: ResultFile, source: Origin, budget: CaseBudget, display: GridDisplay
+) -> GridCounts:
     """Measure what is not settled in the file, case by case, each row on disk before the next case."""
     counts = GridCounts()
     for case in cases:

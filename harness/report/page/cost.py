@@ -72,15 +72,15 @@ def _charts(models: Sequence[ModelProfile]) -> list[Chart]:
 
 
 def _scatter(models: Sequence[ModelProfile], name: str, metric: str, title: str, x_label: str, kind: str) -> Chart:
-    series, told = [], []
+    series, descriptions = [], []
     for model in models:
         x = model.parameters.get("image") if kind == "parameters" else _of(model, "image", "per_second")
         y = model.scores.get(name, {}).get(metric)
         if x and y is not None:
             series.append(Series(model.label, model.slot, [x], [y], "point"))
             shown = millions(x) if kind == "parameters" else f"{short(x)} images/s"
-            told.append(f"{model.label}: {percent(y)} percent at {shown}")
-    alt = f"Scatter chart of {title} against {x_label}, logarithmic axis. {'; '.join(told)}."
+            descriptions.append(f"{model.label}: {percent(y)} percent at {shown}")
+    alt = f"Scatter chart of {title} against {x_label}, logarithmic axis. {'; '.join(descriptions)}."
     return Chart(file_stem(f"{kind}-{name}-{metric}"), title, alt, f"{x_label} (log axis)", series, log_x=True)
 
 

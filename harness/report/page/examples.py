@@ -85,8 +85,8 @@ def _direction(cosines: Mapping[str, Tensor], judges: Sequence[str], shown: _Sho
         label: [mine == image for mine, image in zip(found, images, strict=True)] for label, found in first.items()
     }
     way = "Image to text" if query == "image" else "Text to image"
-    told = listed([f"{label} {sum(one):,} of {len(rows):,}" for label, one in right.items()], MOST_MODELS)
-    blocks: list[Block] = [Note(f"{way}, right at rank 1: {told}.")]
+    summary = listed([f"{label} {sum(one):,} of {len(rows):,}" for label, one in right.items()], MOST_MODELS)
+    blocks: list[Block] = [Note(f"{way}, right at rank 1: {summary}.")]
     for title, numbers in _kinds([right[label] for label in judges]).items():
         made = [_example(rows[number], cosines, answers, shown, query) for number in _spread(numbers, QUERIES)]
         if made:

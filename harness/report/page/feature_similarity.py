@@ -76,12 +76,12 @@ def _histogram(side: str, drawn: Sequence[tuple[str, FeatureSimilarity]]) -> Cha
     values = [one.cosines[side].double() for _, one in drawn]
     low, high = min(v.min().item() for v in values), max(v.max().item() for v in values)
     edges = torch.linspace(low - 1e-6, high + 1e-6, BINS + 1, dtype=torch.float64)
-    series, told = [], []
+    series, descriptions = [], []
     for (label, one), mine in zip(drawn, values, strict=True):
         share = 100 * torch.histogram(mine, edges).hist / len(mine)
         series.append(Series(label, _slot(one, drawn), edges.tolist(), share.tolist(), "steps"))
-        told.append(f"{label}: mean {short(mine.mean().item())}")
-    alt = f"Histogram of the cosine between student and teacher, {SIDES[side]}. {'; '.join(told)}."
+        descriptions.append(f"{label}: mean {short(mine.mean().item())}")
+    alt = f"Histogram of the cosine between student and teacher, {SIDES[side]}. {'; '.join(descriptions)}."
     return Chart(
         file_stem(f"similarity-{side}"), f"{SIDES[side]}, percent of them", alt, "cosine with the teacher", series
     )

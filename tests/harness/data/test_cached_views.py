@@ -22,7 +22,7 @@ def number(key: str) -> int:
 
 @dataclass(frozen=True)
 class Cache:
-    """Holds every pair but one; its features tell pair and pass, its box is the pair's own."""
+    """Holds every pair but one; its features tell pair and epoch, its box is the pair's own."""
 
     missing: int = -1
 

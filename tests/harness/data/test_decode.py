@@ -114,7 +114,7 @@ def test_a_path_that_no_system_knows_is_a_missing_image():
     assert found.kind == "missing_image" and "null byte" in found.reason
 
 
-def test_memory_errors_are_not_bad_samples(monkeypatch):
+def test_memory_errors_are_not_skipped_samples(monkeypatch):
     def exhausted(*_):
         raise MemoryError
 

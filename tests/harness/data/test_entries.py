@@ -117,8 +117,8 @@ def test_shards_are_drawn_by_weight(tmp_path):
         batches = [take(loader, 1) for _ in range(4)]
         assert all(len(set(batch)) == 4 for batch in batches)
         seen.update(number for batch in batches for number in batch)
-    assert seen.keys() == set(range(20)), "another half in each pass"
-    assert min(seen[number] for number in range(4)) > 8, "twice in most of six passes"
+    assert seen.keys() == set(range(20)), "another half in each epoch"
+    assert min(seen[number] for number in range(4)) > 8, "twice in most of six epochs"
 
 
 def test_a_weight_too_small_for_its_source_is_refused(tmp_path):
@@ -170,10 +170,10 @@ def test_shards_through_a_command(tmp_path, workers):
 
 def test_a_missing_remote_shard_is_a_broken_one(tmp_path):
     write_shards(tmp_path, 12, per_shard=3)
-    loader = load(f"pipe:cat {tmp_path}/{{00000..00004}}.tar 2>/dev/null", log=tmp_path / "bad.jsonl")
+    loader = load(f"pipe:cat {tmp_path}/{{00000..00004}}.tar 2>/dev/null", log=tmp_path / "skipped.jsonl")
     assert set(take(loader, 9)) == set(range(12))
     assert loader.skipped.counts == {"broken_shard": 1}
-    (line,) = map(json.loads, (tmp_path / "bad.jsonl").read_text().splitlines())
+    (line,) = map(json.loads, (tmp_path / "skipped.jsonl").read_text().splitlines())
     assert line["shard"].endswith("00004.tar 2>/dev/null")
     assert line["reason"] == "the command could not read it and ended with exit code 1"
 
@@ -200,11 +200,11 @@ def test_shards_over_http(tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         train = f"http://127.0.0.1:{server.server_address[1]}/{{00000..00004}}.tar"
-        loader = load(train, log=tmp_path / "bad.jsonl")
+        loader = load(train, log=tmp_path / "skipped.jsonl")
         assert set(take(loader, 9)) == set(range(12))
         assert loader.skipped.counts == {"broken_shard": 1}
         server.shutdown()
-    (line,) = map(json.loads, (tmp_path / "bad.jsonl").read_text().splitlines())
+    (line,) = map(json.loads, (tmp_path / "skipped.jsonl").read_text().splitlines())
     assert line["reason"] == "curl could not read it and ended with exit code 22", "no options, no tokens"
 
 

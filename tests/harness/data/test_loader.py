@@ -45,15 +45,15 @@ def test_the_seed_decides(every):
     assert run(1) == run(1) != run(2)
 
 
-def test_a_pass_holds_every_pair_once_in_an_order_of_its_own(every):
+def test_an_epoch_holds_every_pair_once_in_an_order_of_its_own(every):
     loader = load(every[0], cache=every[1])
-    passes = [take(loader, 3) for _ in range(4)]
-    assert all(sorted(one) == list(range(12)) for one in passes)
-    assert len({tuple(one) for one in passes}) == 4
-    assert list(range(12)) not in passes
+    epochs = [take(loader, 3) for _ in range(4)]
+    assert all(sorted(one) == list(range(12)) for one in epochs)
+    assert len({tuple(one) for one in epochs}) == 4
+    assert list(range(12)) not in epochs
 
 
-def test_the_end_of_a_pass_is_not_joined_to_the_next(known):
+def test_the_end_of_an_epoch_is_not_joined_to_the_next(known):
     loader = load(known[0], cache=known[1], batch_size=5)
     for _ in range(6):
         assert len(set(take(loader, 2))) == 10
@@ -193,7 +193,7 @@ def test_a_reader_without_a_batch_of_its_own(data):
     assert len(take(load(data["shards"], workers=5, cache="memory"), 1)) == 4
 
 
-def test_memory_errors_are_not_bad_samples(data, monkeypatch):
+def test_memory_errors_are_not_skipped_samples(data, monkeypatch):
     def exhausted(*_):
         raise MemoryError
 
@@ -202,7 +202,7 @@ def test_memory_errors_are_not_bad_samples(data, monkeypatch):
         take(load(data["csv"]), 1)
 
 
-def test_sizes_beside_the_shards_say_how_many_pairs_a_pass_has(tmp_path):
+def test_sizes_beside_the_shards_give_the_pairs_of_an_epoch(tmp_path):
     folder = write_shards(tmp_path / "shards", 10, 4)
     assert load(folder).num_samples is None
     (folder / "sizes.json").write_text('{"00000.tar": 4, "00001.tar": 4, "00002.tar": 2}')

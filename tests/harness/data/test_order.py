@@ -1,4 +1,4 @@
-"""The arithmetic of passes, lanes and blocks, for any sizes."""
+"""The arithmetic of epochs, lanes and blocks, for any sizes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sources(draw) -> EpochOrder:
 
 
 @given(sources(), st.integers(0, 3))
-def test_a_pass_visits_every_item_by_its_weight(epoch_order, epoch):
+def test_an_epoch_visits_every_item_by_its_weight(epoch_order, epoch):
     order = epoch_order.order(epoch).tolist()
     assert len(order) == len(epoch_order)
     counts, begin = Counter(order), 0
@@ -105,7 +105,7 @@ def small_blocks():
 
 
 @given(LENGTHS, st.integers(1, 5), st.integers(0, 3), st.integers(0, 2))
-def test_the_lanes_read_every_sample_once_a_pass(lengths, lanes, seed, epoch):
+def test_the_lanes_read_every_sample_once_an_epoch(lengths, lanes, seed, epoch):
     """Dealt out by shard, or shared where there are fewer shards than lanes."""
     read = [name for route in routes(lengths, lanes, seed) for name in names(route.blocks(Place(epoch), pytest.fail))]
     assert len(read) == len(set(read)) == sum(lengths)

@@ -1,7 +1,7 @@
 """Going on from a loader's state: exactly the batches that would have come, from every position, however they are read.
 
-The data hold everything that could throw the count off: a bad sample, a shard that breaks off, blocks smaller than a
-shard, passes that do not end with a batch.
+The data hold everything that could throw the count off: a skipped sample, a shard that breaks off, blocks smaller than
+a shard, epochs that do not end with a batch.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def test_what_waits_for_another_batch_is_part_of_the_state(data):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_list_of_bad_samples_goes_on(read, workers, tmp_path):
+def test_the_list_of_skipped_samples_goes_on(read, workers, tmp_path):
     """Killed two batches after its checkpoint, a run has written lines that come again: they are not doubled."""
     whole, log = read(log=tmp_path / "whole.jsonl", workers=workers), tmp_path / "killed.jsonl"
     for _ in range(NUM_BATCHES):
@@ -141,7 +141,7 @@ def test_the_list_of_bad_samples_goes_on(read, workers, tmp_path):
 
 
 def test_ranks_share_out_the_batch_of_one_process(data):
-    """CSV and memory: side by side, the processes' batches are the one process's, bad samples or not."""
+    """CSV and memory: side by side, the processes' batches are the one process's, skipped samples or not."""
     for name, options in READ.values():
         if name not in ("csv", "weighted") and "cache" not in options:
             continue
@@ -164,7 +164,7 @@ def test_ranks_share_out_the_batch_of_one_process(data):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["shards", "few"])
 def test_ranks_of_shards_hold_different_pairs(tmp_path, workers, kind):
-    """One pass of 16 pairs over two processes: every pair once in all."""
+    """One epoch of 16 pairs over two processes: every pair once in all."""
     write_shards(tmp_path, 16, per_shard=4 if kind == "shards" else 16)
     ranks = [load(tmp_path, batch_size=2, rank=rank, world_size=2, workers=workers) for rank in range(2)]
     keys = [key for _ in range(4) for rank in ranks for key in next(rank).keys]
@@ -196,7 +196,7 @@ def test_a_state_of_another_order_is_refused_with_the_difference(data):
 
 
 def test_pairs_read_in_any_order_may_change_processes_and_workers(data, tmp_path):
-    alone = load(data["csv"], batch_size=6, log=tmp_path / "bad.jsonl", max_skip_rate=0.3)
+    alone = load(data["csv"], batch_size=6, log=tmp_path / "skipped.jsonl", max_skip_rate=0.3)
     for _ in range(3):
         next(alone)
     state, fixed = alone.state_dict(), {"batch_size": 2, "world_size": 3, "max_skip_rate": 0.3}

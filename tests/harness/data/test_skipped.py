@@ -41,13 +41,13 @@ BAD = {
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
 @pytest.mark.parametrize(("members", "kind"), BAD.values(), ids=BAD)
-def test_a_bad_sample_is_skipped_and_written_down(tmp_path, members, kind, cache):
+def test_an_unusable_sample_is_skipped_and_recorded(tmp_path, members, kind, cache):
     shard = write_tar(tmp_path / "0.tar", [*map(pair, range(4)), ("broken", members), *map(pair, range(4, 8))])
     log = tmp_path / "skipped_samples.jsonl"
     loader = load(shard, log=log, cache=cache, max_skip_rate=0.2, max_image_pixels=10_000)
     assert sorted(take(loader, 2)) == list(range(8))
     take(loader, 4)
-    assert loader.skipped.counts == {kind: 1}, "counted once though read every pass"
+    assert loader.skipped.counts == {kind: 1}, "counted once though read every epoch"
     (line,) = [json.loads(line) for line in log.read_text().splitlines()]
     assert (line["key"], line["shard"], line["kind"]) == ("broken", str(shard), kind)
     assert line["reason"]
@@ -57,9 +57,9 @@ def test_bad_samples_of_workers_are_written_down(tmp_path):
     for number in range(2):
         samples = [*map(pair, range(4 * number, 4 * number + 4)), (f"broken{number}", {"png": b"", "txt": b"x"})]
         write_tar(tmp_path / f"{number}.tar", samples)
-    loader = load(tmp_path, log=tmp_path / "bad.jsonl", workers=2, max_skip_rate=0.3)
+    loader = load(tmp_path, log=tmp_path / "skipped.jsonl", workers=2, max_skip_rate=0.3)
     take(loader, 6)
-    lines = (tmp_path / "bad.jsonl").read_text().splitlines()
+    lines = (tmp_path / "skipped.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["key"] for line in lines) == ["broken0", "broken1"]
 
 
@@ -70,10 +70,10 @@ def test_bad_samples_of_workers_are_written_down(tmp_path):
 def test_what_a_broken_shard_holds_before_the_break_is_used(tmp_path, cache, workers, length, left, reason):
     write_shards(tmp_path / "data", 12, per_shard=4)
     shard = cut(tmp_path / "data" / "00002.tar", length)
-    loader = load(tmp_path / "data", log=tmp_path / "bad.jsonl", cache=cache, workers=workers)
+    loader = load(tmp_path / "data", log=tmp_path / "skipped.jsonl", cache=cache, workers=workers)
     assert set(take(loader, 8)) == set(range(8 + left))
     assert loader.skipped.counts == {"broken_shard": 1}
-    (line,) = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    (line,) = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
     assert (line["shard"], line["kind"]) == (str(shard), "broken_shard")
     assert line["reason"].startswith(reason)
     assert "\n" not in line["reason"] and " @ " not in line["reason"]
@@ -95,20 +95,23 @@ def test_too_many_broken_shards_end_the_run(tmp_path, cache, workers, rate, allo
     for number in range(count):
         cut(tmp_path / "data" / f"0000{number}.tar", 0)
     with pytest.raises(UserError) as caught:
-        take(load(tmp_path / "data", log=tmp_path / "bad.jsonl", cache=cache, workers=workers, max_skip_rate=rate), 20)
+        take(
+            load(tmp_path / "data", log=tmp_path / "skipped.jsonl", cache=cache, workers=workers, max_skip_rate=rate),
+            20,
+        )
     message = str(caught.value)
     assert (
         f"data.train: {count} shards are broken, more than data.max_skip_rate = {rate:g} allows ({allowed})" in message
     )
     assert "is broken" not in message and "\n" not in message
-    assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == count
+    assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == count
 
 
 def test_the_cache_decodes_nothing_more_after_too_many_broken_shards(tmp_path, monkeypatch):
     cut(write_tar(tmp_path / "00001.tar", []), 0)
     write_tar(tmp_path / "00000.tar", map(pair, range(4)))
     write_tar(tmp_path / "00002.tar", map(pair, range(4, 8)))
-    monkeypatch.setattr("harness.data.memory.decode", lambda raw, limit: pytest.fail("decoded"))
+    monkeypatch.setattr("harness.data.memory_cache.decode", lambda raw, limit: pytest.fail("decoded"))
     with pytest.raises(UserError, match="1 shards are broken"):
         load(tmp_path, cache="memory", max_skip_rate=0.0)
 
@@ -134,15 +137,15 @@ def test_a_vanished_image_of_a_csv(tmp_path):
     assert loader.skipped.counts == {"missing_image": 1}
 
 
-def test_nothing_is_written_where_nothing_is_bad(tmp_path):
-    take(load(write_csv(tmp_path, 12), log=tmp_path / "bad.jsonl"), 6)
-    assert not (tmp_path / "bad.jsonl").exists()
+def test_nothing_is_written_where_nothing_is_skipped(tmp_path):
+    take(load(write_csv(tmp_path, 12), log=tmp_path / "skipped.jsonl"), 6)
+    assert not (tmp_path / "skipped.jsonl").exists()
 
 
 @pytest.mark.parametrize(
     ("source", "cache"), [("csv", "none"), ("csv", "memory"), ("shards", "none"), ("shards", "memory")]
 )
-def test_too_many_bad_samples_end_the_run(tmp_path, source, cache):
+def test_too_many_skipped_samples_end_the_run(tmp_path, source, cache):
     if source == "csv":
         train = write_csv(tmp_path, 12)
         for number in range(3):
@@ -174,11 +177,11 @@ def test_a_rate_at_the_bound_is_allowed():
         log.add(broken[2:], 0, complete=True)
 
 
-def test_a_full_disk_while_writing_bad_samples_down():
+def test_a_full_disk_while_recording_skipped_samples():
     with pytest.raises(UserError, match=r"cannot write /dev/full: No space left on device; free some space"):
         SkippedSamples(Path("/dev/full"), 1.0).add([SkippedSample("k", "s", "empty_image", "r")], 0)
 
 
-def test_what_is_bad_in_a_stream_counts_once_a_pass(tmp_path):
+def test_a_skipped_sample_of_a_stream_counts_once_an_epoch(tmp_path):
     write_tar(tmp_path / "0.tar", [("broken", {"png": b"", "txt": b"x"}), *map(pair, range(100))])
     take(load(tmp_path, max_skip_rate=0.015), 100)

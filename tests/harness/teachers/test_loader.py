@@ -48,7 +48,7 @@ def test_batches_hold_the_cached_views_and_embeddings(kind, cache, tmp_path):
         for batch in shown:
             pairs = zip(batch.keys, batch.captions, strict=True)
             for row, raw in enumerate(known[pair] for pair in pairs):
-                # Shards that are not cached may be a pass ahead.
+                # Shards that are not cached may be an epoch ahead.
                 views = [opened.lookup(raw, number) for number in (epoch, epoch + 1)]
                 right = [view for view in views if view.map.equal(batch.cached.maps[row])]
                 assert len(right) == 1 and (kind == "shards" or right[0] is views[0])
@@ -73,7 +73,7 @@ def test_workers_bring_the_same(kind, tmp_path):
     assert seen[0] == seen[1]
 
 
-def test_a_sample_that_was_bad_when_it_was_cached_is_a_bad_sample(tmp_path):
+def test_a_sample_skipped_while_caching_is_a_skipped_sample(tmp_path):
     broken = {"png": noise(3)[:-200], "txt": b"a caption"}
     members = [(f"k{n}", {"png": noise(n), "txt": b"a caption"}) for n in range(12)]
     write_tar(tmp_path / "shards" / "0.tar", [*members, ("k12", broken)])

@@ -1,4 +1,4 @@
-"""A cache opened for training: each pass finds its view, in workers too; what does not fit is refused by name."""
+"""A cache opened for training: each epoch finds its view, in workers too; what does not fit is refused by name."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_batches_are_stacked_and_cut(made):
     assert all(a.equal(b) for a, b in zip(part.features[0], rest.features[0], strict=True))
 
 
-def test_a_sample_that_was_bad_is_none_and_one_that_was_not_there_an_error(tmp_path):
+def test_a_skipped_sample_is_none_and_a_missing_one_an_error(tmp_path):
     members = [(f"k{n}", {"png": noise(n), "txt": b"a caption"}) for n in range(9)]
     write_tar(tmp_path / "shards" / "0.tar", [*members, ("broken", {"png": noise(3)[:-400], "txt": b"a caption"})])
     wanted = recipe(str(tmp_path / "shards"), tmp_path, data={"max_skip_rate": 0.2})

@@ -44,7 +44,7 @@ def outputs(request, tmp_path_factory) -> tuple[dict[str, Tensor], dict[str, Ten
 
 
 def shown(wanted, cache: TeacherCache) -> tuple[Tensor, list[str], CachedTeacher]:
-    """The view of pass EPOCH as the student gets it."""
+    """The view of epoch EPOCH as the student gets it."""
     cut = View(48, wanted.data.crop, wanted.data.crop_scale).cut
     found = [(decode(raw), cache.lookup(raw, EPOCH)) for raw in raws(wanted)]
     cached = CachedTeacher.stack([entry for _, entry in found])

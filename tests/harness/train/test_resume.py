@@ -13,8 +13,7 @@ import torch
 from harness.checkpoint import list_checkpoints
 from harness.errors import Terminated, UserError
 from harness.metrics import MetricsWriter, read_metrics
-from harness.train import Trainer, train
-from harness.train import run as run_module
+from harness.train import Trainer, train, training_run
 from harness.train import trainer as trainer_module
 from tests.harness import tiny
 
@@ -220,7 +219,7 @@ def test_sigterm_during_the_evaluation_leaves_at_once_and_the_next_start_evaluat
         pytest.fail("the evaluation went on")
 
     with monkeypatch.context() as patch, pytest.raises(Terminated, match="stopped by SIGTERM and saved"):
-        patch.setattr(run_module, "evaluate_cached", evaluate)
+        patch.setattr(training_run, "evaluate_cached", evaluate)
         train(tiny.recipe(), out)
     assert (out / "stopped").is_file()
     assert not (out / "summary.json").exists()

@@ -42,7 +42,7 @@ def test_a_stall_is_told_once_then_as_it_doubles_and_when_it_is_over():
     assert "for 20 min" in bench.after(5)[0]
     bench.watchdog.phase("data", 121)
     (over,) = bench.after(5)
-    assert over.endswith("goes on at step 121 after 20 min in phase step")
+    assert over.endswith("continues at step 121 after 20 min in phase step")
     assert bench.after(290) == []
 
 
@@ -114,7 +114,7 @@ from harness.watchdog import Watchdog
 
 worker = "file = open(sys.argv[1], 'rb'); print('ready', flush=True); input()"
 path, inherited = sys.argv[1], os.open(sys.argv[2], os.O_RDONLY)
-told = {text: threading.Event() for text in ("has waited", "goes on at step 1")}
+told = {text: threading.Event() for text in ("has waited", "continues at step 1")}
 
 def say(text):
     # On a busy machine another comes between: the whole process stood still.
@@ -131,7 +131,7 @@ with subprocess.Popen([sys.executable, "-c", "import sys; " + worker, path], pas
         watchdog.phase("data", 1)
         told["has waited"].wait()
         watchdog.phase("step", 1)
-        told["goes on at step 1"].wait()
+        told["continues at step 1"].wait()
     process.kill()
 """
 

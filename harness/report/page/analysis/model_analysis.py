@@ -54,6 +54,6 @@ class ModelAnalysis:
         """Record once, as a sentence, why something is missing from a part of the page."""
         text = str(sentence).rstrip(".")
         text = f"{text[:1].upper()}{text[1:]}."
-        told = self.missing.setdefault(part, [])
-        if text not in told:
-            told.append(text)
+        messages = self.missing.setdefault(part, [])
+        if text not in messages:
+            messages.append(text)

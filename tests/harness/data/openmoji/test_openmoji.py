@@ -17,8 +17,8 @@ from PIL import Image, ImageStat
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from harness.data.openmoji import archive, build, builder, render, sets
+from harness.data.openmoji.annotations import ATTRIBUTION, read_icons, write_table
 from harness.data.openmoji.split import TONES, split_of, student_sees, tone_order
-from harness.data.openmoji.table import ATTRIBUTION, read_icons, write_table
 from harness.errors import UserError
 
 ICONS = {icon.hexcode: icon for icon in read_icons()}

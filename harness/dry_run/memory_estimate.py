@@ -16,7 +16,7 @@ BYTES_FROZEN = 4
 
 
 @dataclass
-class Memory:
+class MemoryEstimate:
     """An estimate in bytes for one process.
 
     Left out: what a teacher's forward takes in passing, MFD's look at masked images, CUDA's own, slack.
@@ -44,7 +44,9 @@ class Memory:
         return self.trained + self.teachers + self.activations + self.images
 
 
-def estimate(recipe: Recipe, student: LoadedModel, teachers: list[int], loss_parameters: int, processes: int) -> Memory:
+def estimate(
+    recipe: Recipe, student: LoadedModel, teachers: list[int], loss_parameters: int, processes: int
+) -> MemoryEstimate:
     """Estimate a process's memory from the recipe's real batch size; sharding (fsdp2) is counted.
 
     Args:
@@ -59,7 +61,7 @@ def estimate(recipe: Recipe, student: LoadedModel, teachers: list[int], loss_par
     fixed, slope = _kept_for_backward(student, half)
     shards = processes if recipe.train.parallel == "fsdp2" else 1
     side = recipe.data.image_size or student.image_size
-    return Memory(
+    return MemoryEstimate(
         trained=BYTES_TRAINED * (student.parameters["total"] // shards + loss_parameters),
         teachers=0 if recipe.teacher_cache.use else BYTES_FROZEN * sum(teachers) // shards,
         activations=int(fixed + slope * pairs),
@@ -84,7 +86,7 @@ def _bytes_kept(student: LoadedModel, count: int, half: bool) -> int:
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
-    def note(tensor: Tensor) -> None:
+    def record(tensor: Tensor) -> None:
         """Nothing is packed, as there is no backward; a tensor packed as itself would hold its own graph for ever."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
@@ -93,7 +95,7 @@ def _bytes_kept(student: LoadedModel, count: int, half: bool) -> int:
     images = torch.zeros(count, 3, student.image_size, student.image_size)
     tokens = student.tokenizer(["a photo of a cat"] * count)
     with (
-        torch.autograd.graph.saved_tensors_hooks(note, _never),
+        torch.autograd.graph.saved_tensors_hooks(record, _never),
         torch.autocast("cpu", torch.bfloat16, enabled=half),
     ):
         model(images, tokens)

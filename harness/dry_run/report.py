@@ -1,4 +1,4 @@
-"""Outcomes of checks for people: one paragraph each as they come, a table at the end, and what is missing, once."""
+"""Printed results of dry runs: a paragraph for each as it comes, then a table of all and what is missing."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from harness.check.memory import Memory
-from harness.check.needs import Need
-from harness.check.outcome import Outcome
-from harness.check.trial import STEPS, Trial
+from harness.dry_run.memory_estimate import MemoryEstimate
+from harness.dry_run.needs import Need
+from harness.dry_run.result import DryRunResult
+from harness.dry_run.trial import STEPS, Trial
 
 
-def paragraph(outcome: Outcome) -> str:
+def paragraph(result: DryRunResult) -> str:
     """What was found out about one recipe."""
-    lines = [f"{outcome.recipe}: {'ok' if outcome.error is None else 'FAILED'} in {outcome.seconds:.0f} s"]
-    if outcome.error is not None:
-        lines.append(f"  {outcome.error}")
-    if outcome.trial is not None:
-        lines += _tried(outcome.trial)
-    if outcome.steps is None and outcome.steps_from:
-        lines.append(f"  real run: {outcome.steps_from}")
-    elif outcome.steps is not None:
-        hours = "" if outcome.hours is None else f", {_hours(outcome.hours)} h at the speed given"
-        lines.append(f"  real run: {outcome.steps:,} steps ({outcome.steps_from}){hours}")
-    if outcome.memory is not None:
-        lines.append(f"  memory:   {_memory(outcome.memory)}")
+    lines = [f"{result.recipe}: {'ok' if result.error is None else 'FAILED'} in {result.seconds:.0f} s"]
+    if result.error is not None:
+        lines.append(f"  {result.error}")
+    if result.trial is not None:
+        lines += _tried(result.trial)
+    if result.steps is None and result.steps_from:
+        lines.append(f"  real run: {result.steps_from}")
+    elif result.steps is not None:
+        hours = "" if result.hours is None else f", {_hours(result.hours)} h at the speed given"
+        lines.append(f"  real run: {result.steps:,} steps ({result.steps_from}){hours}")
+    if result.memory is not None:
+        lines.append(f"  memory:   {_memory(result.memory)}")
     return "\n".join(lines)
 
 
-def show(outcomes: Sequence[Outcome], console: Console) -> None:
+def show(results: Sequence[DryRunResult], console: Console) -> None:
     """The table of all, what they read, and what was estimated."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("recipe", overflow="fold")
-    for name in ("check", "steps", "hours", "GiB", "missing"):
+    for name in ("result", "steps", "hours", "GiB", "missing"):
         table.add_column(name, justify="right", no_wrap=True)
-    for outcome in outcomes:
-        table.add_row(*_row(outcome))
+    for result in results:
+        table.add_row(*_row(result))
     console.print(table)
     console.print("")
-    for line in _needs(outcomes):
+    for line in _needs(results):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-    passed = sum(outcome.error is None for outcome in outcomes)
-    seconds = sum(outcome.seconds for outcome in outcomes)
-    processes = next((outcome.memory.processes for outcome in outcomes if outcome.memory), None)
+    passed = sum(result.error is None for result in results)
+    seconds = sum(result.seconds for result in results)
+    processes = next((result.memory.processes for result in results if result.memory), None)
     if processes is not None:
         console.print(
             f"GiB: an estimate for each of {processes} processes: float32 weights, gradients and AdamW states, the "
@@ -52,17 +52,17 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
             "teacher's passing activations, MFD's masked images, and CUDA's own.",
             highlight=False,
         )
-    console.print(f"{passed} of {len(outcomes)} recipes passed in {seconds / 60:.1f} minutes", highlight=False)
+    console.print(f"{passed} of {len(results)} recipes passed in {seconds / 60:.1f} minutes", highlight=False)
 
 
-def _row(outcome: Outcome) -> list[str]:
+def _row(result: DryRunResult) -> list[str]:
     return [
-        outcome.recipe,
-        "ok" if outcome.error is None else "FAILED",
-        "?" if outcome.steps is None else f"{outcome.steps:,}",
-        "" if outcome.hours is None else _hours(outcome.hours),
-        "" if outcome.memory is None else _gib(outcome.memory.total),
-        str(len(outcome.missing) or ""),
+        result.recipe,
+        "ok" if result.error is None else "FAILED",
+        "?" if result.steps is None else f"{result.steps:,}",
+        "" if result.hours is None else _hours(result.hours),
+        "" if result.memory is None else _gib(result.memory.total),
+        str(len(result.missing) or ""),
     ]
 
 
@@ -79,16 +79,16 @@ def _tried(trial: Trial) -> list[str]:
     ]
 
 
-def _needs(outcomes: Sequence[Outcome]) -> Iterator[str]:
+def _needs(results: Sequence[DryRunResult]) -> Iterator[str]:
     """Each thing once, missing ones first, with how many recipes read it."""
     readers: dict[Need, int] = {}
-    for outcome in outcomes:
-        for need in outcome.needs:
+    for result in results:
+        for need in result.needs:
             readers[need] = readers.get(need, 0) + 1
     for need, count in sorted(readers.items(), key=lambda item: item[0].found):
-        told = f" ({count} recipes)" if count > 1 else ""
+        recipes = f" ({count} recipes)" if count > 1 else ""
         pairs = "" if need.pairs is None else f", {need.pairs:,} pairs"
-        yield f"{'found' if need.found else 'MISSING'}: {need.what} {need.name}{told}{pairs}"
+        yield f"{'found' if need.found else 'MISSING'}: {need.what} {need.name}{recipes}{pairs}"
         yield f"    {'in' if need.found else 'looked for'} {need.looked}"
         if need.get and not need.found:
             yield f"    get it: {need.get}"
@@ -96,11 +96,11 @@ def _needs(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield ""
 
 
-def _memory(memory: Memory) -> str:
+def _memory(memory: MemoryEstimate) -> str:
     parts = {"student": memory.trained, "teachers": memory.teachers, "activations": memory.activations}
-    told = ", ".join(f"{name} {_gib(size)}" for name, size in {**parts, "images": memory.images}.items())
+    sizes = ", ".join(f"{name} {_gib(size)}" for name, size in {**parts, "images": memory.images}.items())
     share = f"each of {memory.processes} processes with {memory.pairs} pairs"
-    return f"{_gib(memory.total)} GiB estimated for {share} ({told})"
+    return f"{_gib(memory.total)} GiB estimated for {share} ({sizes})"
 
 
 def _gib(size: int) -> str:

@@ -10,14 +10,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from harness.check import check, report
-from harness.check import run as run_module
-from harness.check.memory import estimate
-from harness.check.needs import needs_of
-from harness.check.run import length
-from harness.check.trial import small, try_out
 from harness.cli.app import app
 from harness.config import ModelConfig, load_recipe, recipe_names
+from harness.dry_run import dry_run, report, runner
+from harness.dry_run.memory_estimate import estimate
+from harness.dry_run.needs import needs_of
+from harness.dry_run.runner import length
+from harness.dry_run.trial import small, try_out
 from harness.errors import UserError
 from harness.models import create_model
 from tests.harness import tiny
@@ -71,18 +70,18 @@ def test_the_released_variant_of_every_method_trains_and_exports(name):
         f"student={{model: test-tiny-vit-student, config: {config}}}",
         f"teacher={{model: test-tiny-vit-student, config: {config}}}",
     ]
-    (outcome,) = check([(name, lambda: load_recipe(name, changes))])
-    assert outcome.error is None
+    (result,) = dry_run([(name, lambda: load_recipe(name, changes))])
+    assert result.error is None
     term = name.rpartition("/")[2]
-    assert set(outcome.trial.losses) == {"loss", "contrastive_loss", f"{term}_loss"}
+    assert set(result.trial.losses) == {"loss", "contrastive_loss", f"{term}_loss"}
 
 
 def test_neighbours_with_one_teacher_share_it(monkeypatch):
     built = []
-    monkeypatch.setattr(run_module, "create_model", lambda config: built.append(config.model) or create_model(config))
+    monkeypatch.setattr(runner, "create_model", lambda config: built.append(config.model) or create_model(config))
     other = distilled(teacher={"model": "test-other-teacher"})
-    outcomes = check([("a", distilled), ("b", lambda: distilled(seed=1)), ("c", lambda: other)])
-    assert [outcome.error for outcome in outcomes] == [None] * 3
+    results = dry_run([("a", distilled), ("b", lambda: distilled(seed=1)), ("c", lambda: other)])
+    assert [result.error for result in results] == [None] * 3
     assert built == ["test-tiny-teacher", "test-other-teacher"]
 
 
@@ -90,8 +89,8 @@ def test_real_weights_are_not_looked_for_and_models_of_the_hub_not_fetched():
     wanted = distilled(teacher={"pretrained": None})
     assert small(load_recipe("paper/method/gd"), 2).teacher == ModelConfig(model="ViT-B-16")
     assert small(wanted, 4).train.batch_size == 4
-    (outcome,) = check([("hub", lambda: tiny.recipe(student={"model": "hf-hub:a/b", "config": None}))])
-    assert "hf-hub:a/b is on the Hugging Face Hub, and a dry run downloads nothing" in outcome.error
+    (result,) = dry_run([("hub", lambda: tiny.recipe(student={"model": "hf-hub:a/b", "config": None}))])
+    assert "hf-hub:a/b is on the Hugging Face Hub, and a dry run downloads nothing" in result.error
 
 
 def test_a_step_that_does_not_do_what_a_step_has_to_is_a_failure(tmp_path, monkeypatch):
@@ -111,7 +110,7 @@ def test_an_export_that_is_not_the_student_is_a_failure(tmp_path, monkeypatch):
         with torch.no_grad():
             loaded.model.visual.proj.mul_(-1)
 
-    monkeypatch.setattr("harness.check.trial.export_model", other)
+    monkeypatch.setattr("harness.dry_run.trial.export_model", other)
     with pytest.raises(UserError, match="image_features of the export differ"):
         try_out(small(tiny.recipe(), 2), [], tmp_path)
 
@@ -143,7 +142,7 @@ def test_activations_are_those_that_autograd_keeps():
 
 
 def test_nothing_of_a_recipe_stays_in_memory_once_it_is_checked():
-    check([("a", distilled)])
+    dry_run([("a", distilled)])
     gc.collect()
     assert not [p for p in gc.get_objects() if type(p) is torch.nn.Parameter and p.shape == (49408, 16)]
 
@@ -200,7 +199,7 @@ def test_a_file_of_weights_is_looked_for_where_training_looks(tmp_path, monkeypa
 
 
 def test_what_the_real_run_would_refuse_is_refused_without_it():
-    long, odd, even = check(
+    long, odd, even = dry_run(
         [
             ("long", lambda: load_recipe("paper/baseline/rn50", ["train.epochs=1", "schedule.warmup_steps=20_000"])),
             ("odd", lambda: distilled(train={"batch_size": 8})),
@@ -216,11 +215,11 @@ def test_what_the_real_run_would_refuse_is_refused_without_it():
 def test_a_missing_thing_is_told_once_with_who_needs_it(capsys):
     from rich.console import Console
 
-    from harness.check import Outcome
+    from harness.dry_run import DryRunResult
 
     names = ("paper/method/gd", "paper/method/fd")
-    outcomes = [Outcome(name, needs=needs_of(load_recipe(name))) for name in names]
-    report.show(outcomes, Console(width=80))
+    results = [DryRunResult(name, needs=needs_of(load_recipe(name))) for name in names]
+    report.show(results, Console(width=80))
     out = capsys.readouterr().out
     assert out.count("MISSING: training pairs data/cc12m (2 recipes)") == 1
     assert "2 of 2 recipes passed" in out
@@ -229,10 +228,10 @@ def test_a_missing_thing_is_told_once_with_who_needs_it(capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper/method/mfd", "paper/baseline/mobilenetv3"])
 def test_full_size_models_of_the_paper(name):
-    (outcome,) = check([(name, lambda: load_recipe(name))])
-    assert outcome.error is None
+    (result,) = dry_run([(name, lambda: load_recipe(name))])
+    assert result.error is None
     image, teachers = {"paper/method/mfd": (5.62, [149.62]), "paper/baseline/mobilenetv3": (2.04, [])}[name]
-    assert outcome.trial.student["image"] / 1e6 == pytest.approx(image, abs=0.005)
-    assert outcome.trial.student["text"] / 1e6 == pytest.approx(40.49, abs=0.005)
-    assert [teacher["total"] / 1e6 for teacher in outcome.trial.teachers] == pytest.approx(teachers, abs=0.005)
-    assert 1 < outcome.memory.total / 2**30 < 10
+    assert result.trial.student["image"] / 1e6 == pytest.approx(image, abs=0.005)
+    assert result.trial.student["text"] / 1e6 == pytest.approx(40.49, abs=0.005)
+    assert [teacher["total"] / 1e6 for teacher in result.trial.teachers] == pytest.approx(teachers, abs=0.005)
+    assert 1 < result.memory.total / 2**30 < 10

@@ -1,7 +1,7 @@
 """The table of OpenMoji's annotations that ships with the harness, and the command that regenerates it.
 
 npm pack openmoji@17.0.0 && tar xzf openmoji-17.0.0.tgz
-python -m harness.data.openmoji.table package/data/openmoji.json harness/assets/openmoji/annotations.tsv.gz
+python -m harness.data.openmoji.annotations package/data/openmoji.json harness/assets/openmoji/annotations.tsv.gz
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""The check of recipes: one that fails does not stop the others, and neighbours with one teacher share it."""
+"""Dry runs of recipes: one that fails does not stop the others, and neighbours with one teacher share it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from unittest.mock import patch
 
 from huggingface_hub import constants
 
-from harness.check.memory import estimate
-from harness.check.needs import Need, needs_of
-from harness.check.outcome import Outcome
-from harness.check.trial import small, try_out
 from harness.config import ModelConfig, Recipe
+from harness.dry_run.memory_estimate import estimate
+from harness.dry_run.needs import Need, needs_of
+from harness.dry_run.result import DryRunResult
+from harness.dry_run.trial import small, try_out
 from harness.errors import UserError
 from harness.models import LoadedModel, create_model
 from harness.smoke_test import forward_smoke_test
@@ -24,15 +24,15 @@ from harness.train.length import check_warmup, local_batch_size
 PROCESSES = 8  # as the paper's
 
 
-def check(
+def dry_run(
     recipes: Sequence[tuple[str, Callable[[], Recipe]]],
     *,
     batch_size: int = 2,
     processes: int | None = None,
     images_per_second: float | None = None,
-    tell: Callable[[Outcome], None] = lambda outcome: None,
-) -> list[Outcome]:
-    """Check recipes in the order given; nothing is downloaded.
+    on_result: Callable[[DryRunResult], None] = lambda result: None,
+) -> list[DryRunResult]:
+    """Dry-run recipes in the order given; nothing is downloaded.
 
     Args:
         recipes: the name of each, and what loads it.
@@ -40,26 +40,26 @@ def check(
         processes: of the real run: whether they can share its batch, and each one's memory. None = memory is estimated
             for 8, which need not be able to.
         images_per_second: of the real run, for its hours.
-        tell: called with each outcome as soon as it is there.
+        on_result: called with each result as soon as it is there.
     """
     teachers = Teachers()
-    outcomes = []
+    results = []
     for name, load in recipes:
-        outcome = Outcome(name)
+        result = DryRunResult(name)
         start = time.monotonic()
         try:
             # Tokenizers of some models are on the Hub: from the cache, or not at all.
             with patch.object(constants, "HF_HUB_OFFLINE", True):
-                _check_one(outcome, load(), teachers, batch_size, processes, images_per_second)
+                _dry_run_one(result, load(), teachers, batch_size, processes, images_per_second)
         except UserError as error:
-            outcome.error = str(error)
+            result.error = str(error)
         except Exception as error:  # a bug shows in one recipe, and the others are still worth knowing
-            outcome.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            result.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         gc.collect()  # a trainer is part of cycles, and its weights would stay beside the next one's
-        outcome.seconds = round(time.monotonic() - start, 1)
-        outcomes.append(outcome)
-        tell(outcome)
-    return outcomes
+        result.seconds = round(time.monotonic() - start, 1)
+        results.append(result)
+        on_result(result)
+    return results
 
 
 class Teachers:
@@ -84,29 +84,29 @@ class Teachers:
         return found
 
 
-def _check_one(
-    outcome: Outcome,
+def _dry_run_one(
+    result: DryRunResult,
     recipe: Recipe,
     teachers: Teachers,
     batch_size: int,
     processes: int | None,
     images_per_second: float | None,
 ) -> None:
-    outcome.needs = needs_of(recipe)
-    outcome.steps, outcome.steps_from = length(recipe, outcome.needs)
-    if outcome.steps is not None and images_per_second is not None:
-        outcome.hours = outcome.steps * recipe.train.batch_size / images_per_second / 3600
-    if outcome.steps is not None:
-        check_warmup(recipe, outcome.steps)
+    result.needs = needs_of(recipe)
+    result.steps, result.steps_from = length(recipe, result.needs)
+    if result.steps is not None and images_per_second is not None:
+        result.hours = result.steps * recipe.train.batch_size / images_per_second / 3600
+    if result.steps is not None:
+        check_warmup(recipe, result.steps)
     if processes is not None:
         local_batch_size(recipe, processes)
     _refuse_downloads(recipe)
     trial = small(recipe, batch_size)
-    taught = teachers.of(trial)
-    with tempfile.TemporaryDirectory(prefix="clipkd-check-") as folder:
-        outcome.trial, student = try_out(trial, taught, Path(folder))
-    sizes = [teacher["total"] for teacher in outcome.trial.teachers]
-    outcome.memory = estimate(recipe, student, sizes, outcome.trial.loss_parameters, processes or PROCESSES)
+    models = teachers.of(trial)
+    with tempfile.TemporaryDirectory(prefix="clipkd-dry-run-") as folder:
+        result.trial, student = try_out(trial, models, Path(folder))
+    sizes = [teacher["total"] for teacher in result.trial.teachers]
+    result.memory = estimate(recipe, student, sizes, result.trial.loss_parameters, processes or PROCESSES)
 
 
 def length(recipe: Recipe, needs: Sequence[Need]) -> tuple[int | None, str]:

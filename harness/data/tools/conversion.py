@@ -21,8 +21,8 @@ from harness.files import named, write_json
 Joined = tuple[str, list[str]]  # in words what there is now, and the files that a finished conversion must have
 
 
-class Direction(Protocol):
-    """What differs between the two."""
+class Conversion(Protocol):
+    """What differs between the two directions."""
 
     @property
     def to(self) -> str:

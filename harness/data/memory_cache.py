@@ -1,4 +1,4 @@
-"""The cache in memory: decode once, then a batch costs an index."""
+"""In-memory cache of decoded images: each is decoded once, then a batch costs one index operation."""
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
@@ -26,7 +26,7 @@ Read = tuple[int, RawSample]  # the number of the entry of data.train that it co
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryCache:
     """Every usable pair, decoded.
 
     Attributes:
@@ -50,7 +50,7 @@ class Memory:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the images take."""
+        """Size of the images in bytes."""
         return sum(image.nbytes for image in self.images)
 
     def batches(self, batch_size: int, rows: slice, start: int) -> Generator[Batch, None, None]:
@@ -89,7 +89,7 @@ class Memory:
         )
 
 
-def fill(opened: Opened, decoder: Decoder, log: SkippedSamples, *, threads: int) -> Memory:
+def fill(opened: Opened, decoder: Decoder, log: SkippedSamples, *, threads: int) -> MemoryCache:
     """Read and decode the whole source once.
 
     Raises:
@@ -110,7 +110,7 @@ def fill(opened: Opened, decoder: Decoder, log: SkippedSamples, *, threads: int)
     kept = images if decoder.view.random or not images else torch.stack(images)
     weights = opened.epoch_order.weights
     epoch_order = EpochOrder(tuple(sizes[entry] for entry in range(len(weights))), weights, opened.epoch_order.seed)
-    return Memory(kept, tokenize(decoder.tokenizers, captions), captions, samples, epoch_order, decoder)
+    return MemoryCache(kept, tokenize(decoder.tokenizers, captions), captions, samples, epoch_order, decoder)
 
 
 def _read_all(source: IndexedSource | ShardSource, log: SkippedSamples) -> Iterator[Read]:

@@ -13,8 +13,7 @@ import torch
 from harness.config import load_recipe
 from harness.errors import UserError
 from harness.metrics import read_metrics
-from harness.train import Trainer, train
-from harness.train import run as loop
+from harness.train import Trainer, train, training_run
 from tests.harness import tiny
 from tests.harness.data.pairs import pair, write_tar
 
@@ -130,7 +129,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_naming_the_term(tmp_path):
 def test_neither_a_finished_nor_an_interrupted_run_is_overwritten_unasked(tmp_path, monkeypatch):
     out = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "export_model", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(training_run, "export_model", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
         train(tiny.recipe(), out)
     assert not (out / "summary.json").exists()
     with pytest.raises(UserError, match=r"interrupted run .* step-0000004.pt; add --resume .* or --overwrite"):
@@ -154,7 +153,7 @@ def test_a_warm_up_longer_than_the_epochs_is_refused(tmp_path):
 
 def test_an_evaluation_that_fails_says_that_the_model_is_safe(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        loop, "evaluate_cached", lambda *_, **__: (_ for _ in ()).throw(UserError("sample x is broken"))
+        training_run, "evaluate_cached", lambda *_, **__: (_ for _ in ()).throw(UserError("sample x is broken"))
     )
     with pytest.raises(UserError, match=r"sample x is broken; the trained model is safe in .*run/export"):
         train(tiny.recipe(), tmp_path / "run")

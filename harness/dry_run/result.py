@@ -1,18 +1,18 @@
-"""What a check found out about one recipe."""
+"""Result of one recipe's dry run."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from harness.check.memory import Memory
-from harness.check.needs import Need
-from harness.check.trial import Trial
+from harness.dry_run.memory_estimate import MemoryEstimate
+from harness.dry_run.needs import Need
+from harness.dry_run.trial import Trial
 
 
 @dataclass
-class Outcome:
-    """One recipe's check; what a failure left unknown is None.
+class DryRunResult:
+    """Result of one recipe's dry run; what a failure left unknown is None.
 
     Attributes:
         recipe: as the user named it.
@@ -23,7 +23,7 @@ class Outcome:
         hours: of the real run at the images a second that the user gave.
         memory: an estimate for each process of the real run.
         needs: data and weights that the real run will read.
-        seconds: that the check took.
+        seconds: that the dry run took.
     """
 
     recipe: str
@@ -32,7 +32,7 @@ class Outcome:
     steps: int | None = None
     steps_from: str = ""
     hours: float | None = None
-    memory: Memory | None = None
+    memory: MemoryEstimate | None = None
     needs: list[Need] = field(default_factory=list)
     seconds: float = 0.0
 
