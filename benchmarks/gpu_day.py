@@ -1,4 +1,4 @@
-"""Everything that only a GPU can tell, in one command of at most eight minutes, the most telling first.
+"""All measurements that need a GPU, in one command of at most eight minutes, the most important first.
 
 ``python benchmarks/gpu_day.py --out DIR``, or ``python -m benchmarks.gpu_day --out DIR``, runs these steps, each in a
 process of its own with a share of the time:

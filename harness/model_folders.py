@@ -1,4 +1,4 @@
-"""Where models are: run folders, open_clip folders, and what comes with this package."""
+"""Model folders: exports of runs, open_clip folders, and models shipped with this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training relies on and only a GPU does: skipped updates, fp16 scaler, pinned batches, channels_last, no syncs.
+"""GPU mechanics that training relies on: skipped updates, fp16 scaler, pinned batches, channels_last, no syncs.
 
 One row a check. Those that a CPU can do too run there with ``--tiny``; the others then say that they need a GPU.
 """

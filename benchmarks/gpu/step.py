@@ -1,4 +1,4 @@
-"""What all steps share: their arguments, the journal of cases, and a table whose rows are on the disk at once."""
+"""Common parts of all steps: arguments, the journal of cases, and a table that is flushed after every row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far each backend is from float64, for every loss and input dtype.
+"""Error of each backend against float64, for every loss and input dtype.
 
 ``python -m harness.bench.agreement OUT.csv [--backend dense,chunked] [--batch 1100] [--dim 48]`` writes one row for
 each loss, variant, backend and dtype: the relative error of the value, and the largest relative error of a gradient,

@@ -1,4 +1,4 @@
-"""How the default weight of the paper's GD was found: its gradient's length beside the other terms'.
+"""Measurement behind the default weight of the paper's GD: gradient norms of GD and the other terms.
 
 ``python -m harness.bench.gd_weight OUT.csv`` measures the gradients at the student's embeddings over batch sizes,
 widths, student scales and agreement with the teacher, one row a case. The last columns are the weights at which its

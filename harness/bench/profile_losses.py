@@ -1,4 +1,4 @@
-"""Where a loss's time goes, operator by operator, as multiples of one B x D x B product.
+"""Profile of the losses, operator by operator, as multiples of one B x D x B product.
 
 ``python -m harness.bench.profile_losses OUT.csv [--loss clip_kd] [--backend dense,chunked] [--batch 4096] [--dim 512]``
 runs forward and backward under torch's profiler and writes one row for each backend and operator: calls, milliseconds,

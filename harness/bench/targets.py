@@ -1,4 +1,4 @@
-"""What was asked of the backends beside what was measured.
+"""Targets of the backends, next to what was measured.
 
 ``python -m harness.bench.targets RESULTS.csv LARGE.json [OUT.md]`` reads a result file of ``clipkd bench losses`` and a
 report of ``harness.bench.large_batch`` and prints a Markdown table. A number that is not in them is said to be missing.

@@ -1,4 +1,4 @@
-"""What a teacher's cache saves: step time and memory with it and without, on the same machine in one run.
+"""Benchmark of the teacher cache: step time and memory with it and without, on the same machine in one run.
 
 ``python -m harness.bench.teacher_cache OUT.json [--recipe RECIPE] [--set KEY=VALUE ...] [--steps 10] [--rounds 5]``
 makes the cache in a temporary folder, then lets a trainer with the live teacher and one with the cache take turns, so

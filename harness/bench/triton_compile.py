@@ -1,4 +1,4 @@
-"""What Triton makes of every kernel for compute capability 9.0, without a GPU: registers, spills, shared memory.
+"""Compilation of every Triton kernel for compute capability 9.0, without a GPU: registers, spills, shared memory.
 
 ``python -m harness.bench.triton_compile OUT.csv`` compiles each launch of the triton backend for each kind of product,
 with the tiles of the backend's table, and writes one row each. Nothing is run, so nothing is measured.

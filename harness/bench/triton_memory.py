@@ -1,4 +1,4 @@
-"""What a step of the triton backend allocates, counted without a GPU: tensors that own no memory, kernels not run.
+"""Memory that a step of the triton backend allocates, counted on meta tensors: no GPU, no kernel runs.
 
 ``python -m harness.bench.triton_memory OUT.csv [--batch 32768,1048576] [--dim 512] [--dtype bfloat16]`` writes one row
 for each batch: the peak of live tensors above the inputs, forward and backward, and what was asked for, 8 x B x D x 4

@@ -1,7 +1,7 @@
-"""What is wrong with a recipe, in one sentence."""
+"""Error for an invalid recipe."""
 
 from harness.errors import UserError
 
 
 class RecipeError(UserError):
-    """A recipe that cannot be used: says where it is wrong, what was expected and what was found."""
+    """Invalid recipe; the message says where it is wrong, what was expected and what was found."""

@@ -1,4 +1,4 @@
-"""Where each value of a resolved recipe comes from, and the recipe as YAML with that said beside each."""
+"""Origin of each value of a resolved recipe, and the recipe as YAML with the origins as comments."""
 
 from collections.abc import Iterator
 from pathlib import Path

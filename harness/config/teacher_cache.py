@@ -6,7 +6,7 @@ from harness.config.section import Section, Text
 
 
 class TeacherCacheConfig(Section):
-    """What `clipkd teacher precompute` writes, and whether training reads it."""
+    """Recipe section `teacher_cache`: what `clipkd teacher precompute` writes, and whether training reads it."""
 
     use: bool = Field(
         False,

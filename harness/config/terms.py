@@ -1,4 +1,4 @@
-"""What recipes need to know of kdlosses: its terms, their default weights and options, and its backends."""
+"""Terms of kdlosses, their default weights and options, and its backends, read from source without importing torch."""
 
 import functools
 from collections.abc import Iterable, Mapping

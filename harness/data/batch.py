@@ -1,4 +1,4 @@
-"""What the loader hands out."""
+"""Batch of training pairs, as the loader returns it."""
 
 from __future__ import annotations
 

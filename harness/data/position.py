@@ -1,4 +1,4 @@
-"""What a loader's state says beside the position, and whether a run may go on from it."""
+"""Contents of a loader's state besides the position, and whether a run may resume from it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""How a data worker process ends: not at the first SIGTERM, and always with its trainer."""
+"""Exit of data worker processes: not at the first SIGTERM, and always with their trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory a process of the real run will want: counted where it can be, else measured small and scaled."""
+"""Memory estimate for one process of the real run: counted where possible, else measured small and scaled."""
 
 from __future__ import annotations
 

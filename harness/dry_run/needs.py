@@ -1,4 +1,4 @@
-"""What a real run will read, where it was looked for, and how to get it."""
+"""Data and weights that a real run will read: where they were looked for, and how to get them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, FLOPs, latency and throughput of its image and text tower."""
+"""Efficiency of a model: parameters, FLOPs, latency and throughput of its image and text tower."""
 
 from harness.efficiency.measure import measure, write
 

@@ -1,4 +1,4 @@
-"""How long a call takes: the median of repeats after a warm-up, by CUDA events on GPUs."""
+"""Timing of a call: the median of repeats after a warm-up, by CUDA events on GPUs."""
 
 from __future__ import annotations
 

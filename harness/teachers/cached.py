@@ -1,4 +1,4 @@
-"""What a teacher's cache gives back: for one sample, and for a batch."""
+"""Cached teacher outputs of one sample, and of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cache depends on beside the data, key by key, so that a difference can be named."""
+"""Fingerprint of a teacher cache: what it depends on besides the data, key by key, so that an error can name it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pickle may hold: tensors, plain values, and numpy's numbers, for which inert stand-ins are made."""
+"""Allow-list of pickles: tensors, plain values, and numpy's numbers, which are replaced by inert stand-ins."""
 
 from __future__ import annotations
 

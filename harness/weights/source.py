@@ -1,4 +1,4 @@
-"""What a model's `pretrained` means: one of open_clip's tags, or a file."""
+"""Resolution of a model's `pretrained`: one of open_clip's tags, or a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user may have meant by a model name that does not exist."""
+"""Suggestions for a model name that does not exist."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""What is measured: one loss by one implementation at one size, and the grid of such cases that a command asks for."""
+"""Benchmark cases: one loss by one implementation at one size, and the grid of cases of a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command's words stand for: losses, implementations, batches, dtypes; wrong ones are one sentence."""
+"""Parsing of the options that name losses, implementations, batch sizes and dtypes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a case would take, from a run on tensors that own no memory."""
+"""Memory of a case, from a run on tensors without storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who computes a loss: the backends of kdlosses and the baselines, each made ready to be called."""
+"""Implementations of a loss: the backends of kdlosses and the baselines, each ready to be called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where and with what a number is measured."""
+"""Origin of a measurement: machine, commit and versions."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How long a training step takes, what it spends its time on, and how that compares with open_clip's own trainer."""
+"""Benchmark of the training step: its time, its parts, and the comparison with open_clip's own trainer."""

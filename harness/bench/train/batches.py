@@ -1,4 +1,4 @@
-"""What the steps are fed: the recipe's own data, batches that stay on the device, or JPEG files made for this."""
+"""Batches for the benchmark: the recipe's own data, fixed batches on the device, or generated JPEG files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a step the device has nothing to do."""
+"""Idle time of the device during a step."""
 
 from __future__ import annotations
 

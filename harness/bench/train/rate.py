@@ -1,4 +1,4 @@
-"""What a step needs and what the machine gives: floating-point operations of one step, the rate of a large product."""
+"""FLOPs of a training step, and the machine's FLOP rate on a large matrix product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables that a person reads: where a step's time goes, and who is how fast."""
+"""Terminal tables: the parts of a step, and the speed of the trainers."""
 
 from __future__ import annotations
 

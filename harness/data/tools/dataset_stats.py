@@ -1,4 +1,4 @@
-"""What a scan adds up: samples, faults by kind and by shard, and how captions and images are distributed."""
+"""Statistics of a data set: samples, faults by kind and by shard, distributions of caption and image sizes."""
 
 from __future__ import annotations
 

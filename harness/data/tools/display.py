@@ -1,4 +1,4 @@
-"""How far a scan or a conversion is: a bar in a terminal, a line now and then elsewhere."""
+"""Progress display of a scan or a conversion: a bar in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

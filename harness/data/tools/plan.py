@@ -1,4 +1,4 @@
-"""What a conversion makes of what: the part of a command that must not change when it goes on."""
+"""Plan of a conversion: the inputs and options that must be the same when it is resumed."""
 
 from __future__ import annotations
 

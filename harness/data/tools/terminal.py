@@ -1,4 +1,4 @@
-"""What `clipkd data check` and `convert` print."""
+"""Terminal output of `clipkd data check` and `convert`."""
 
 from __future__ import annotations
 
