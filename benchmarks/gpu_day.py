@@ -146,7 +146,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for everything")
     parser.add_argument("--only", action="append", choices=STEPS, help="a step; can be repeated (default: all)")
     parser.add_argument("--tiny", action="store_true", help="a few small cases, on any machine")
-    parser.add_argument("--commit", default="", help="of the code, where git cannot tell")
+    parser.add_argument("--commit", default="", help="commit of the code, for a copy without git")
     given = parser.parse_args(words)
     given.only = [name for name in STEPS if name in (given.only or STEPS)]
     return given

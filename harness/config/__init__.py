@@ -1,4 +1,4 @@
-"""Recipes: one typed, strict YAML file says everything about a run."""
+"""Recipes: one typed, strictly validated YAML file describes a run completely."""
 
 from harness.config.data import AugmentConfig, DataConfig
 from harness.config.errors import RecipeError

@@ -101,7 +101,7 @@ def _tell_workers(closing: Connection, trainer: int) -> None:
 
 
 def lost_worker(error: Exception) -> UserError | None:
-    """Return what a user is told of a worker that died; None for an error of another kind.
+    """Return the message about a worker that died; None for an error of another kind.
 
     On Linux torch raises this error wherever the main thread happens to be when the worker's end is signalled, so who
     runs the training loop has to ask as well.

@@ -137,7 +137,7 @@ def _beside(skipped_samples: Path | None, rank: int) -> Path | None:
 
 
 def _check_size(opened: Opened, batch_size: int) -> None:
-    """Refuse less than a batch; of remote shards only reading will tell."""
+    """Refuse less than a batch; how much remote shards hold is known only after reading them."""
     source = opened.source
     if not isinstance(source, ShardSource):
         if len(source) < batch_size:

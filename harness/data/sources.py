@@ -41,7 +41,7 @@ class Opened:
     Attributes:
         source: the pairs.
         epoch_order: the order of every epoch over the samples, or the shards.
-        about: what a user is told about them, beside their number.
+        about: what a message says about them, beside their number.
     """
 
     source: IndexedSource | ShardSource
@@ -129,7 +129,7 @@ def _check_kind(entry: str) -> None:
     try:
         is_tar = tarfile.is_tarfile(path)
     except (OSError, EOFError):
-        return  # a file that cannot be read is told with its reason when its shard is
+        return  # an unreadable file is reported, with the reason, when its shard is read
     if not is_tar:
         raise UserError(
             f"data.train: {path} is neither a .tar shard nor a .csv/.tsv file; give a file of one of these kinds, and "

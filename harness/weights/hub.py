@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: asked when it answers, and told from a missing network in seconds, not minutes."""
+"""Access to the Hugging Face Hub, which reports a missing network within seconds instead of minutes."""
 
 from __future__ import annotations
 

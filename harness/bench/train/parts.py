@@ -1,4 +1,4 @@
-"""A step's time, split: what is timed is the training step itself, its parts told apart by marks around them."""
+"""Time of a training step by its parts: the real step is timed, with marks around the parts."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Recorder:
 
 @contextmanager
 def watched(task: torch.nn.Module, optimizer: torch.optim.Optimizer, recorder: Recorder) -> Iterator[None]:
-    """Let the parts of a step tell the recorder when they run."""
+    """Hook the recorder into the parts of a step."""
     backward = torch.autograd.backward  # which Tensor.backward calls
     hooks = [
         optimizer.register_step_pre_hook(lambda *_: recorder.enter("optimizer")),

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 _Taken = TypeVar("_Taken", contravariant=True)
 _Given = TypeVar("_Given", covariant=True)
 Tick = Callable[[], None]  # a piece of work calls it after every sample
-Watch = Callable[[int], None]  # told, a few times a second, how many samples are done
+Watch = Callable[[int], None]  # called a few times a second with the number of finished samples
 
 _PAUSE = 0.2  # seconds between two looks at the workers
 _AHEAD = 4  # tasks handed out in advance, for each worker
