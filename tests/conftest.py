@@ -54,7 +54,4 @@ def read_golden(golden_dir: Path):
 
 
 def pytest_collection_finish() -> None:
-    """Put all that was imported out of the collector's sight: looking through it takes a second each time."""
-    gc.collect()
-    gc.freeze()
     gc.enable()
