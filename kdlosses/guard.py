@@ -89,7 +89,7 @@ class Guard:
 def look(loss: DistillLoss) -> None:
     """Warn where trainable parameters of ``loss`` are in no optimizer, and where they are not kept equal."""
     # gc.freeze() hides what was there before it: perhaps the optimizer.
-    if gc.get_freeze_count() or _silenced():
+    if _silenced() or gc.get_freeze_count():
         return
     fsdp2 = _imported("torch.distributed.fsdp", "FSDPModule")
     optimizers, wrappers, shards = _live((Optimizer, DistributedDataParallel, fsdp2))

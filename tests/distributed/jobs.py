@@ -22,8 +22,9 @@ from tests.running import Outcome, build, run
 def jobs(size: int, slow: bool) -> Jobs:
     """All jobs for a world of this size, in the order in which they are done; the full tier adds a slow world."""
     warnings.filterwarnings("ignore", message="mfd is combined")
-    warnings.filterwarnings("ignore", category=kdlosses.UntrainedParametersWarning)
     warnings.filterwarnings("error", message=".*torch.distributed.*deprecated")
+    # Last, so first asked: a loss's guard then looks for no optimizer among all of Python's objects.
+    warnings.filterwarnings("ignore", category=kdlosses.UntrainedParametersWarning)
     splits = {name: split for name, split in SPLITS.items() if (name not in FAST) == slow} | ({} if slow else HALF)
     found: Jobs = {name: partial(_split, split) for name, split in splits.items() if split.size == size}
     if slow:

@@ -5,6 +5,7 @@ Starting processes takes seconds, a job milliseconds: each size of world is star
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import traceback
 from collections.abc import Callable
@@ -25,7 +26,9 @@ Results = dict[str, list[Any]]
 
 def start(size: int, slow: bool, folder: Path) -> Results:
     """The results of all jobs for `size` processes, by name, each a list in the order of the ranks."""
-    mp.spawn(_work, (size, slow, str(folder)), nprocs=size)
+    # Forked from a server that has imported what the jobs need, once for all processes of all worlds.
+    multiprocessing.set_forkserver_preload(["tests.distributed.jobs"])
+    mp.start_processes(_work, (size, slow, str(folder)), nprocs=size, start_method="forkserver")
     by_rank = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
     return {name: [results[name] for results in by_rank] for name in by_rank[0]}
 
