@@ -17,7 +17,7 @@ from harness.model_folders import CONFIG, find_folder, folder_name, read_config
 from harness.models import named_config
 from harness.weights.hub import PREFIX as HUB
 from harness.weights.hub import Hub, hub_config, hub_weights, needs_of
-from harness.zoo import register_config
+from harness.zoo import get_tokenizer, register_config
 
 _PROBE = ("a photo of a cat", "Größe: 3 km², naïve café!", "x " * 200)
 
@@ -50,7 +50,7 @@ class Identity:
     def tokenizer(self) -> str:
         """Digest of what its tokenizer makes of some texts."""
         with Hub(self.source, needs_of(self.source, None, self.config)).asked():
-            ids = open_clip.get_tokenizer(self.source)(list(_PROBE))
+            ids = get_tokenizer(self.source, self.config)(list(_PROBE))
         return digest([list(ids.shape), ids.tolist()])
 
 

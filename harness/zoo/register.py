@@ -28,6 +28,8 @@ def register_config(name: str, config: dict[str, Any]) -> None:
     tokenizer = config["text_cfg"].get("hf_tokenizer_name", "")
     if tokenizer.startswith("shipped:"):
         config["text_cfg"]["hf_tokenizer_name"] = str(shipped("tokenizers", tokenizer.removeprefix("shipped:")))
-    path = Path(_CONFIGS.name) / f"{name}.json"
-    path.write_text(json.dumps(config))
+    path, text = Path(_CONFIGS.name) / f"{name}.json", json.dumps(config)
+    if path.is_file() and path.read_text() == text:
+        return  # known already; open_clip reads its 400 files again for each one that is added
+    path.write_text(text)
     open_clip.add_model_config(path)
