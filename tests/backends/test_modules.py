@@ -37,6 +37,7 @@ def test_a_loss_prints_its_backend_and_its_options():
     assert "'dense'" in repr(CASE.loss("dense", torch.float64))
 
 
+@pytest.mark.slow
 def test_one_compiled_graph_of_several_tiles():
     """Four tiles, the last ones ragged; a graph grows with their number, so no more and one term alone."""
     torch._dynamo.reset()

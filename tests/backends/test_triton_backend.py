@@ -21,6 +21,7 @@ from tests.backends.agreement import assert_agrees, distance
 from tests.backends.cases import Case
 from tests.backends.subjects import Subject
 from tests.backends.triton_problems import DEVICE
+from tests.grid import grid
 from tests.problems import Problem, seeded
 from tests.running import Outcome, run
 from tests.tolerance import assert_close
@@ -40,8 +41,7 @@ def largest_distance(found: Outcome, wanted: Outcome) -> float:
     return max(distance(got, gradient) for got, gradient in pairs)
 
 
-@pytest.mark.parametrize("name", ["clip_kd", "gd", "sigmoid_kd"])
-@pytest.mark.parametrize("size", [7, 16])
+@grid(name=["clip_kd", "gd", "sigmoid_kd"], size=[7, 16])
 def test_the_size_of_a_stored_tile_does_not_matter(name, size):
     found = outcome(name, backends.create("triton", tile_size=size), torch.float32)
     wanted = outcome(name, backends.create("dense"), torch.float32)
@@ -66,8 +66,7 @@ def test_each_stored_tile_has_the_weights_of_its_own_rows():
     assert_agrees(Subject(backends.create("triton", tile_size=8), DEVICE, torch.float32), requests, leaves)
 
 
-@pytest.mark.parametrize("name", ["contrastive", "crd", "icl", "gd", "siglip", "sigmoid_kd"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@grid(name=["contrastive", "crd", "icl", "gd", "siglip", "sigmoid_kd"], dtype=[torch.bfloat16, torch.float16])
 def test_sixteen_bit_inputs_cost_gradients_digits_and_values_none(name, dtype):
     """A stored tile in bfloat16 is off by 2^-9 (2^-8 in the interpreter, which cuts off); what is asked for is not."""
     problem = PAIRS.with_(teacher_dim=12)

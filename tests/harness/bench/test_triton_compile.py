@@ -39,6 +39,7 @@ has_triton = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @has_triton
 def test_every_kernel_compiles_for_sm_90():
     rows = compiled(8192, 512, 768)
@@ -47,6 +48,7 @@ def test_every_kernel_compiles_for_sm_90():
     assert all(row["shared"] < 64 * 1024 for row in rows)
 
 
+@pytest.mark.slow
 @has_triton
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (33, 5, 7)])
 def test_awkward_sizes_compile(sizes):

@@ -77,7 +77,7 @@ def without_reading(state: dict) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("workers", "world_size"), [(0, 1), (0, 2), (2, 2), pytest.param(2, 1, marks=pytest.mark.slow)]
+    ("workers", "world_size"), [(0, 1), (0, 2), pytest.param(2, 2, marks=pytest.mark.slow), (2, 1)]
 )
 def test_it_goes_on_from_every_position(read, workers, world_size, tmp_path):
     options = {"workers": workers, "world_size": world_size, "batch_size": 4 // world_size, "rank": world_size - 1}

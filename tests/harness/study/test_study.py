@@ -130,6 +130,7 @@ def test_a_finished_study_trains_nothing_again(done, trained):
     assert trained == [] and again["runs"] == results["runs"]
 
 
+@pytest.mark.slow
 def test_only_changed_runs_are_trained_again(done, trained):
     path, out, _ = done
     other = TINY.replace("label: CRD", "label: other words").replace(

@@ -76,6 +76,7 @@ def test_a_name_is_found_as_open_clips_own_are():
     assert loaded.tokenizer(["a cat"]).shape == (1, 77)
 
 
+@pytest.mark.slow
 def test_stock_open_clip_without_this_package_loads_a_mobilenet(tmp_path):
     export_model(create_model(with_small_text(MOBILENET)), tmp_path / "export")
     code = (
