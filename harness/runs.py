@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,12 @@ def describe_device(device: torch.device) -> str:
     return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()
 
 
+@cache
 def git_commit() -> str | None:
-    """The commit of the checkout that this code runs from, ``-dirty`` when it differs; None outside a checkout."""
+    """The commit of the checkout that this code runs from, ``-dirty`` when it differs; None outside a checkout.
+
+    As it is at the first call: what is committed later is not what this process has imported.
+    """
     here = Path(__file__).parent
     commit = _git(here, "rev-parse", "HEAD")
     if not commit or not _git(here, "ls-files", Path(__file__).name):

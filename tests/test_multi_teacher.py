@@ -199,7 +199,9 @@ def test_the_mixture_goes_through_blocks_of_rows(rows, monkeypatch):
     assert_close(multi_teacher(weights={"crd": 1.0})(**inputs_of()).detach(), whole.detach())
 
 
-@pytest.mark.parametrize("terms", [("crd", "fd", "icl"), ("contrastive", "gd")], ids="+".join)
+@pytest.mark.parametrize(
+    "terms", [("crd", "fd", "icl"), pytest.param(("contrastive", "gd"), marks=pytest.mark.slow)], ids="+".join
+)
 def test_it_compiles_to_one_graph(terms):
     torch._dynamo.reset()
     loss = multi_teacher(weights=dict.fromkeys(terms, 1.0))

@@ -79,6 +79,7 @@ class TestTheExample:
         few, many = (sum(script.main(["--steps", steps]).values()) for steps in ("1", "20"))
         assert many < 0.8 * few
 
+    @pytest.mark.slow
     def test_compiled_is_the_same_in_one_graph(self, run):
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()

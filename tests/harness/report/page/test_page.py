@@ -137,6 +137,7 @@ def test_tables_have_headers_and_images_have_alt_texts(two: tuple[str, str, Path
     assert "prefers-color-scheme:dark" in two[0] and 'name="viewport"' in two[0] and '<html lang="en">' in two[0]
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_one_run_alone(tmp_path: Path) -> None:
     html, _, _ = quick(tmp_path, write_run(tmp_path / "alone"))
     page = Page(html)
@@ -145,6 +146,7 @@ def test_one_run_alone(tmp_path: Path) -> None:
     assert "(best)" not in html and "differ" not in page.table("Main settings.")[0]
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_published_numbers_stand_beside_the_measured(tmp_path: Path) -> None:
     made = recipe(**tiny.DISTILL, published=PUBLISHED)
     first = write_run(tmp_path / "a", made, scores={"imagenet1k": {"top1": 34.1}})
@@ -158,6 +160,7 @@ def test_published_numbers_stand_beside_the_measured(tmp_path: Path) -> None:
     assert ["deviations", "AFD.sh trains CRD"] in page.table("The published run of a")
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_the_teacher_beside_the_student_from_result_files(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", recipe(**tiny.DISTILL))
     (run / "eval").mkdir()
@@ -175,6 +178,7 @@ def test_the_teacher_beside_the_student_from_result_files(tmp_path: Path) -> Non
     assert page.table("Student minus teacher")[1:] == [["zeroshot top-1", "\u22129.0 (82 %)"]]
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_speed_of_efficiency_json_and_accuracy_against_it(tmp_path: Path) -> None:
     runs = []
     for number, name in enumerate(("small", "large"), start=1):
@@ -190,6 +194,7 @@ def test_speed_of_efficiency_json_and_accuracy_against_it(tmp_path: Path) -> Non
     assert "against parameters of the image tower" in html
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_events_are_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "checkpoints").mkdir()
@@ -222,6 +227,7 @@ def test_a_long_run_is_drawn_with_few_points(tmp_path: Path) -> None:
     assert "Curves of more than 400 points are averaged over neighbours." in html
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_a_report_replaces_an_earlier_one_and_leaves_the_rest(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", recipe(**tiny.DISTILL))
     figures = quick(tmp_path, run)[2] / "report-figures"
