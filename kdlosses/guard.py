@@ -3,8 +3,8 @@
 Frameworks that know the student alone leave a loss's parameters out of the optimizer, out of DistributedDataParallel,
 or out of both, and training goes on without a word. Both can be seen in the running process, so every loss looks once.
 
-The look costs one pass over Python's objects: 0.1 s for 410,000 of them (torch, open_clip and transformers imported;
-AMD EPYC, Python 3.11), in the first step alone.
+The look costs one pass of Python's garbage collector over all objects: 0.05 s for 410,000 of them (torch, open_clip and
+transformers imported), in the first step alone.
 """
 
 from __future__ import annotations
@@ -117,18 +117,17 @@ def _with_others(loss: DistillLoss, wrappers: Sequence[DistributedDataParallel])
 
 
 def _live(kinds: Sequence[type]) -> list[list[Any]]:
-    """All live objects of each of these kinds, in one pass over everything that Python has."""
-    found: list[list[Any]] = [[] for _ in kinds]
-    places: dict[int, list[Any] | None] = {}  # by the type's id, as there are types that cannot be hashed
-    for thing in gc.get_objects():
-        kind = type(thing)  # not isinstance(): that asks for an object's __class__, at which lazy modules begin to load
-        if id(kind) not in places:
-            pairs = zip(kinds, found, strict=True)
-            places[id(kind)] = next((place for wanted, place in pairs if issubclass(kind, wanted)), None)
-        place = places[id(kind)]
-        if place is not None:
-            place.append(thing)
-    return found
+    """All live objects of each of these kinds: an object refers to its class, so they are among those who do."""
+    families = [_with_subclasses(kind) for kind in kinds]
+    referrers = gc.get_referrers(*set().union(*families))
+    # Not isinstance(): that asks for an object's __class__, at which lazy modules begin to load. By id, as there are
+    # types that cannot be hashed.
+    ids = [{id(one) for one in family} for family in families]
+    return [[thing for thing in referrers if id(type(thing)) in family] for family in ids]
+
+
+def _with_subclasses(kind: type) -> set[type]:
+    return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))
 
 
 def _parameters_of(optimizer: Optimizer) -> Iterator[Tensor]:

@@ -27,6 +27,7 @@ def test_value_and_gradients_of_any_sum(weights, problem):
 
 @pytest.mark.filterwarnings("ignore:mfd is combined")
 @given(weights=WEIGHTS, problem=strategies.problems(same_width=True, max_batch=4))
+@pytest.mark.slow
 def test_value_and_gradients_of_any_released_sum(weights, problem):
     assert_equals_oracle("clip_kd", problem, "released", weights=weights)
 

@@ -65,6 +65,7 @@ def test_each_step_says_how_many_cases_are_fine_and_names_the_others(folder):
     assert found["training steps"] == ["not measured", ""]
 
 
+@pytest.mark.slow
 def test_targets_and_losses_are_read_from_the_folder(folder):
     main([str(folder), str(folder / "out.md")])
     text = (folder / "out.md").read_text(encoding="utf-8")

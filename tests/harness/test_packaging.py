@@ -54,6 +54,7 @@ def test_the_wheel_holds_the_integrations(installed):
     assert names >= INTEGRATIONS
 
 
+@pytest.mark.slow
 def test_every_loss_runs_where_there_is_torch_alone(installed, tmp_path):
     """As in an environment with nothing else; `make check-wheel` makes a real one."""
     environment = {"PYTHONPATH": str(installed), "PATH": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}

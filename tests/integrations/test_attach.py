@@ -50,6 +50,7 @@ def test_only_the_attached_losses_names_are_dropped():
     assert without_loss(state) == {"kd_loss_head.weight": 1, "visual.kd_loss.weight": 2}
 
 
+@pytest.mark.slow
 def test_detach_finds_the_student_within_a_compiled_one(student, loss):
     attach_loss(student, loss)
     assert detach_loss(torch.compile(student)) is loss

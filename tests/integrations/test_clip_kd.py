@@ -132,6 +132,7 @@ def test_copies(clone):
     again.load_state_dict(loss.state_dict() | {"fusion_logit_scale": torch.tensor(1.0)})
 
 
+@pytest.mark.slow
 def test_compiled_whole():
     torch._dynamo.reset()
     loss, inputs = KDClipLoss(arguments(4, 6, icl=1.0, fd=1.0, ckd=1.0)), inputs_of(4, 6)

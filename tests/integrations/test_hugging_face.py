@@ -135,7 +135,12 @@ PAIRINGS = {
 }
 
 
-@pytest.mark.parametrize("name", PAIRINGS)
+FAST_PAIRINGS = {"clip from siglip", "siglip from clip", "clip from open_clip"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST_PAIRINGS else pytest.mark.slow) for name in PAIRINGS]
+)
 def test_models_of_every_family(name, tmp_path):
     make, make_teacher, weights = PAIRINGS[name]
     student, teacher = seeded(make, 16), seeded(make_teacher, 24, seed=1)
@@ -197,6 +202,7 @@ def test_scales_stay_in_range(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.slow
 def test_bfloat16_and_gradient_checkpointing(tmp_path):
     runs, rounded = {}, {}
     for name in "plain", "gradient_checkpointing", "bf16":
@@ -213,6 +219,7 @@ def test_bfloat16_and_gradient_checkpointing(tmp_path):
     assert rounded == {"plain": {False}, "gradient_checkpointing": {False}, "bf16": {True}}
 
 
+@pytest.mark.slow
 def test_model_init_begins_anew_with_a_new_loss(tmp_path):
     loss = seeded(kdlosses.CLIPKDLoss, WEIGHTS, student_dim=16, teacher_dim=24)
     began = copy.deepcopy(loss.state_dict())

@@ -157,7 +157,7 @@ class TestTheReadme:
         torch.manual_seed(0)
         return found
 
-    @pytest.mark.parametrize("changes", [("scaler",), ("scaler", "compile")])
+    @pytest.mark.parametrize("changes", [("scaler",), pytest.param(("scaler", "compile"), marks=pytest.mark.slow)])
     def test_trains_the_same_with(self, plain, changes):
         assert_equal(readme_loop.run(*changes), plain, FLOAT32)
 

@@ -61,7 +61,10 @@ def test_one_that_fails_does_not_stop_the_others_and_the_exit_code_tells(tmp_pat
     assert clipkd().exit_code == clipkd("smoke", "--all").exit_code == 2
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name.endswith(("gd", "mfd")) else pytest.mark.slow) for name in METHODS],
+)
 def test_the_released_variant_of_every_method_trains_and_exports(name):
     # The paper's recipe with its models, which another test builds, made small.
     config = json.dumps(tiny.STUDENT)

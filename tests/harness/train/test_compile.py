@@ -24,7 +24,8 @@ def _forget_what_was_compiled():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("slices", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("slices", [1, 2])
 def test_compiled_models_give_the_same_losses_under_the_same_names(tmp_path, monkeypatch, slices):
     compiled = []
     really = nn.Module.compile

@@ -99,7 +99,9 @@ def sigterm(monkeypatch):
     return at
 
 
-@pytest.mark.parametrize("asked", [2, 4, pytest.param(5, marks=pytest.mark.slow), 6], ids=lambda n: f"asked {n} times")
+@pytest.mark.parametrize(
+    "asked", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 5, 6))], ids=lambda n: f"asked {n} times"
+)
 def test_stopped_before_during_or_after_an_evaluation_it_goes_on_exactly(tmp_path, sigterm, asked):
     """Each step asks once, each evaluation twice: 2 is the step that is measured, 3 and 4 its evaluation."""
     made = recipe(every=2, best="pairs/i2t_r5", train={"save_every": 100})

@@ -66,6 +66,7 @@ def test_nor_is_a_teachers_cache_looked_for_at_length(cache):
         identify(ModelConfig(model="hf-hub:nobody/nothing"))
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it_in_one_line(tmp_path):
     environment = {**os.environ, "HF_ENDPOINT": NOWHERE, "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "harness", "export", "ViT-B-16", "--pretrained", "laion400m_e32", "--out", "out"]

@@ -73,11 +73,13 @@ def test_what_cannot_be_used_is_named_once(clipkd):
     assert out.count("memeff is left out: it has CUDA kernels only") == 1
 
 
+@pytest.mark.slow
 def test_plots_go_where_they_are_told(clipkd, tmp_path):
     clipkd("losses", "--loss", "fd", *TINY, "--out", "a/x.csv", "--plot", "b")
     assert (tmp_path / "b/x-fd.png").is_file() and not (tmp_path / "a/x-fd.png").exists()
 
 
+@pytest.mark.slow
 def test_threads_and_widths_reach_the_rows(clipkd, tmp_path):
     clipkd("losses", "--loss", "crd", *TINY, "--teacher-dim", "6", "--threads", "1", "--variant", "released")
     (each, *_) = read_rows(tmp_path / "runs/bench/losses.csv")
