@@ -37,7 +37,7 @@ def recipe(train, workers: int) -> dict:
 @pytest.mark.parametrize(
     ("source", "world", "kills"),
     [
-        ("csv", 1, 2),
+        pytest.param("csv", 1, 2, marks=pytest.mark.slow),
         pytest.param("csv", 2, 3, marks=pytest.mark.slow),
         pytest.param("csv", 1, 10, marks=pytest.mark.slow),
         pytest.param("csv", 2, 10, marks=pytest.mark.slow),
