@@ -105,7 +105,7 @@ def _section(file: Path, values: dict[str, Any]) -> ModelConfig:
         return ModelConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = ".".join(map(str, (*first["loc"], *first.get("ctx", {}).get("inside", ()))))
         raise UserError(
             f"{file} does not describe an open_clip model: {place + ' ' if place else ''}{first['msg']}"
         ) from error

@@ -87,6 +87,7 @@ class DataConfig(Section):
     image_size: int | None = Field(
         None,
         ge=1,
+        le=2**14,
         description="Size in pixels of the view that all models share; null = their largest input size.",
     )
     crop: Literal["random_resized", "resize"] = Field(
@@ -102,6 +103,7 @@ class DataConfig(Section):
     workers: int = Field(
         0,
         ge=0,
+        le=2**12,
         description="Data loading processes for each training process; 0 = decode images in the training process.",
     )
     max_image_pixels: int = Field(

@@ -71,8 +71,8 @@ class EvalConfig(Section):
         "stop",
         description="If a set is missing: stop = an error before training; skip = a warning at start and end.",
     )
-    batch_size: int = Field(256, ge=1, description="Batch size of the evaluation.")
-    workers: int = Field(0, ge=0, description="Data loading processes, at most one per shard; 0 = none.")
+    batch_size: int = Field(256, ge=1, le=2**24, description="Batch size of the evaluation.")
+    workers: int = Field(0, ge=0, le=2**12, description="Data loading processes, at most one per shard; 0 = none.")
     every: int | None = Field(
         None, ge=1, description="Steps between two evaluations during training; null = only when training ends."
     )

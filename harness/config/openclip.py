@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from harness.config import static
+from harness.config.model_sizes import check_sizes
 from harness.config.section import problem
 
 TOWERS = ("vision_cfg", "text_cfg")
@@ -14,7 +15,7 @@ TOKENIZER = "hf_tokenizer_name"
 
 
 def check_model_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Refuse keys that open_clip does not know and towers that are not mappings; missing keys are not checked."""
+    """Refuse unknown keys, towers that are not mappings, and impossible numbers; missing keys are not checked."""
     known = known_keys()
     _check_names(config, known[""])
     for tower in TOWERS:
@@ -25,6 +26,7 @@ def check_model_config(config: dict[str, Any]) -> dict[str, Any]:
     tokenizer = config.get("text_cfg", {}).get(TOKENIZER, "")
     if not isinstance(tokenizer, str):
         raise problem(f"must be text, got {tokenizer!r}", inside=("text_cfg", TOKENIZER))
+    check_sizes(config, defaults())
     return config
 
 
@@ -42,6 +44,16 @@ def known_keys() -> dict[str, frozenset[str]]:
         "": frozenset(used | arguments),
         "vision_cfg": frozenset(static.fields(model["CLIPVisionCfg"])),
         "text_cfg": frozenset(static.fields(model["CLIPTextCfg"])),
+    }
+
+
+@functools.cache
+def defaults() -> dict[str, dict[str, Any]]:
+    """What open_clip takes for a tower's keys that are missing, by tower."""
+    model = static.classes(static.package_folder("open_clip") / "model.py")
+    return {
+        "vision_cfg": static.constants(model["CLIPVisionCfg"]),
+        "text_cfg": static.constants(model["CLIPTextCfg"]),
     }
 
 

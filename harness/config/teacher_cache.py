@@ -16,6 +16,7 @@ class TeacherCacheConfig(Section):
     views: int | None = Field(
         None,
         ge=1,
+        le=2**16,
         description="Views of each image in the cache, shown in turn, one an epoch; null = 4, or 1 where neither crop "
         "nor augment is random.",
     )

@@ -42,7 +42,7 @@ class ScheduleConfig(Section):
 class TrainConfig(Section):
     """Length, batch, precision, device and bookkeeping of a run."""
 
-    batch_size: int = Field(ge=1, description="Global batch size: pairs in a step, over all processes.")
+    batch_size: int = Field(ge=1, le=2**24, description="Global batch size: pairs in a step, over all processes.")
     accum_freq: int = Field(
         1,
         ge=1,
@@ -76,7 +76,7 @@ class TrainConfig(Section):
     log_every: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl.")
     save_every: int | None = Field(None, ge=1, description="Steps between two checkpoints; null = one at the end only.")
     keep_last: int = Field(2, ge=1, description="How many checkpoints to keep; older ones are deleted.")
-    threads: int | None = Field(None, ge=1, description="Torch's CPU threads; null = torch's own choice.")
+    threads: int | None = Field(None, ge=1, le=2**12, description="Torch's CPU threads; null = torch's own choice.")
     flush_denormal: bool = Field(
         False, description="Treat denormal floats as 0: faster on CPUs, which slow down on them. No effect on CUDA."
     )

@@ -1,5 +1,6 @@
 """YAML in and out: numbers as YAML 1.2 reads them, duplicate keys refused, and the line of every key remembered."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -20,20 +21,39 @@ RULES = (
         list("-+.0123456789"),
     ),
 )
+_PREFIX = "tag:yaml.org,2002:"
+_PATTERNS = {tag: re.compile(rf"^(?:{pattern})\Z") for tag, pattern, _ in RULES}
+# YAML's other tags make sets, dates and bytes, which no setting takes.
+_PLAIN = {f"{_PREFIX}str": yaml.ScalarNode, f"{_PREFIX}seq": yaml.SequenceNode, f"{_PREFIX}map": yaml.MappingNode}
+_NODES: dict[str, type[yaml.Node]] = {**dict.fromkeys(_PATTERNS, yaml.ScalarNode), **_PLAIN}
+MAX_DEPTH = 64
+_INTEGERS = range(-(2**63), 2**63)
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """A safe loader with RULES for plain scalars."""
+    """A safe loader with RULES for plain scalars, which refuses what no setting can be."""
 
     # Of this class alone: PyYAML shares its own between loaders.
     yaml_implicit_resolvers: ClassVar[dict] = {}  # type: ignore[misc]  # the stubs take it for an instance's
 
+    def __init__(self, text: bytes | str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases: a recipe shares settings through `inherits`, and an alias can make a document endless."""
+        """Refuse aliases, which can make a document endless, deep nesting, and values that do not fit their tag."""
+        mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported; use `inherits`", problem_mark=mark)
-        return super().compose_node(parent, index)
+        if self._depth == MAX_DEPTH:
+            words = f"lists and mappings are nested deeper than {MAX_DEPTH} levels"
+            raise yaml.MarkedYAMLError(problem=words, problem_mark=mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if wrong := _misfit(node):
+            raise yaml.MarkedYAMLError(problem=wrong, problem_mark=mark)
+        return node
 
 
 class Dumper(yaml.SafeDumper):
@@ -45,6 +65,26 @@ class Dumper(yaml.SafeDumper):
 def _integer(loader: RecipeLoader, node: yaml.Node) -> int:
     assert isinstance(node, yaml.ScalarNode)  # the resolver gives this tag to scalars alone
     return int(loader.construct_scalar(node))
+
+
+def _misfit(node: yaml.Node) -> str:
+    """What is wrong with a node by its tag alone; empty where nothing is."""
+    tag = node.tag.replace(_PREFIX, "!!")
+    if node.tag not in _NODES:
+        return f"unknown tag {tag}; write the value without a tag"
+    value, pattern = node.value, _PATTERNS.get(node.tag)
+    if not isinstance(node, _NODES[node.tag]) or (pattern and not pattern.match(value)):
+        got = _shortened(value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+        return f"the tag {tag} does not fit its value, got {got}; write the value without a tag"
+    if node.tag == f"{_PREFIX}int" and (len(value) > 40 or int(value) not in _INTEGERS):
+        return f"{_shortened(value)} is out of range, whole numbers have at most 64 bits"
+    if node.tag == f"{_PREFIX}float" and value[-1:].isdigit() and math.isinf(float(value)):
+        return f"{_shortened(value)} is out of range, numbers go up to about 1.8e308"
+    return ""
+
+
+def _shortened(text: str) -> str:
+    return repr(text) if len(text) <= 30 else f"{text[:20]!r}... of {len(text)} characters"
 
 
 for _tag, _pattern, _first in RULES:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from harness.config import yamltext
+from harness.config import explain, yamltext
 from harness.config.suite import Suite, SuiteSet
 from harness.errors import UserError
 
@@ -33,7 +33,7 @@ def load_suite(name: str | Path) -> Suite:
         known = ", ".join(shipped_suites())
         raise UserError(f"suite {name} is neither a shipped one ({known}) nor a file ({error.strerror})") from error
     except yaml.YAMLError as error:
-        raise UserError(f"suite {name}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"suite {name}: {explain.not_yaml(error, path.name)}") from error
     if isinstance(values, dict) and isinstance(values.get("sets"), list):
         values = {**values, "sets": [_entry(item, name) for item in values["sets"]]}
     try:

@@ -24,8 +24,11 @@ _REFUSALS = (
     RuntimeError,
     ValueError,
     OSError,
-    KeyError,
+    LookupError,
     TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
     AssertionError,
     SafetensorError,
     pickle.UnpicklingError,
@@ -54,7 +57,7 @@ def build(source: str, pretrained: str | None, config: dict[str, Any], view: dic
             parts = _made(source, weights, config, view or {})
     except _REFUSALS as error:
         logging.getLogger(__name__).debug("open_clip could not make %s", source, exc_info=True)
-        reason = " ".join(str(error).split())[:600]
+        reason = " ".join(str(error).split())[:600] or type(error).__name__
         words = f" with weights {weights.tag!r}" if weights.tag else ""
         raise UserError(f"open_clip could not make model {source!r}{words}: {reason}") from error
     if weights.file is not None:

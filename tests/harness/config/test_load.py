@@ -281,7 +281,20 @@ def test_names_of_a_suite_are_not_known_to_the_recipe(recipe):
         (BASE.replace("lr: 1e-3", "lr: [1"), "not valid YAML: while parsing a flow sequence"),
         (BASE + "teacher: *student\n", "line 11: not valid YAML: aliases (*name) are not supported"),
         ("a: &a {b: *a}\n", "aliases (*name) are not supported"),
-        (BASE + "x: !!python/object:os.system {}\n", "line 11: not valid YAML: could not determine a constructor"),
+        (BASE + "x: !!python/object:os.system {}\n", "line 11: not valid YAML: unknown tag !!python/object:"),
+        (BASE + "x: !mine 1\n", "line 11: not valid YAML: unknown tag !mine; write the value without a tag"),
+        (BASE + "x: !!timestamp abc\n", "line 11: not valid YAML: unknown tag !!timestamp"),
+        (BASE + "seed: !!int abc\n", "line 11: not valid YAML: the tag !!int does not fit its value, got 'abc'"),
+        (BASE + "seed: !!int [1]\n", "line 11: not valid YAML: the tag !!int does not fit its value, got a sequence"),
+        (BASE + "x: !!bool maybe\n", "line 11: not valid YAML: the tag !!bool does not fit its value"),
+        (BASE + f"x: {'[' * 5000}\n", "line 11: not valid YAML: lists and mappings are nested deeper than 64 levels"),
+        (
+            "".join(f"{'  ' * depth}a:\n" for depth in range(900)),
+            "line 64: not valid YAML: lists and mappings are nested",
+        ),
+        (BASE + f"seed: {'9' * 5000}\n", "of 5000 characters is out of range, whole numbers have at most 64 bits"),
+        (BASE + f"seed: {2**63}\n", "line 11: not valid YAML: '9223372036854775808' is out of range"),
+        (BASE.replace("1e-3", "-.5e999"), "line 7: not valid YAML: '-.5e999' is out of range, numbers go up to"),
         (BASE + "---\nname: two\n", "expected a single document"),
         (BASE + "1: 2\n", "line 11: not valid YAML: keys must be plain text"),
         (BASE + "? [a]\n: 2\n", "line 11: not valid YAML: keys must be plain text"),
@@ -518,3 +531,16 @@ def test_a_misspelt_key_of_an_inline_config_has_its_line(recipe):
 def test_an_unknown_option_of_a_backend_is_refused_with_the_known_ones(recipe):
     message = refused(recipe(), "loss={backend: chunked, backend_options: {tile: 8}}")
     assert "loss.backend_options has no option 'tile' for backend chunked; known: chunk_size" in message
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_numbers_must_be_finite(recipe, value):
+    assert "optim.lr must be a finite number, got" in refused(recipe(BASE.replace("1e-3", value)))
+    assert "loss.weights.fd must be a finite number, got" in refused(recipe(), f"loss.weights.fd={value}")
+
+
+@pytest.mark.parametrize(
+    "key", ["data.image_size", "data.workers", "train.threads", "train.batch_size", "eval.workers"]
+)
+def test_numbers_that_no_machine_has_are_refused(recipe, key):
+    assert f"{key} must be less than or equal to" in refused(recipe(), f"{key}=1000000000")
