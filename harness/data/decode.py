@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from harness.config.data import PILLOW_PIXELS
+from harness.data.regular_files import read_regular
 from harness.data.samples import Kind, RawSample, SkippedSample, Unusable
 
 # Pillow warns of images above its limit; here such an image is skipped and listed, so nobody need be warned.
@@ -28,6 +29,8 @@ def decode(raw: RawSample, max_pixels: int = PILLOW_PIXELS) -> tuple[Tensor, str
         max_pixels: an image of more pixels, by its header, is not decoded.
     """
     try:
+        if raw.fault is not None:
+            raise Unusable("malformed_row", raw.fault)
         caption = _caption(raw.caption)
         return _pixels(_image_bytes(raw.image), max_pixels), caption
     except Unusable as problem:
@@ -58,13 +61,7 @@ def _image_bytes(image: bytes | Path | None) -> bytes:
     if image is None:
         raise Unusable("missing_image", "no jpg, jpeg, png or webp member, or no path in the CSV")
     if isinstance(image, Path):
-        path = image
-        try:
-            image = path.read_bytes()
-        except OSError as error:
-            raise Unusable("missing_image", f"{path}: {error.strerror}") from None
-        except ValueError as error:  # a path with a zero byte in it
-            raise Unusable("missing_image", f"{str(path)!r}: {error}") from None
+        image = read_regular(image)
     if not image:
         raise Unusable("empty_image", "the image file has zero bytes")
     return image

@@ -57,6 +57,8 @@ def existing_file(path: Path, what: str) -> Path:
     """Return the path if it is a file, else say what is nearest to it."""
     if path.is_file():
         return path
+    if path.exists():
+        raise UserError(f"data.train: {path} is not a regular file; give a {what}.")
     raise UserError(f"data.train: no {what} at {path}{nearest(path)}; check the path or build the data first.")
 
 

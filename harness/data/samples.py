@@ -6,19 +6,23 @@ from typing import Literal
 
 Kind = Literal[
     "missing_image", "empty_image", "truncated_image", "corrupt_image", "wrong_mode", "decompression_bomb",
-    "missing_caption", "empty_caption", "caption_not_utf8", "not_cached", "broken_shard",
+    "missing_caption", "empty_caption", "caption_not_utf8", "malformed_row", "not_cached", "broken_shard",
     "unstorable_image", "unstorable_caption",  # met by `clipkd data convert` alone
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class RawSample:
-    """An undecoded pair: `image` is a file's bytes or its path, None if missing; `caption` likewise bytes or text."""
+    """An undecoded pair: `image` is a file's bytes or its path, None if missing; `caption` likewise bytes or text.
+
+    `fault` says why the row of a table that the pair is from cannot be used.
+    """
 
     key: str
     shard: str
     image: bytes | Path | None
     caption: bytes | str | None
+    fault: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import cast
 from PIL import Image
 
 from harness.data.decode import decode
+from harness.data.regular_files import check_regular
 from harness.data.samples import RawSample, SkippedSample
 
 
@@ -50,6 +51,8 @@ class SampleProbe:
         if isinstance(caption, SkippedSample):
             return caption
         try:
+            if isinstance(raw.image, Path):
+                check_regular(raw.image)
             with Image.open(io.BytesIO(raw.image) if isinstance(raw.image, bytes) else cast(Path, raw.image)) as image:
                 (width, height), mode = image.size, image.mode
         except MemoryError:

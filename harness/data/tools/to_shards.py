@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image
 from webdataset.writer import TarWriter
 
-from harness.data.samples import RawSample, SkippedSample
+from harness.data.regular_files import read_regular
+from harness.data.samples import RawSample, SkippedSample, Unusable
 from harness.data.tools.output_folder import OutputFolder, Record
 from harness.data.tools.pool import Tick
 from harness.data.tools.sample_probe import SampleProbe
@@ -58,10 +59,9 @@ def _members(raw: RawSample, key: str, row: int, probe: SampleProbe) -> dict[str
     """Return a sample's members by ending: the image's bytes as they are, the caption, and where both are from."""
     if isinstance(raw.image, Path):
         try:
-            raw = replace(raw, image=raw.image.read_bytes())
-        except (OSError, ValueError) as error:  # not there, not readable, or no path at all
-            reason = getattr(error, "strerror", None) or error
-            return SkippedSample(raw.key, raw.shard, "missing_image", f"{raw.image!s}: {reason}")
+            raw = replace(raw, image=read_regular(raw.image))
+        except Unusable as problem:
+            return SkippedSample(raw.key, raw.shard, problem.kind, problem.reason)
     info = probe(raw)
     if isinstance(info, SkippedSample):
         return info

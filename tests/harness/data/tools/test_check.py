@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections import Counter
 from statistics import median_low
 
@@ -139,6 +140,21 @@ def test_csv_files(tmp_path):
     assert f"missing_image │ 1 │ images/1.png in {second}: " in printed
     assert "samples whose key occurs before: 0 in the same file, 3 in another file" in printed
     assert f"images/0.png in {first} and in {second}" in printed
+
+
+@pytest.mark.parametrize("fast", [(), ("--fast",)])
+def test_rows_that_cannot_be_trusted(tmp_path, fast):
+    """Each is a sample of its own, which fails the check beyond the rate as it stops training."""
+    path = write_csv(tmp_path, 6, ",")
+    os.mkfifo(tmp_path / "images" / "pipe.png")
+    with path.open("a") as file:
+        file.write('images/pipe.png,a pipe\nimages/0.png,one, two\nimages/1.png,"open\nimages/2.png,x\n')
+    code, printed = run(path, "--out", tmp_path / "bad.jsonl", *fast)
+    assert code == 1 and "6 of 10 samples can be used" in printed and "3 malformed_row, 1 missing_image" in printed
+    lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in lines] == ["images/pipe.png", "line 9", "line 10", "line 11"]
+    assert "a quotation mark opens on line 10 and is never closed" in lines[2]["reason"]
+    assert run(path, "--max-skip-rate", 0.4, *fast)[0] == 0
 
 
 def test_csv_options(tmp_path):

@@ -1,0 +1,52 @@
+"""Files that rows of a list name: a pipe or a device may never end, so only regular files are read."""
+
+import os
+import stat
+from pathlib import Path
+
+from harness.data.samples import Unusable
+
+MAX_BYTES = 2**30
+_KINDS = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
+# Where there is such a flag, opening or reading never waits for anybody.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is not a regular file, or larger than any image.
+
+    Raises:
+        Unusable: it is not there, is of another kind, or has more than `MAX_BYTES`.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise Unusable("missing_image", f"{path}: {error.strerror}") from None
+    except ValueError as error:  # a path with a zero byte in it
+        raise Unusable("missing_image", f"{str(path)!r}: {error}") from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((words for test, words in _KINDS if test(found.st_mode)), "a device")
+        raise Unusable("missing_image", f"{path}: {kind}, and only regular files are read")
+    if found.st_size > MAX_BYTES:
+        raise _too_large(path, found.st_size)
+
+
+def read_regular(path: Path) -> bytes:
+    """Return a regular file's content.
+
+    Raises:
+        Unusable: as `check_regular`, or it cannot be read.
+    """
+    check_regular(path)
+    try:
+        with open(os.open(path, _FLAGS), "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Unusable("missing_image", f"{path}: {error.strerror}") from None
+    if len(content or b"") > MAX_BYTES:  # one of /proc has no size
+        raise _too_large(path, len(content))
+    return content or b""
+
+
+def _too_large(path: Path, size: int) -> Unusable:
+    return Unusable("corrupt_image", f"{path}: {size:,} bytes or more, above {MAX_BYTES:,}; no image is that large")
