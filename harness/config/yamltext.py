@@ -51,7 +51,7 @@ class RecipeLoader(yaml.SafeLoader):
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
-        if wrong := _misfit(node):
+        if node is not None and (wrong := _misfit(node)):
             raise yaml.MarkedYAMLError(problem=wrong, problem_mark=mark)
         return node
 
@@ -74,7 +74,7 @@ def _misfit(node: yaml.Node) -> str:
         return f"unknown tag {tag}; write the value without a tag"
     value, pattern = node.value, _PATTERNS.get(node.tag)
     if not isinstance(node, _NODES[node.tag]) or (pattern and not pattern.match(value)):
-        got = _shortened(value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+        got = _shortened(value) if isinstance(node, yaml.ScalarNode) else "a list or a mapping"
         return f"the tag {tag} does not fit its value, got {got}; write the value without a tag"
     if node.tag == f"{_PREFIX}int" and (len(value) > 40 or int(value) not in _INTEGERS):
         return f"{_shortened(value)} is out of range, whole numbers have at most 64 bits"

@@ -285,7 +285,10 @@ def test_names_of_a_suite_are_not_known_to_the_recipe(recipe):
         (BASE + "x: !mine 1\n", "line 11: not valid YAML: unknown tag !mine; write the value without a tag"),
         (BASE + "x: !!timestamp abc\n", "line 11: not valid YAML: unknown tag !!timestamp"),
         (BASE + "seed: !!int abc\n", "line 11: not valid YAML: the tag !!int does not fit its value, got 'abc'"),
-        (BASE + "seed: !!int [1]\n", "line 11: not valid YAML: the tag !!int does not fit its value, got a sequence"),
+        (
+            BASE + "seed: !!int [1]\n",
+            "line 11: not valid YAML: the tag !!int does not fit its value, got a list or a mapping",
+        ),
         (BASE + "x: !!bool maybe\n", "line 11: not valid YAML: the tag !!bool does not fit its value"),
         (BASE + f"x: {'[' * 5000}\n", "line 11: not valid YAML: lists and mappings are nested deeper than 64 levels"),
         (
