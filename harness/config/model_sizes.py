@@ -84,7 +84,10 @@ def _check_vision(values: Mapping[str, Any], written: Mapping[str, Any]) -> None
     """The relations of open_clip's own towers, which divide by these numbers."""
     is_resnet = isinstance(values["layers"], list | tuple)
     width = values["width"] * (32 if is_resnet else 1)
-    if width % values["head_width"]:
+    heads = (
+        width // values["head_width"]
+    )  # rounded down: beside its default of 64 open_clip gives a width of 96 one head
+    if heads == 0 or width % (values["head_width"] if "head_width" in written else heads):
         words = f"must divide {'32 times the' if is_resnet else 'the'} width {values['width']}"
         got = _with_origin("head_width", values, written)
         raise problem(f"{words}, got {got}", inside=("vision_cfg", "head_width"))

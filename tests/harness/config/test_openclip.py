@@ -77,6 +77,13 @@ def test_defaults_that_do_not_fit_are_named():
     assert says in refused("vision_cfg", "{image_size: 32, layers: 1, width: 8}")
 
 
+def test_a_width_that_open_clips_default_rounds_to_whole_heads_is_fine():
+    made = load_recipe("smoke", ["student.config.vision_cfg={image_size: 32, layers: 1, width: 96, patch_size: 8}"])
+    assert made.student.config["vision_cfg"]["width"] == 96
+    says = "vision_cfg.head_width must divide the width 200, got open_clip's default of 64"
+    assert says in refused("vision_cfg", "{image_size: 32, layers: 1, width: 200, patch_size: 8}")
+
+
 def test_a_resnet_and_sides_that_differ_are_fine():
     made = ["student.config.vision_cfg.layers=[1, 1, 1, 1]", "student.config.vision_cfg.patch_size=null"]
     assert load_recipe("smoke", made).student.config["vision_cfg"]["layers"] == [1, 1, 1, 1]
