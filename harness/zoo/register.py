@@ -12,6 +12,8 @@ from harness.model_folders import shipped
 
 # Lives as long as the process: open_clip re-reads the folder whenever another config is added.
 _CONFIGS = tempfile.TemporaryDirectory(prefix="clipkd-configs-")
+# What this process has made known; forked ones share the folder, and a file in it may be another's.
+_REGISTERED: dict[Path, str] = {}
 
 
 def register() -> None:
@@ -29,7 +31,8 @@ def register_config(name: str, config: dict[str, Any]) -> None:
     if tokenizer.startswith("shipped:"):
         config["text_cfg"]["hf_tokenizer_name"] = str(shipped("tokenizers", tokenizer.removeprefix("shipped:")))
     path, text = Path(_CONFIGS.name) / f"{name}.json", json.dumps(config)
-    if path.is_file() and path.read_text() == text:
-        return  # known already; open_clip reads its 400 files again for each one that is added
+    if _REGISTERED.get(path) == text:
+        return  # open_clip reads its 400 files again for each one that is added
     path.write_text(text)
     open_clip.add_model_config(path)
+    _REGISTERED[path] = text
