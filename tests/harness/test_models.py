@@ -134,18 +134,11 @@ def test_random_weights_are_not_measured(run):
     assert load_trained(str(run)).name == "run"
 
 
-@pytest.mark.parametrize(
-    ("section", "key", "value", "reason"),
-    [
-        ("vision_cfg", "patch_size", 64, "Kernel size"),
-        ("text_cfg", "context_length", 0, "context length"),
-        ("text_cfg", "vocab_size", 100, "index out of range"),
-    ],
-)
-def test_a_config_that_contradicts_itself_is_found_before_any_data(section, key, value, reason):
-    config = {**tiny.STUDENT, section: {**tiny.STUDENT[section], key: value}}
+def test_a_config_that_contradicts_itself_is_found_before_any_data():
+    """What the recipe's own check cannot see: the tokenizer has more words than the model."""
+    config = {**tiny.STUDENT, "text_cfg": {**tiny.STUDENT["text_cfg"], "vocab_size": 100}}
     loaded = create_model(ModelConfig(model="test-models-contradiction", config=config))
-    with pytest.raises(UserError, match=f"student test-models-contradiction cannot embed .*{reason}"):
+    with pytest.raises(UserError, match=r"student test-models-contradiction cannot embed .*index out of range"):
         forward_smoke_test(loaded, "student")
 
 
