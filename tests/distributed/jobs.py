@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import kdlosses
+from kdlosses.distributed import columns
+from kdlosses.distributed.shard import place
 from tests.distributed import clip_kd, guarded, refusals, siglip, training
 from tests.distributed.cases import FAST, HALF, MIXED, SPLITS, Split, multi_teacher, of_teachers, part
 from tests.distributed.world import Jobs
@@ -94,6 +96,14 @@ def _unusual(rank: int, size: int) -> list[torch.Tensor]:
     return [value.detach() for value in values]
 
 
+def _sixteen_bit_sums(rank: int, size: int) -> torch.Tensor:
+    """The gradient of a bfloat16 row to which rank 0 gives 1 and each other 2^-9, a quarter of the spacing there."""
+    row = torch.ones(1, 8, dtype=torch.bfloat16, requires_grad=True)
+    (rows,) = columns.gather(place("auto"), [row])
+    (rows * (1.0 if rank == 0 else 2.0**-9)).sum().backward()
+    return row.grad
+
+
 def _compiled(rank: int, size: int) -> Outcome:
     loss = torch.compile(build("clip_kd", MIXED), backend="eager")
     outcome = run(loss, part(MIXED.inputs(), rank, size))
@@ -154,6 +164,7 @@ _MORE: Jobs = {
     "several-teachers-paper": _teachers,
     "several-teachers-released": partial(_teachers, variant="released", weights=dict.fromkeys(refusals.PLAIN, 1.0)),
     "compiled": _compiled,
+    "sixteen-bit-sums": _sixteen_bit_sums,
     "open-clips-siglip": siglip.job,
 }
-_ALSO_FOUR = {"groups", "open-clips-siglip", "several-teachers-paper", "module-in-ddp"}
+_ALSO_FOUR = {"sixteen-bit-sums", "groups", "open-clips-siglip", "several-teachers-paper", "module-in-ddp"}

@@ -48,6 +48,12 @@ def test_features_of_sixteen_bits(name, results):
             assert distance(found.grads[key], wanted) < (0.01 if wanted.ndim == 2 else 1e-3)
 
 
+def test_gradients_are_summed_in_more_than_sixteen_bits_on_the_way(results):
+    """1 + 3 * 2^-9 rounds to 1 + 2^-7; summed one by one in bfloat16 it stays 1."""
+    for gradient in results(4)["sixteen-bit-sums"]:
+        assert torch.equal(gradient, torch.full((1, 8), 1 + 2.0**-7, dtype=torch.bfloat16))
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_a_loss_wrapped_in_ddp(size, results):
     outcomes = results(size)["module-in-ddp"]
