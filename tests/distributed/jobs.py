@@ -104,6 +104,12 @@ def _sixteen_bit_sums(rank: int, size: int) -> torch.Tensor:
     return row.grad
 
 
+def _mixed_dtypes(rank: int, size: int) -> list[torch.Tensor]:
+    """What a gather of rows of 6 and of 16 bytes brings."""
+    half, double = torch.full((1, 3), rank + 1.0).bfloat16(), torch.full((1, 2), rank + 0.1, dtype=torch.float64)
+    return [rows.clone() for rows in columns.gather(place("auto"), [half, double])]  # they share their memory
+
+
 def _compiled(rank: int, size: int) -> Outcome:
     loss = torch.compile(build("clip_kd", MIXED), backend="eager")
     outcome = run(loss, part(MIXED.inputs(), rank, size))
@@ -165,6 +171,7 @@ _MORE: Jobs = {
     "several-teachers-released": partial(_teachers, variant="released", weights=dict.fromkeys(refusals.PLAIN, 1.0)),
     "compiled": _compiled,
     "sixteen-bit-sums": _sixteen_bit_sums,
+    "mixed-dtypes": _mixed_dtypes,
     "open-clips-siglip": siglip.job,
 }
 _ALSO_FOUR = {"sixteen-bit-sums", "groups", "open-clips-siglip", "several-teachers-paper", "module-in-ddp"}

@@ -54,6 +54,12 @@ def test_gradients_are_summed_in_more_than_sixteen_bits_on_the_way(results):
         assert torch.equal(gradient, torch.full((1, 8), 1 + 2.0**-7, dtype=torch.bfloat16))
 
 
+def test_rows_of_any_dtypes_travel_together(results):
+    for half, double in results(2)["mixed-dtypes"]:
+        assert torch.equal(half, torch.tensor([[1.0] * 3, [2.0] * 3], dtype=torch.bfloat16))
+        assert torch.equal(double, torch.tensor([[0.1] * 2, [1.1] * 2], dtype=torch.float64))
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_a_loss_wrapped_in_ddp(size, results):
     outcomes = results(size)["module-in-ddp"]
