@@ -16,6 +16,7 @@ from multiprocessing.context import BaseContext
 from typing import Any, Protocol, TypeVar
 
 from harness.errors import UserError
+from harness.interrupts import deferred_interrupt, start_fork_server
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -84,20 +85,22 @@ def _in_processes(
     work: Work[Task, Result], tasks: Iterable[Task], workers: int, watch: Watch, option: str, terminate: bool
 ) -> Generator[Result, None, None]:
     context = _context()
-    done, stop = context.Value("q", 0), context.Event()
+    done, stop = context.Value("q", 0), context.RawValue("b", 0)
     others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(workers, context, _begin, (done, stop))
     remaining = iter(tasks)
     waiting: deque[Future[Result]] = deque()
     try:
         while True:
-            waiting.extend(pool.submit(_run, work, task) for task in islice(remaining, workers * _AHEAD - len(waiting)))
+            for task in islice(remaining, workers * _AHEAD - len(waiting)):
+                with deferred_interrupt():  # a pool interrupted while it starts a worker waits for it for ever
+                    waiting.append(pool.submit(_run, work, task))
             if not waiting:
                 terminate = False
                 return
             while not waiting[0].done():
                 wait([waiting[0]], timeout=_PAUSE)
-                watch(done.value)
+                watch(done.get_obj().value)  # without its lock, which a worker may have died with
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise UserError(
@@ -105,7 +108,7 @@ def _in_processes(
             f"{option} than {workers}."
         ) from error
     finally:
-        stop.set()
+        stop.value = True
         if terminate:
             for worker in {*multiprocessing.active_children()} - {*others}:
                 worker.terminate()
@@ -118,6 +121,7 @@ def _context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harness.data.decode"])  # torch is imported once, not in every worker
+    start_fork_server()
     return context
 
 
@@ -136,7 +140,7 @@ class _Ticker:
 
     def check(self) -> None:
         """Stop if it is to."""
-        if self._stop.is_set():
+        if self._stop.value:
             raise Stopped
 
     def flush(self) -> None:

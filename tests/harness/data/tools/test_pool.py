@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,18 @@ def test_work_that_seldom_ticks_is_stopped_by_a_signal_and_what_waits_is_not_beg
         list(run_ordered(_sleep_long, tasks, workers=1, watch=watch, terminate=True))
     assert time.monotonic() - begin < 200
     assert not tasks[1].exists() and not tasks[2].exists()
+
+
+def test_ctrl_c_while_a_worker_is_started_leaves_a_pool_that_ends(monkeypatch):
+    """Interrupted inside it, the pool loses count of its workers, and waits for one that never ends."""
+    finished = []
+
+    def start(pool, real=ProcessPoolExecutor._spawn_process):
+        os.kill(os.getpid(), signal.SIGINT)
+        real(pool)
+        finished.append(len(pool._processes))
+
+    monkeypatch.setattr(ProcessPoolExecutor, "_spawn_process", start)
+    with pytest.raises(KeyboardInterrupt):
+        list(run_ordered(_double, [1, 2], workers=1, watch=lambda samples: None))
+    assert finished == [1]

@@ -1,0 +1,43 @@
+"""Ctrl-C while processes are started: it reaches the command at a safe line, and its workers never."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+from types import FrameType
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[None]:
+    """Let Ctrl-C interrupt at the end of the block, which must be short, instead of inside it.
+
+    For library code that a KeyboardInterrupt between two of its lines would leave half done.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # Python interrupts the main thread alone, and nothing where the signal is ignored
+        return
+    arrived: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: arrived.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if arrived:
+            before(*arrived[0])
+
+
+def start_fork_server() -> None:
+    """Start Python's fork server, unless it runs, so that it and its processes are deaf to Ctrl-C from birth.
+
+    The signals that a process blocks are inherited; one that it ignores is ignored only once its code says so.
+    """
+    resource_tracker.ensure_running()  # the fork server starts it, and its start unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
