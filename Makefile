@@ -29,8 +29,9 @@ study: $(VENV)/.harness
 	@$(BIN)/clipkd data openmoji
 	@$(BIN)/clipkd study study/openmoji --jobs $(WORKERS) $(ARGS)
 
-# One thread a worker: two test processes that each want every core slow each other down.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+# One thread a worker: two test processes that each want every core slow each other down. Neighbours stay on one worker, which
+# saves their fixtures. Bytecode is kept even where the environment forbids it: the tests start many processes.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test: $(VENV)/.test
 	@$(PYTEST) -m "not slow" $(ARGS)

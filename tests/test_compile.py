@@ -45,7 +45,7 @@ def test_one_graph_with_the_same_values_and_gradients(name, variant):
     "terms",
     [
         pytest.param(("icl", "contrastive"), marks=pytest.mark.slow),
-        ("gd", "icl", "crd", "afd"),
+        pytest.param(("gd", "icl", "crd", "afd"), marks=pytest.mark.slow),
         pytest.param(("icl", "cross_kd", "afd", "contrastive"), marks=pytest.mark.slow),
         ("sigmoid_kd", "crd", "siglip"),
         pytest.param(("affinity", "vrd", "xrd", "crd", "icl"), marks=pytest.mark.slow),
@@ -58,6 +58,7 @@ def test_terms_in_any_order(terms):
     assert_same(run_compiled(loss, inputs, "eager"), run(loss, inputs))
 
 
+@pytest.mark.slow
 def test_half_inputs_under_autocast():
     loss, inputs = build("clip_kd", MIXED, dtype=torch.float32), MIXED.inputs(torch.bfloat16)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")

@@ -59,17 +59,22 @@ CLASSES = {
     "vrd": kdlosses.VRDLoss,
     "xrd": kdlosses.XRDLoss,
 }
-LIST_MODULES = """
+IMPORTS = """
 import sys
-import {module}
-print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
+import torch
+before = set(sys.modules)
+import kdlosses
+print(*set(sys.modules) - before)
+kdlosses.backends.available()
+print("triton" in sys.modules)
 """
 
 
-def imported_by(module: str) -> set[str]:
-    code = LIST_MODULES.format(module=module)
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(run.stdout.split())
+@pytest.fixture(scope="module")
+def imported() -> list[str]:
+    """What a fresh process prints: the modules that `kdlosses` adds to torch's, and whether Triton is loaded."""
+    run = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    return run.stdout.splitlines()
 
 
 def test_public_names():
@@ -99,17 +104,19 @@ def test_the_bias_is_explained_where_it_is_accepted():
     assert "cannot change a softmax" in " ".join(kdlosses.CRDLoss.forward.__doc__.split())
 
 
-def test_import_pulls_in_torch_and_nothing_else():
-    extra = imported_by("kdlosses") - imported_by("torch") - set(sys.stdlib_module_names)
+def test_import_pulls_in_torch_and_nothing_else(imported):
+    extra = {name.partition(".")[0] for name in imported[0].split()} - {"torch"} - set(sys.stdlib_module_names)
     assert extra == {"kdlosses"}
 
 
-def test_import_adds_few_modules():
+def test_import_adds_few_modules(imported):
     """Beside its own: a part of torch that torch itself leaves out, its compiler say, would bring hundreds."""
-    code = "import torch, sys; n = set(sys.modules); import kdlosses; print(*set(sys.modules) - n)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    others = {name for name in run.stdout.split() if name.partition(".")[0] != "kdlosses"}
+    others = {name for name in imported[0].split() if name.partition(".")[0] != "kdlosses"}
     assert len(others) < 5, others
+
+
+def test_neither_importing_it_nor_listing_backends_imports_triton(imported):
+    assert imported[1] == "False"
 
 
 def test_backends_are_listed_with_the_reason_why_not():

@@ -97,6 +97,7 @@ raise RuntimeError("the loss is broken")
 """
 
 
+@pytest.mark.slow
 def test_a_trainer_that_fails_without_closing_its_loader_ends_with_its_workers(tmp_path):
     """In a process of its own, for what an interpreter does at its exit is part of it."""
     command = [sys.executable, "-c", FAILS, str(write_csv(tmp_path, 40))]

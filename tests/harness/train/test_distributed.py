@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 SHARDED = pytest.mark.skipif(not can_shard(CPU), reason="this torch cannot shard on CPUs")
 SOFTMAX = {"contrastive": 1, "crd": 1, "fd": 100, "mfd": 100, "gd": 10, "icl": 1, "afd": 1, "cross_kd": 1}
 ALL = {**SOFTMAX, "siglip": 0.5, "sigmoid_kd": 0.5}  # and so a bias that is trained
-SLOW_RUNS = {"four", "sliced", "fsdp2 sliced", "moved", "fsdp2 stopped", "unsharded", "biased"}
+SLOW_RUNS = {"four", "sliced", "fsdp2", "fsdp2 sliced", "moved", "fsdp2 stopped", "unsharded", "biased"}
 # Kept rates: AdamW divides by the size of gradients, so that rounding in one near 0 could take a whole step's length.
 OPTIM = {"lr": 1e-3, "eps": 1e-3, "grad_clip": 5.0}
 
@@ -102,7 +102,7 @@ def logs(folder: Path, out: str) -> str:
         "ddp",
         pytest.param("four", marks=pytest.mark.slow),
         pytest.param("sliced", marks=pytest.mark.slow),
-        pytest.param("fsdp2", marks=SHARDED),
+        pytest.param("fsdp2", marks=[SHARDED, pytest.mark.slow]),
         pytest.param("fsdp2 sliced", marks=[SHARDED, pytest.mark.slow]),
     ],
 )
@@ -120,14 +120,14 @@ def test_several_processes_train_what_one_trains(finished, out):
             assert second[name] == pytest.approx(first[name], rel=2e-4, abs=1e-9), name
 
 
-@pytest.mark.parametrize("out", ["one", "ddp", "stopped", pytest.param("fsdp2", marks=SHARDED)])
+@pytest.mark.parametrize("out", ["one", "ddp", "stopped", pytest.param("fsdp2", marks=[SHARDED, pytest.mark.slow])])
 def test_no_process_warns_of_parameters_that_nobody_trains(finished, out):
     told = [path.read_text() for path in finished.glob(f"{out}.*.log")]
     assert told
     assert not any("UntrainedParametersWarning" in text for text in told)
 
 
-@pytest.mark.parametrize("out", ["ddp", pytest.param("fsdp2", marks=SHARDED)])
+@pytest.mark.parametrize("out", ["ddp", pytest.param("fsdp2", marks=[SHARDED, pytest.mark.slow])])
 def test_one_process_writes_and_the_export_is_whole(finished, out):
     summary = json.loads((finished / out / "summary.json").read_text())
     assert summary["processes"] == 2

@@ -34,6 +34,7 @@ def clipkd(monkeypatch, capsys, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_losses_measures_writes_draws_and_resumes(clipkd, tmp_path):
     code, out, err = clipkd("losses", "--loss", "crd", *TINY)
     assert (code, err) == (0, "")

@@ -124,6 +124,7 @@ def test_headers_alone_tell_all_but_the_pixels(tmp_path):
     assert set(fast.measures[WIDTH]) == {8, 64} and set(slow.measures[WIDTH]) == {8}
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_finds(tmp_path):
     cfg = config(write_bad(tmp_path / "data"), max_image_pixels=SMALL)
     one, two = (check(cfg, workers=number, out=tmp_path / f"{number}.jsonl") for number in (0, 2))
