@@ -68,6 +68,7 @@ def test_half_inputs_under_autocast():
     torch.testing.assert_close(value, loss(**inputs), rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_a_smaller_last_batch_is_one_graph_too():
     loss, last = build("crd", MIXED), MIXED.with_(batch=3).inputs()
     compiled = torch.compile(loss, fullgraph=True, backend="eager")

@@ -79,10 +79,18 @@ def test_none_is_no_option_and_a_term_without_weight_leaves_its_options_behind()
     assert kdlosses.CLIPKDLoss({"crd": 1.0}, options={"crd": {}}).term_options == {}
 
 
-def test_they_are_printed_copied_and_compiled():
-    loss = build("clip_kd", MIXED, weights={"crd": 1.0, "affinity": 2.0}, options={"affinity": {"student_scale": 9}})
+OPTED = {"weights": {"crd": 1.0, "affinity": 2.0}, "options": {"affinity": {"student_scale": 9}}}
+
+
+def test_they_are_printed_and_copied():
+    loss = build("clip_kd", MIXED, **OPTED)
     assert "1 crd + 2 affinity(student_scale=9), variant" in repr(loss)
     assert torch.equal(copy.deepcopy(loss)(**MIXED.inputs()), loss(**MIXED.inputs()))
+
+
+@pytest.mark.slow
+def test_they_are_compiled():
+    loss = build("clip_kd", MIXED, **OPTED)
     torch._dynamo.reset()
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
     assert_same(run(compiled, MIXED.inputs()), run(loss, MIXED.inputs()))

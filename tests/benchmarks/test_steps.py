@@ -97,6 +97,7 @@ def test_a_wrong_implementation_is_not_timed(given, monkeypatch):
     assert row.status == "failed" and "against float64" in row.note
 
 
+@pytest.mark.slow
 def test_one_step_at_the_largest_batch_is_a_row_of_bench_losses(given):
     losses.main([*given.flags(), "million"])
     found = read_rows(given.out / "losses.csv")
@@ -135,6 +136,7 @@ def test_the_whole_day_on_a_cpu(tmp_path):
     assert {row.status for row in read_rows(tmp_path / "losses.csv")} == {"ok"}
 
 
+@pytest.mark.slow
 def test_the_command_runs_as_a_file_from_any_folder(tmp_path):
     command = [sys.executable, gpu_day.__file__, "--out", str(tmp_path / "out"), "--budget", "0"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

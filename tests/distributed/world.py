@@ -5,7 +5,6 @@ Starting processes takes seconds, a job milliseconds: each size of world is star
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import traceback
 from collections.abc import Callable
@@ -17,6 +16,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from tests.fork_server import fork_server
+
 # What would hang is an error after this time.
 _TIMEOUT = timedelta(seconds=60)
 
@@ -26,8 +27,7 @@ Results = dict[str, list[Any]]
 
 def start(size: int, slow: bool, folder: Path) -> Results:
     """The results of all jobs for `size` processes, by name, each a list in the order of the ranks."""
-    # Forked from a server that has imported what the jobs need, once for all processes of all worlds.
-    multiprocessing.set_forkserver_preload(["tests.distributed.jobs"])
+    fork_server()
     mp.start_processes(_work, (size, slow, str(folder)), nprocs=size, start_method="forkserver")
     by_rank = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
     return {name: [results[name] for results in by_rank] for name in by_rank[0]}

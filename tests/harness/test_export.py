@@ -73,15 +73,22 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory, image: Path):
-    """Every model of MODELS exported in both precisions, moved, and embedded by one process of stock open_clip."""
+def exported(tmp_path_factory: pytest.TempPathFactory):
+    """Every model of MODELS, and the folders of their exports in both precisions, which have been moved."""
     root = tmp_path_factory.mktemp("export")
     loaded = {name: make() for name, make in MODELS.items()}
     for name, model in loaded.items():
         for fp16 in (False, True):
             export_model(model, root / "first" / f"{name}-{fp16}", fp16=fp16)
     (root / "first").rename(root / "moved")
-    folders = {(name, fp16): root / "moved" / f"{name}-{fp16}" for name in MODELS for fp16 in (False, True)}
+    return loaded, {(name, fp16): root / "moved" / f"{name}-{fp16}" for name in MODELS for fp16 in (False, True)}
+
+
+@pytest.fixture(scope="module")
+def stock(exported, tmp_path_factory: pytest.TempPathFactory, image: Path):
+    """The same, with what one process of stock open_clip makes of the image and the texts by each export."""
+    loaded, folders = exported
+    root = tmp_path_factory.mktemp("stock")
     script = root / "stock.py"
     script.write_text(STOCK)
     names = ",".join(str(folder) for folder in folders.values())
@@ -91,6 +98,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory, image: Path):
     return loaded, {key: (folder, made[str(folder)]) for key, folder in folders.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_stock_open_clip_gives_the_same_embeddings_after_a_move(stock, image: Path, name: str) -> None:
     loaded, made = stock
@@ -98,6 +106,7 @@ def test_stock_open_clip_gives_the_same_embeddings_after_a_move(stock, image: Pa
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_half_differs_by_rounding_only(stock, image: Path, name: str) -> None:
     loaded, made = stock
@@ -115,9 +124,9 @@ def test_half_differs_by_rounding_only(stock, image: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_holds_the_model_and_nothing_else(stock, name: str) -> None:
-    loaded, made = stock
-    folder = made[name, False][0]
+def test_holds_the_model_and_nothing_else(exported, name: str) -> None:
+    loaded, folders = exported
+    folder = folders[name, False]
     assert load_file(folder / "open_clip_model.safetensors").keys() == loaded[name].model.state_dict().keys()
     config = json.loads((folder / "open_clip_config.json").read_text())
     assert str(Path(__file__).parents[2]) not in json.dumps(config)

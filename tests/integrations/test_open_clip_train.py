@@ -336,6 +336,7 @@ def test_other_settings_of_the_trainer(folder, name):
     assert [key for key in state["state_dict"] if key.startswith("kd_loss.")] == LOSS_NAMES
 
 
+@pytest.mark.slow
 def test_compiled_it_asks_the_teacher_once_a_batch(folder, monkeypatch):
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model: compiled(model, backend="eager"))  # inductor takes a minute

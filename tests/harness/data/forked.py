@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -11,6 +12,8 @@ from typing import Any
 
 import psutil
 import torch
+
+from tests.fork_server import fork_server
 
 
 def start(target: Callable[..., object], *arguments: object) -> tuple[BaseProcess, Any]:
@@ -23,9 +26,7 @@ def start_trainer(target: Callable[..., object], *arguments: object) -> tuple[Ba
 
     A backward pass over fake tensors starts autograd's device threads, and torch refuses one in forks of that process.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "harness.train", "tests.harness.tiny"])
-    return _start(context, target, arguments)
+    return _start(fork_server(), target, arguments)
 
 
 def _start(context: Any, target: Callable[..., object], arguments: tuple[object, ...]) -> tuple[BaseProcess, Any]:
@@ -38,6 +39,7 @@ def _start(context: Any, target: Callable[..., object], arguments: tuple[object,
 
 def _run(target: Callable[..., object], *arguments: object) -> None:
     multiprocessing.set_start_method("fork", force=True)  # as in a process of its own
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     torch.set_num_threads(1)  # OpenMP's threads did not survive the fork
     target(*arguments)
 

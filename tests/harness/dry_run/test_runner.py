@@ -79,6 +79,7 @@ def test_the_released_variant_of_every_method_trains_and_exports(name):
     assert set(result.trial.losses) == {"loss", "contrastive_loss", f"{term}_loss"}
 
 
+@pytest.mark.slow
 def test_neighbours_with_one_teacher_share_it(monkeypatch):
     built = []
     monkeypatch.setattr(runner, "create_model", lambda config: built.append(config.model) or create_model(config))

@@ -81,6 +81,7 @@ def sets(root: Path) -> list[EvalSet]:
     ]
 
 
+@pytest.mark.slow
 def test_every_metric_equals_the_stock_command(root, stock, tmp_path, monkeypatch):
     loaded = load_model(f"local-dir:{root / 'export'}")
     evaluate_cached(

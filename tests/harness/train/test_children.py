@@ -87,7 +87,7 @@ def started(target, *arguments) -> tuple:
 @pytest.mark.parametrize(
     ("at_step_2", "signals", "code"),
     [
-        pytest.param("hang", [signal.SIGKILL], -signal.SIGKILL, id="killed"),
+        pytest.param("hang", [signal.SIGKILL], -signal.SIGKILL, id="killed", marks=FULL),
         pytest.param("fail", [], 1, id="error in a step", marks=FULL),
         pytest.param("go on", [signal.SIGTERM, signal.SIGTERM], TERMINATED, id="SIGTERM twice", marks=FULL),
         pytest.param("hang", [], EXIT_STALLED, id="ended by the watchdog", marks=FULL),

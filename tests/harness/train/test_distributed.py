@@ -23,7 +23,18 @@ CPU = torch.device("cpu")
 SHARDED = pytest.mark.skipif(not can_shard(CPU), reason="this torch cannot shard on CPUs")
 SOFTMAX = {"contrastive": 1, "crd": 1, "fd": 100, "mfd": 100, "gd": 10, "icl": 1, "afd": 1, "cross_kd": 1}
 ALL = {**SOFTMAX, "siglip": 0.5, "sigmoid_kd": 0.5}  # and so a bias that is trained
-SLOW_RUNS = {"four", "sliced", "fsdp2", "fsdp2 sliced", "moved", "fsdp2 stopped", "unsharded", "biased"}
+SLOW_RUNS = {
+    "four",
+    "sliced",
+    "fsdp2",
+    "fsdp2 sliced",
+    "moved",
+    "fsdp2 stopped",
+    "unsharded",
+    "biased",
+    "whole",
+    "stopped",
+}
 # Kept rates: AdamW divides by the size of gradients, so that rounding in one near 0 could take a whole step's length.
 OPTIM = {"lr": 1e-3, "eps": 1e-3, "grad_clip": 5.0}
 
@@ -120,7 +131,15 @@ def test_several_processes_train_what_one_trains(finished, out):
             assert second[name] == pytest.approx(first[name], rel=2e-4, abs=1e-9), name
 
 
-@pytest.mark.parametrize("out", ["one", "ddp", "stopped", pytest.param("fsdp2", marks=[SHARDED, pytest.mark.slow])])
+@pytest.mark.parametrize(
+    "out",
+    [
+        "one",
+        "ddp",
+        pytest.param("stopped", marks=pytest.mark.slow),
+        pytest.param("fsdp2", marks=[SHARDED, pytest.mark.slow]),
+    ],
+)
 def test_no_process_warns_of_parameters_that_nobody_trains(finished, out):
     told = [path.read_text() for path in finished.glob(f"{out}.*.log")]
     assert told
@@ -135,6 +154,7 @@ def test_one_process_writes_and_the_export_is_whole(finished, out):
     assert summary["parameters"] == json.loads((finished / "one" / "summary.json").read_text())["parameters"]
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_process_saves_the_step_and_resuming_is_exact(finished):
     assert codes(finished, "stopped") == [[TERMINATED] * 2, [0, 0]], logs(finished, "stopped")
     assert "SIGTERM came; saved step" in logs(finished, "stopped")

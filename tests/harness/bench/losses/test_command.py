@@ -69,6 +69,7 @@ def test_rows_of_another_commit_are_measured_again_and_it_says_so(clipkd, tmp_pa
     assert "may be of other code" not in out
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_named_once(clipkd):
     _, out, _ = clipkd("losses", "--loss", "fd", "--batch", "8", "--dim", "8", "--repeats", "1", "--device", "cpu")
     assert out.count("memeff is left out: it has CUDA kernels only") == 1

@@ -36,6 +36,7 @@ def file(tmp_path):
     return ResultFile(tmp_path / "new" / "losses.csv")
 
 
+@pytest.mark.slow
 def test_a_row_is_on_the_disk_before_the_next_case_begins(file, monkeypatch):
     seen = []
 

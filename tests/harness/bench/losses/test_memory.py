@@ -194,6 +194,7 @@ def test_a_containers_limit_counts(monkeypatch, tmp_path):
     assert memory.available_bytes("cpu") > 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(rss.rss_unavailable("cpu")), reason="only Linux tells a process's peak")
 def test_the_resident_set_grows_by_about_the_live_tensors():
     size = case(loss="contrastive", implementation="formula", batch=2048, threads=1)
