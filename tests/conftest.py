@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from pathlib import Path
 
@@ -15,10 +14,7 @@ from hypothesis import HealthCheck, settings
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# While test modules are imported the collector finds nothing and takes a sixth of the time.
-gc.disable()
-
-pytest_plugins = ["pytester", "tests.plugins.processes", "tests.plugins.skips"]
+pytest_plugins = ["pytester", "tests.plugins.collector", "tests.plugins.processes", "tests.plugins.skips"]
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -51,7 +47,3 @@ def read_golden(golden_dir: Path):
         return {key: torch.from_numpy(np.asarray(value)) for key, value in numeric.items()}
 
     return read
-
-
-def pytest_collection_finish() -> None:
-    gc.enable()

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 import kdlosses
 from kdlosses import UntrainedParametersWarning
+from tests.plugins import collector
 from tests.problems import Problem
 from tests.running import build
 
@@ -244,6 +245,7 @@ class TestItIsSilent:
         loss = icl()
         torch.autograd.grad(loss(**MIXED.inputs(torch.float32)), [*loss.parameters()])
 
+    @pytest.mark.slow
     def test_under_compiled_autograd(self):
         """Whose graphs can hold no look."""
         torch._dynamo.reset()
@@ -254,7 +256,7 @@ class TestItIsSilent:
         assert all(p.grad is not None for p in loss.parameters())
 
     def test_and_does_not_look_where_nobody_would_hear(self, monkeypatch):
-        monkeypatch.setattr(gc, "get_objects", lambda: pytest.fail("looked"))
+        monkeypatch.setattr(gc, "get_referrers", lambda *classes: pytest.fail("looked"))
         warnings.simplefilter("ignore", UntrainedParametersWarning)
         step(icl())
 
@@ -266,6 +268,7 @@ class TestItIsSilent:
             step(loss)
         finally:
             gc.unfreeze()
+            collector.hide()
         del optimizer
 
 

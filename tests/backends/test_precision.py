@@ -175,7 +175,9 @@ def test_sigmoids_that_are_right_keep_their_digits(label):
     assert trial.gradient_error < 1e-4
 
 
-@each_backend
+@pytest.mark.parametrize(
+    "label", [pytest.param(label, marks=pytest.mark.slow if label == "triton" else ()) for label in USABLE]
+)
 def test_a_sigmoid_near_its_teachers_pulls_by_what_they_differ(label):
     """From where both are nearly 0, through the middle, to where both are nearly 1 (a bias of 20)."""
     image, text = noise(PAIRS, WIDTH, 1), noise(PAIRS, WIDTH, 2)

@@ -48,6 +48,7 @@ def test_a_recipe_is_tried_and_what_came_out_is_said():
     assert "smoke: ok" in result.stderr
 
 
+@pytest.mark.slow
 def test_one_that_fails_does_not_stop_the_others_and_the_exit_code_tells(tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text("inherits: smoke\nstudent: {config: {text_cfg: {vocab_size: 100}}}\n")

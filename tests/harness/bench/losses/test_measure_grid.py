@@ -59,6 +59,7 @@ def test_a_second_run_measures_nothing(file):
     assert len(read_rows(file.path)) == 2
 
 
+@pytest.mark.slow
 def test_out_of_memory_is_a_row_and_the_run_goes_on(file, monkeypatch):
     def make(case, real=measuring.make_setup):
         if case.batch == 16:
