@@ -260,15 +260,12 @@ class TestItIsSilent:
         warnings.simplefilter("ignore", UntrainedParametersWarning)
         step(icl())
 
-    def test_about_what_gc_freeze_hides(self):
+    def test_about_what_gc_freeze_hides(self, monkeypatch):
+        monkeypatch.setattr(gc, "get_freeze_count", collector.get_freeze_count)
         loss = icl()
         optimizer = torch.optim.SGD(loss.parameters(), lr=0.1)
         gc.freeze()
-        try:
-            step(loss)
-        finally:
-            gc.unfreeze()
-            collector.hide()
+        step(loss)
         del optimizer
 
 
