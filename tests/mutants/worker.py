@@ -24,6 +24,7 @@ _KILLED = (1, 2)  # pytest's exit codes: a test failed, or a module could not be
 def warm_up() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ.setdefault("TRITON_INTERPRET", "1")  # as tests/conftest.py: triton decides at its first import
+    sys.dont_write_bytecode = False  # hundreds of runs import the same tests from the copy
     for name in _WARM:
         __import__(name)
 
