@@ -10,7 +10,7 @@ from typing import NoReturn
 from harness.errors import Terminated, UserError
 
 USAGE = 2
-# EX_TEMPFAIL of sysexits.h, try again later: the run was saved on SIGTERM and goes on with --resume.
+# EX_TEMPFAIL of sysexits.h, try again later: the run was saved on SIGTERM or SIGHUP and goes on with --resume.
 TERMINATED = 75
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 OURS = ("harness", "kdlosses")

@@ -28,7 +28,7 @@ def train(
 ) -> None:
     """Train a student from a recipe, evaluate it and export it. Start it with torchrun for several processes.
 
-    On SIGTERM it finishes the current step, saves a checkpoint and exits with code 75.
+    On SIGTERM and SIGHUP it finishes the current step, saves a checkpoint and exits with code 75.
     """
     from harness.config import load_recipe
 

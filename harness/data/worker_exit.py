@@ -1,4 +1,4 @@
-"""Exit of data worker processes: not at the first SIGTERM, and always with their trainer."""
+"""Exit of data worker processes: not at the first SIGTERM or SIGHUP, and always with their trainer."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _end_commands(process: int) -> None:
 
 
 def survive_first_sigterm() -> None:
-    """Go on after a SIGTERM and those that come with it, and after every SIGINT.
+    """Go on after a SIGTERM or SIGHUP and those that come with it, and after every SIGINT.
 
     A scheduler or a terminal sends them to all processes of a run, and torchrun hands its own on to them once more; the
     trainer, which then saves, needs its data until it stops its workers itself, by another SIGTERM if they take their
@@ -80,8 +80,10 @@ def survive_first_sigterm() -> None:
         elif now - first < _ONE_STOP:
             signal.alarm(_LAST_WORK)  # whatever it was: nobody has to wait for this process for ever
         else:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, handle)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup the trainer goes on
+        signal.signal(signal.SIGHUP, handle)

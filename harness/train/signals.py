@@ -1,4 +1,7 @@
-"""Graceful SIGTERM: the current step is finished and saved first; after the training the run exits at once."""
+"""Graceful SIGTERM and SIGHUP: the current step is finished and saved first; after the training the run exits at once.
+
+SIGHUP comes when the terminal or the connection is closed; a run that is started to ignore it, as by nohup, does.
+"""
 
 from __future__ import annotations
 
@@ -12,47 +15,54 @@ from types import FrameType
 from harness.errors import Terminated
 
 
+def stop_signals() -> list[signal.Signals]:
+    """The signals that ask this process to stop: SIGTERM, and SIGHUP unless it is ignored."""
+    return [signal.SIGTERM, *([] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP])]
+
+
 @contextmanager
 def watch_for_sigterm() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGTERM has come since."""
+    """Yield a function that says whether SIGTERM, or SIGHUP, has come since."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set  # Python hands signals to the main thread alone: whoever runs that decides
         return
 
-    with _at_sigterm(asked.set):
+    with _at_stop_signal(lambda number: asked.set()):
         yield asked.is_set
 
 
 @contextmanager
 def exit_on_sigterm(sentence: str) -> Iterator[None]:
-    """Raise Terminated with this sentence once SIGTERM comes: for work that may be thrown away and done again.
+    """Raise Terminated with this sentence once SIGTERM or SIGHUP comes: for work that may be done again.
 
     More of them are ignored until this is left: a scheduler and torchrun send one each.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    own = os.getpid()
+    own, stops = os.getpid(), stop_signals()
 
-    def leave() -> None:
+    def leave(number: int) -> None:
         mine = os.getpid() == own
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if mine else signal.SIG_DFL)
+        for stop in stops:
+            signal.signal(stop, signal.SIG_IGN if mine else signal.SIG_DFL)
         if mine:
             raise Terminated(sentence)
-        os.kill(os.getpid(), signal.SIGTERM)  # a data worker, forked meanwhile: it ends as it always does
+        os.kill(os.getpid(), number)  # a data worker, forked meanwhile: it ends as it always does
 
-    with _at_sigterm(leave):
+    with _at_stop_signal(leave):
         yield
 
 
 @contextmanager
-def _at_sigterm(do: Callable[[], None]) -> Iterator[None]:
+def _at_stop_signal(do: Callable[[int], None]) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
-        do()
+        do(number)
 
-    before = signal.signal(signal.SIGTERM, handle)
+    before = {stop: signal.signal(stop, handle) for stop in stop_signals()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for stop, handler in before.items():
+            signal.signal(stop, handler)

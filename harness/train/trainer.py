@@ -101,7 +101,7 @@ class Trainer:
             )
 
     def run(self) -> bool:
-        """Take every step that is left; False when SIGTERM has ended the run early, after a checkpoint."""
+        """Take every step that is left; False when SIGTERM or SIGHUP has ended the run early, after a checkpoint."""
         writer = None
         if self.distributed.is_rank_zero:
             writer = MetricsWriter(self.out / "metrics.jsonl", up_to=self.first - 1 if self.first > 1 else None)
@@ -166,7 +166,7 @@ class Trainer:
                 if not saves:
                     self._save_together(step, watchdog)
             if signal is Signal.STOP:
-                logger.info("%s: SIGTERM came; saved step %d", self.recipe.name, step)
+                logger.info("%s: SIGTERM or SIGHUP came; saved step %d", self.recipe.name, step)
                 return False
         # It may have come during the last step or its checkpoint: what follows can take long.
         return self.distributed.reduce_max(Signal.STOP if asked_to_stop() else Signal.GO) is Signal.GO

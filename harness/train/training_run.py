@@ -26,7 +26,7 @@ from harness.train.resume import check_world_size, find_checkpoint, is_finished,
 from harness.train.signals import exit_on_sigterm
 from harness.train.trainer import Trainer
 
-# Left by a run that SIGTERM has ended, for schedulers that start it again.
+# Left by a run that SIGTERM or SIGHUP has ended, for schedulers that start it again.
 STOPPED = "stopped"
 
 
@@ -49,14 +49,14 @@ def train(
 
     Raises:
         UserError: for anything the user can fix.
-        Terminated: SIGTERM came; the run is saved and can be resumed.
+        Terminated: SIGTERM or SIGHUP came; the run is saved and can be resumed.
     """
     with init_distributed(recipe.train.device) as (distributed, device):
         done, start = _start(recipe, out, distributed, device, command, resume=resume, overwrite=overwrite)
         if done:
             return read_json(out / DONE) if distributed.is_rank_zero else {}
         trainer = Trainer(recipe, out, device, distributed, start)
-        stopped = f"stopped by SIGTERM and saved in {out}; the same command with --resume continues there"
+        stopped = f"stopped by SIGTERM or SIGHUP and saved in {out}; the same command with --resume continues there"
         if not trainer.run():
             if distributed.is_rank_zero:
                 _write_stopped(out)
@@ -76,7 +76,7 @@ def train(
 
 
 def _write_stopped(out: Path) -> None:
-    write_text(out / STOPPED, "SIGTERM came; clipkd train --resume continues\n")
+    write_text(out / STOPPED, "SIGTERM or SIGHUP came; clipkd train --resume continues\n")
 
 
 def _start(

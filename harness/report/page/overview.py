@@ -40,7 +40,7 @@ def status(run: RunRecord) -> str:
         return "finished"
     reached = f"step {run.steps_done:,}" + (f" of {run.steps:,}" if run.steps else "")
     if (run.folder / "stopped").exists():
-        return f"stopped by SIGTERM at {reached}"
+        return f"stopped by SIGTERM or SIGHUP at {reached}"
     return f"unfinished, {reached}"
 
 

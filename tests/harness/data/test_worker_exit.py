@@ -19,6 +19,7 @@ from tests.harness.data.forked import children, running, start, until_gone
 from tests.harness.data.pairs import load, pair, take, write_csv, write_shards, write_tar
 
 SECONDS = 10
+STOPS = [signal.SIGTERM, signal.SIGHUP]
 
 
 def idle_workers(connection, folder: Path) -> None:
@@ -170,13 +171,14 @@ def test_workers_end_with_the_loader(tmp_path, source):
     until_gone(children() - before)
 
 
-def test_workers_survive_the_signals_that_stop_a_run(tmp_path):
+@pytest.mark.parametrize("stop", STOPS)
+def test_workers_survive_the_signals_that_stop_a_run(tmp_path, stop):
     """SLURM sends SIGTERM to every process of a job step, and torchrun hands the one that it got on to them as well."""
     before = children()
     loader = load(write_shards(tmp_path, 40, per_shard=10), workers=2)
     take(loader, 1)
     workers = children() - before
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+    for number in (stop, signal.SIGINT, stop):
         for worker in workers:
             os.kill(worker, number)
         time.sleep(0.2)  # two at once would be one
@@ -185,21 +187,34 @@ def test_workers_survive_the_signals_that_stop_a_run(tmp_path):
     until_gone(workers)
 
 
-def survive(connection) -> None:
+def survive(connection, hangup: signal.Handlers) -> None:
     worker_exit._ONE_STOP = 0.1
+    signal.signal(signal.SIGHUP, hangup)
     worker_exit.survive_first_sigterm()
     connection.send("ready")
     while True:
         time.sleep(0.1)
 
 
-def test_a_worker_that_is_told_again_later_ends():
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_worker_that_is_told_again_later_ends(stop):
     """As it is when it has not ended by itself seconds after its loader was closed."""
-    process, connection = start(survive)
+    process, connection = start(survive, signal.SIG_DFL)
     assert connection.poll(20)
-    process.terminate()
+    os.kill(process.pid, stop)
     process.join(0.5)
     assert process.is_alive()
-    process.terminate()
+    os.kill(process.pid, stop)
     process.join(20)
-    assert process.exitcode == -signal.SIGTERM
+    assert process.exitcode == -stop
+
+
+def test_a_worker_whose_trainer_ignores_sighup_ignores_it():
+    process, connection = start(survive, signal.SIG_IGN)
+    assert connection.poll(20)
+    for _ in range(3):
+        os.kill(process.pid, signal.SIGHUP)
+        process.join(0.15)
+    assert process.is_alive()
+    process.kill()
+    process.join(20)

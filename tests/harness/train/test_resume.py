@@ -41,7 +41,7 @@ def interrupted(tmp_path, stop_at, **sections):
     """A run of which step 3 is the last one taken."""
     recipe = tiny.recipe(**{**tiny.DISTILL, **sections, "train": {"steps": 6, **sections.get("train", {})}})
     stop_at(3)
-    with pytest.raises(Terminated, match=r"stopped by SIGTERM and saved in .*--resume"):
+    with pytest.raises(Terminated, match=r"stopped by SIGTERM or SIGHUP and saved in .*--resume"):
         train(recipe, tmp_path / "run", command="test")
     stop_at(None)
     return recipe, tmp_path / "run"
@@ -218,7 +218,7 @@ def test_sigterm_during_the_evaluation_leaves_at_once_and_the_next_start_evaluat
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("the evaluation went on")
 
-    with monkeypatch.context() as patch, pytest.raises(Terminated, match="stopped by SIGTERM and saved"):
+    with monkeypatch.context() as patch, pytest.raises(Terminated, match="stopped by SIGTERM or SIGHUP and saved"):
         patch.setattr(training_run, "evaluate_cached", evaluate)
         train(tiny.recipe(), out)
     assert (out / "stopped").is_file()

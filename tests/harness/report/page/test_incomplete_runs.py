@@ -29,7 +29,7 @@ def test_a_run_that_sigterm_stopped_says_so(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", finished=False)
     (run / "stopped").write_text("")
     page = make(tmp_path / "out", run).page
-    assert "stopped by SIGTERM at step 40 of 40" in page.table("Accuracy in percent")[1]
+    assert "stopped by SIGTERM or SIGHUP at step 40 of 40" in page.table("Accuracy in percent")[1]
     assert "run has no results: it is unfinished and was not evaluated during training." in page.missing
 
 
