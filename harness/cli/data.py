@@ -41,6 +41,7 @@ def check(
     workers: pairs.Workers = None,
     fast: pairs.Fast = False,
     max_image_pixels: pairs.MaxPixels = None,
+    image_formats: pairs.ImageFormats = "jpeg,png,webp",
     max_skip_rate: pairs.MaxSkipRate = 0.05,
     out: Annotated[
         Path | None,
@@ -52,7 +53,7 @@ def check(
     Exit code 0 when few enough are unusable for training, else 1.
     """
     with pairs.named_as_options():
-        cfg = pairs.config_of(source, root, separator, image_key, caption_key, max_image_pixels)
+        cfg = pairs.config_of(source, root, separator, image_key, caption_key, max_image_pixels, image_formats)
         from rich.console import Console
 
         from harness.cli.guard import INTERRUPTED
@@ -86,6 +87,7 @@ def convert(
     workers: pairs.Workers = None,
     fast: pairs.Fast = False,
     max_image_pixels: pairs.MaxPixels = None,
+    image_formats: pairs.ImageFormats = "jpeg,png,webp",
     max_skip_rate: pairs.MaxSkipRate = 0.05,
 ) -> None:
     """Convert CSV files with images to webdataset shards, or shards to a CSV file with images.
@@ -94,7 +96,7 @@ def convert(
     interrupt: run the same command again to resume.
     """
     with pairs.named_as_options():
-        cfg = pairs.config_of(source, root, separator, image_key, caption_key, max_image_pixels)
+        cfg = pairs.config_of(source, root, separator, image_key, caption_key, max_image_pixels, image_formats)
         from rich.console import Console
 
         from harness.data.tools.convert import convert as run

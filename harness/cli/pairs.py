@@ -34,6 +34,14 @@ MaxPixels = Annotated[
         min=1, help="Images with more pixels are unusable; like recipe key data.max_image_pixels.", show_default=False
     ),
 ]
+ImageFormats = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST",
+        help="Formats, told by content, besides which no image is usable, out of jpeg, png, webp, gif, bmp and tiff; "
+        "like recipe key data.image_formats.",
+    ),
+]
 MaxSkipRate = Annotated[
     float,
     typer.Option(
@@ -43,7 +51,13 @@ MaxSkipRate = Annotated[
 
 
 def config_of(
-    source: list[str], root: str | None, separator: str, image_key: str, caption_key: str, max_pixels: int | None
+    source: list[str],
+    root: str | None,
+    separator: str,
+    image_key: str,
+    caption_key: str,
+    max_pixels: int | None,
+    formats: str,
 ) -> "DataConfig":
     """The recipe section `data` for these files.
 
@@ -60,6 +74,7 @@ def config_of(
         "csv_separator": separator,
         "csv_image_key": image_key,
         "csv_caption_key": caption_key,
+        "image_formats": tuple(name.strip() for name in formats.split(",")),
         **limits,
     }
     try:
@@ -77,7 +92,7 @@ def named_as_options() -> Iterator[None]:
     names = {
         "data.train": "SOURCE", "data.root": "--root", "data.csv_separator": "--separator",
         "data.csv_image_key": "--image-key", "data.csv_caption_key": "--caption-key",
-        "data.max_image_pixels": "--max-image-pixels",
+        "data.max_image_pixels": "--max-image-pixels", "data.image_formats": "--image-formats",
     }  # fmt: skip
     try:
         yield

@@ -9,6 +9,9 @@ from harness.config.section import Range, Section, Text, as_list, problem
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # Pillow's own limit, above which it warns; above twice of it it refuses to open an image.
 PILLOW_PIXELS = 89_478_485
+ImageFormat = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
+IMAGE_FORMATS: tuple[ImageFormat, ...] = ("jpeg", "png", "webp")
+ImageFormats = Annotated[tuple[ImageFormat, ...], BeforeValidator(as_list), Field(strict=False, min_length=1)]
 
 
 class TrainSource(Section):
@@ -111,6 +114,11 @@ class DataConfig(Section):
         ge=1,
         le=2 * PILLOW_PIXELS,
         description="Width x height above which an image is skipped as a decompression bomb, before it is decoded.",
+    )
+    image_formats: ImageFormats = Field(
+        IMAGE_FORMATS,
+        description="Formats of images that are decoded, told by the content of a file and not by its name; every "
+        "other file is a skipped sample. Of an animated or many-paged file the first frame is used.",
     )
     max_skip_rate: Fraction = Field(
         0.05,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from harness.config.data import PILLOW_PIXELS
+from harness.config.data import IMAGE_FORMATS, PILLOW_PIXELS
 from harness.data.batch import Batch
 from harness.data.decode import decode
 from harness.data.samples import RawSample, SkippedSample
@@ -63,10 +63,11 @@ class Decoder:
     tokenizers: Tokenizers
     max_pixels: int = PILLOW_PIXELS
     cache: Cache | None = None
+    formats: Sequence[str] = IMAGE_FORMATS
 
     def sample(self, raw: RawSample, seed: int, epoch: int) -> Sample | SkippedSample:
         """Decode a sample; its view is cut by the seed, or as the cache's teacher saw it in this epoch."""
-        decoded = decode(raw, self.max_pixels)
+        decoded = decode(raw, self.max_pixels, self.formats)
         if isinstance(decoded, SkippedSample):
             return decoded
         image, caption = decoded

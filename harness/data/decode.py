@@ -1,7 +1,7 @@
 """From a raw sample to pixels and a caption, or to the reason why not."""
 
-import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +9,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from harness.config.data import PILLOW_PIXELS
+from harness.config.data import IMAGE_FORMATS, PILLOW_PIXELS
 from harness.data.regular_files import read_regular
 from harness.data.samples import Kind, RawSample, SkippedSample, Unusable
+from harness.images import ImageFormatError, open_image
 
 # Pillow warns of images above its limit; here such an image is skipped and listed, so nobody need be warned.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -21,18 +22,21 @@ _TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-def decode(raw: RawSample, max_pixels: int = PILLOW_PIXELS) -> tuple[Tensor, str] | SkippedSample:
+def decode(
+    raw: RawSample, max_pixels: int = PILLOW_PIXELS, formats: Sequence[str] = IMAGE_FORMATS
+) -> tuple[Tensor, str] | SkippedSample:
     """Return the image, uint8 [3, H, W] in RGB, and the caption; or what is wrong with the sample.
 
     Args:
         raw: the sample.
         max_pixels: an image of more pixels, by its header, is not decoded.
+        formats: nor is one of another format, whatever its name.
     """
     try:
         if raw.fault is not None:
             raise Unusable("malformed_row", raw.fault)
         caption = _caption(raw.caption)
-        return _pixels(_image_bytes(raw.image), max_pixels), caption
+        return _pixels(_image_bytes(raw.image), max_pixels, formats), caption
     except Unusable as problem:
         return SkippedSample(raw.key, raw.shard, problem.kind, problem.reason)
 
@@ -67,9 +71,9 @@ def _image_bytes(image: bytes | Path | None) -> bytes:
     return image
 
 
-def _pixels(content: bytes, max_pixels: int) -> Tensor:
+def _pixels(content: bytes, max_pixels: int, formats: Sequence[str]) -> Tensor:
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(content, formats) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise Unusable("decompression_bomb", f"{width} x {height} pixels, above {max_pixels}")
@@ -78,8 +82,10 @@ def _pixels(content: bytes, max_pixels: int) -> Tensor:
         raise
     except Image.DecompressionBombError as error:
         raise Unusable("decompression_bomb", str(error)) from None
+    except ImageFormatError as error:
+        raise Unusable("image_format", str(error)) from None
     except UnidentifiedImageError:  # its message is about the buffer, not about the image
-        raise Unusable("corrupt_image", "not an image, or of a kind that PIL does not know") from None
+        raise Unusable("corrupt_image", "not an image, or its header is broken") from None
     except Exception as error:  # a broken file makes PIL raise OSError, SyntaxError, struct.error, zlib.error and more
         kind: Kind = "truncated_image" if "truncated" in str(error).lower() else "corrupt_image"
         raise Unusable(kind, f"{type(error).__name__}: {error}") from None

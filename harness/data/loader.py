@@ -107,7 +107,8 @@ def build_loader(
         log.load_state_dict(state["skipped"])
     names = leaders(tokenizers)
     view = View(image_size, cfg.crop, cfg.crop_scale)
-    decoder = Decoder(view, {name: tokenizers[name] for name in names.values()}, cfg.max_image_pixels, cache)
+    leading = {name: tokenizers[name] for name in names.values()}
+    decoder = Decoder(view, leading, cfg.max_image_pixels, cache, cfg.image_formats)
     position = None if state is None else state["position"]
     feed = _feed(cfg, opened, decoder, share, workers, log, position)
     return Loader(feed, setting, names, log, rank)

@@ -130,7 +130,7 @@ def _decode_all(
 ) -> Iterable[tuple[Read, tuple[Tensor, str] | SkippedSample]]:
     def work(read: Read) -> tuple[Read, tuple[Tensor, str] | SkippedSample]:
         raw = read[1]
-        decoded = decode(raw, decoder.max_pixels)
+        decoded = decode(raw, decoder.max_pixels, decoder.formats)
         if isinstance(decoded, SkippedSample):
             return read, decoded
         if decoder.cache is None:

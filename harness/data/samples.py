@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 Kind = Literal[
-    "missing_image", "empty_image", "truncated_image", "corrupt_image", "wrong_mode", "decompression_bomb",
-    "missing_caption", "empty_caption", "caption_not_utf8", "malformed_row", "not_cached", "broken_shard",
+    "missing_image", "empty_image", "truncated_image", "corrupt_image", "image_format", "wrong_mode",
+    "decompression_bomb", "missing_caption", "empty_caption", "caption_not_utf8", "malformed_row", "not_cached",
+    "broken_shard",
     "unstorable_image", "unstorable_caption",  # met by `clipkd data convert` alone
 ]  # fmt: skip
 

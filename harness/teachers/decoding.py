@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from harness.config import AugmentConfig
+from harness.config.data import IMAGE_FORMATS
 from harness.data.decode import decode
 from harness.data.samples import RawSample, SkippedSample
 from harness.data.seeds import derive
@@ -82,6 +83,7 @@ class Pieces(IterableDataset[Piece]):
     tokenizer: Callable[[list[str]], Tensor]
     size: int
     max_pixels: int
+    formats: Sequence[str] = IMAGE_FORMATS
 
     def __iter__(self) -> Iterator[Piece]:
         worker = get_worker_info()
@@ -101,7 +103,7 @@ class Pieces(IterableDataset[Piece]):
         made: list[dict[str, Tensor]] = []
         captions = []
         for raw in samples:
-            decoded = decode(raw, self.max_pixels)
+            decoded = decode(raw, self.max_pixels, self.formats)
             identity = sample_id(raw)
             if isinstance(decoded, SkippedSample):
                 piece.bad.append((identity, decoded))

@@ -49,6 +49,7 @@ class PrecomputeJob:
             self.embedder.teacher.tokenizer,
             max(1, self.embedder.batch_size // count),
             self.data.max_image_pixels,
+            self.data.image_formats,
         )
 
     def num_shards(self) -> int:

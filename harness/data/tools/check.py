@@ -96,9 +96,8 @@ def check(cfg: DataConfig, *, workers: int, fast: bool = False, out: Path | None
     keys: list[tuple[np.ndarray, np.ndarray]] = []
     name = "shards" if units.num_samples is None else "blocks"
     display = WorkDisplay("checking", name, len(units), units.num_samples)
-    results = run_ordered(
-        partial(scan, probe=SampleProbe(cfg.max_image_pixels, fast)), units, workers=workers, watch=display.watch
-    )
+    probe = SampleProbe(cfg.max_image_pixels, fast, cfg.image_formats)
+    results = run_ordered(partial(scan, probe=probe), units, workers=workers, watch=display.watch)
     with skipped_list(out) as write:
         try:
             with display, closing(results):

@@ -100,4 +100,5 @@ class ToCsv:
 
 def _shared(cfg: DataConfig, probe: SampleProbe) -> dict[str, Any]:
     keys = {"--image-key": cfg.csv_image_key, "--caption-key": cfg.csv_caption_key, "--separator": cfg.csv_separator}
-    return {**keys, "--fast": probe.fast, "--max-image-pixels": probe.max_pixels}
+    limits = {"--max-image-pixels": probe.max_pixels, "--image-formats": ",".join(cfg.image_formats)}
+    return {**keys, "--fast": probe.fast, **limits}

@@ -64,7 +64,7 @@ def convert(
     if len(units) == 0:
         raise UserError("data.train lists no pairs, there is nothing to convert; give other files.")
     to_shards = isinstance(units.source, CsvSource)
-    probe = SampleProbe(cfg.max_image_pixels, fast)
+    probe = SampleProbe(cfg.max_image_pixels, fast, cfg.image_formats)
     conversion: Conversion = ToShards(cfg, probe, samples_per_shard) if to_shards else ToCsv(cfg, probe)
     folder, plan = OutputFolder(out, len(units)), Plan(conversion.to, conversion.options(), identify(units.files))
     with folder.begun(plan) as complete:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.config.data import IMAGE_FORMATS
+
+# Options that plans of earlier versions lack, with the values that these conversions go on with.
+_SINCE = {"--image-formats": ",".join(IMAGE_FORMATS)}
 LAYOUT = 2  # raise it when names or contents of the written files change
 
 
@@ -45,10 +49,9 @@ def differences(earlier: Plan, now: Plan) -> list[str]:
         return [f"another version of clipkd wrote it (layout {earlier.layout}, now {now.layout})"]
     if earlier.to != now.to:
         return [f"it goes to {earlier.to}, this one to {now.to}"]
+    was = {**_SINCE, **earlier.options}
     options = [
-        f"{name} was {earlier.options.get(name)}, now {value}"
-        for name, value in now.options.items()
-        if earlier.options.get(name) != value
+        f"{name} was {was.get(name)}, now {value}" for name, value in now.options.items() if was.get(name) != value
     ]
     return options + _changed_sources(earlier.sources, now.sources)
 

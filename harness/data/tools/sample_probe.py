@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from PIL import Image
 
+from harness.config.data import IMAGE_FORMATS
 from harness.data.decode import decode
 from harness.data.regular_files import check_regular
 from harness.data.samples import RawSample, SkippedSample
+from harness.images import open_image
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,19 @@ class SampleProbe:
     Args:
         max_pixels: as the recipe's data.max_image_pixels.
         fast: read no more of an image than its header.
+        formats: as the recipe's data.image_formats.
     """
 
     max_pixels: int
     fast: bool
+    formats: Sequence[str] = IMAGE_FORMATS
 
     def __call__(self, raw: RawSample) -> SampleInfo | SkippedSample:
         """Return what the sample measures, or what is wrong with it."""
         return self._header(raw) if self.fast else self._pixels(raw)
 
     def _pixels(self, raw: RawSample) -> SampleInfo | SkippedSample:
-        decoded = decode(raw, self.max_pixels)
+        decoded = decode(raw, self.max_pixels, self.formats)
         if isinstance(decoded, SkippedSample):
             return decoded
         height, width = decoded[0].shape[-2:]
@@ -53,7 +57,7 @@ class SampleProbe:
         try:
             if isinstance(raw.image, Path):
                 check_regular(raw.image)
-            with Image.open(io.BytesIO(raw.image) if isinstance(raw.image, bytes) else cast(Path, raw.image)) as image:
+            with open_image(raw.image or b"", self.formats) as image:
                 (width, height), mode = image.size, image.mode
         except MemoryError:
             raise

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 import shutil
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from harness.data.samples import RawSample, SkippedSample
 from harness.data.tools.output_folder import OutputFolder, Record
@@ -17,6 +14,7 @@ from harness.data.tools.pool import Tick
 from harness.data.tools.sample_probe import SampleProbe
 from harness.data.tools.units import WorkUnit, file_name
 from harness.files import named
+from harness.images import open_image
 
 _PER_FOLDER = 1000
 
@@ -72,5 +70,5 @@ def _usable(raw: RawSample, probe: SampleProbe) -> tuple[str, str] | SkippedSamp
     if len(caption) > csv.field_size_limit() or "\0" in caption:
         reason = f"{len(caption):,} characters, or a NUL among them, which a CSV cannot hold"
         return SkippedSample(raw.key, raw.shard, "unstorable_caption", reason)
-    kind = str(Image.open(io.BytesIO(raw.image)).format).lower()
+    kind = str(open_image(raw.image, probe.formats).format).lower()
     return {"jpeg": "jpg", "mpo": "jpg"}.get(kind, kind), caption

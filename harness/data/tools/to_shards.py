@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
 from webdataset.writer import TarWriter
 
 from harness.data.regular_files import read_regular
@@ -18,6 +16,7 @@ from harness.data.tools.pool import Tick
 from harness.data.tools.sample_probe import SampleProbe
 from harness.data.tools.units import WorkUnit, file_name
 from harness.files import named
+from harness.images import open_image
 
 # By PIL's name of the format; an MPO, as phones write it, begins with a whole JPEG.
 _ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -66,7 +65,7 @@ def _members(raw: RawSample, key: str, row: int, probe: SampleProbe) -> dict[str
     if isinstance(info, SkippedSample):
         return info
     assert isinstance(raw.image, bytes) and isinstance(raw.caption, str)
-    kind = str(Image.open(io.BytesIO(raw.image)).format)
+    kind = str(open_image(raw.image, probe.formats).format)
     if kind not in _ENDINGS:
         reason = f"a {kind}; shards hold JPEG, PNG and WebP, and images are never re-encoded"
         return SkippedSample(raw.key, raw.shard, "unstorable_image", reason)

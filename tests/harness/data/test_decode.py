@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.config.data import PILLOW_PIXELS
+from harness.config.data import IMAGE_FORMATS, PILLOW_PIXELS
 from harness.data.decode import decode
 from harness.data.samples import RawSample, SkippedSample
 
@@ -21,8 +21,11 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return content.getvalue()
 
 
+FORMATS = (*IMAGE_FORMATS, "gif", "bmp", "tiff")
+
+
 def read(content: bytes | Path, max_pixels: int = PILLOW_PIXELS) -> torch.Tensor | SkippedSample:
-    found = decode(RawSample("key", "shard", content, "a caption"), max_pixels)
+    found = decode(RawSample("key", "shard", content, "a caption"), max_pixels, FORMATS)
     return found if isinstance(found, SkippedSample) else found[0]
 
 
@@ -121,3 +124,21 @@ def test_memory_errors_are_not_skipped_samples(monkeypatch):
     monkeypatch.setattr("harness.data.decode.pil_to_tensor", exhausted)
     with pytest.raises(MemoryError):
         read(encoded(Image.new("L", (10, 10)), "png"))
+
+
+def test_other_formats_are_unusable_in_words_of_their_own():
+    gif = encoded(Image.new("L", (8, 8)), "gif")
+    found = decode(RawSample("key", "shard", gif, "a caption"))
+    assert isinstance(found, SkippedSample) and found.kind == "image_format"
+    wanted = (
+        "the file's content is GIF, and only JPEG, PNG or WebP is decoded; add gif to data.image_formats to have it "
+    )
+    assert found.reason == wanted + "decoded"
+    assert read(b"%!PS-Adobe-3.0 EPSF-3.0\n").kind == "image_format"
+
+
+@pytest.mark.parametrize("kind", ["gif", "tiff", "webp", "png"])
+def test_the_first_frame_is_decoded(kind):
+    frames = [Image.new("RGB", (8, 8), color) for color in ((255, 0, 0), (0, 0, 255))]
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert color(content) == pytest.approx([255, 0, 0], abs=2)

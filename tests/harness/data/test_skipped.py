@@ -27,6 +27,8 @@ BAD = {
     "corrupt": ({"png": b"\x89PNG\r\n\x1a\nnot really", "txt": b"x"}, "truncated_image"),
     "harmed": ({"png": picture(3).replace(b"IHDR", b"IHDX"), "txt": b"x"}, "corrupt_image"),
     "bomb": ({"png": picture(3, (200, 51)), "txt": b"x"}, "decompression_bomb"),
+    "another format": ({"png": picture(3, kind="gif"), "txt": b"x"}, "image_format"),
+    "postscript": ({"jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n", "txt": b"x"}, "image_format"),
     "wrong mode": ({"jpg": floating(), "txt": b"x"}, "wrong_mode"),
     "truncated": ({"png": picture(3, (64, 64))[:-60], "txt": b"x"}, "truncated_image"),
     "truncated jpeg": ({"jpg": picture(3, (64, 64), "jpeg")[:-90], "txt": b"x"}, "truncated_image"),
@@ -44,7 +46,9 @@ BAD = {
 def test_an_unusable_sample_is_skipped_and_recorded(tmp_path, members, kind, cache):
     shard = write_tar(tmp_path / "0.tar", [*map(pair, range(4)), ("broken", members), *map(pair, range(4, 8))])
     log = tmp_path / "skipped_samples.jsonl"
-    loader = load(shard, log=log, cache=cache, max_skip_rate=0.2, max_image_pixels=10_000)
+    loader = load(
+        shard, log=log, cache=cache, max_skip_rate=0.2, max_image_pixels=10_000, image_formats=("jpeg", "png", "tiff")
+    )
     assert sorted(take(loader, 2)) == list(range(8))
     take(loader, 4)
     assert loader.skipped.counts == {kind: 1}, "counted once though read every epoch"

@@ -22,7 +22,7 @@ from harness.teachers.build import build_cache
 from harness.teachers.replay import apply_maps
 from harness.teachers.samples import sample_id
 from tests.harness import tiny
-from tests.harness.data.pairs import write_tar
+from tests.harness.data.pairs import picture, write_tar
 from tests.harness.teachers.teacher_caches import KINDS, data, noise, parts, raws, recipe, shard
 
 
@@ -140,6 +140,15 @@ def test_killed_and_run_again_it_ends_with_the_same_files(tmp_path):
     build_cache(undisturbed)
     whole = {name.removeprefix("shards."): content for name, content in parts(tmp_path / "undisturbed").items()}
     assert parts(tmp_path / "data") == whole
+
+
+@pytest.mark.parametrize(("formats", "skipped"), [(("png",), {"image_format": 1}), (("png", "gif"), {})])
+def test_images_are_of_the_recipes_formats(tmp_path, formats, skipped):
+    samples = [(f"k{n}", {"png": picture(n, kind=kind), "txt": b"x"}) for n, kind in enumerate(["png", "png", "gif"])]
+    wanted = recipe(
+        str(write_tar(tmp_path / "0.tar", samples)), tmp_path, data={"image_formats": formats, "max_skip_rate": 0.5}
+    )
+    assert build_cache(wanted, batch_size=4).skipped == skipped
 
 
 def test_bad_samples_are_skipped_counted_and_listed(tmp_path):

@@ -39,6 +39,7 @@ BAD = {
     "missing_image": {"txt": b"x"},
     "empty_image": {"png": b"", "txt": b"x"},
     "corrupt_image": {"png": b"no image", "txt": b"x"},
+    "image_format": {"jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n", "txt": b"x"},
     "truncated_image": {"jpg": half_a_jpeg(), "txt": b"x"},
     "decompression_bomb": {"png": picture(1, size=(65, 64)), "txt": b"x"},
     "missing_caption": {"png": picture(1)},
@@ -95,11 +96,11 @@ def test_every_fault_is_counted_and_listed(tmp_path):
     write_bad(tmp_path)
     code, printed = run(tmp_path, "--max-image-pixels", SMALL, "--out", tmp_path / "bad.jsonl")
     assert code == 1
-    assert "5 of 13 samples can be used, in 2 files" in printed
+    assert "5 of 14 samples can be used, in 2 files" in printed
     for number, kind in enumerate(BAD):
         assert f"{kind} │ 1 │ bad{number} in {tmp_path}/00001.tar: " in printed
     assert f"{tmp_path}/00001.tar │ 2 │ 1 missing_image, 1 empty_image" in printed
-    assert "8 of 13 samples cannot be used, more than --max-skip-rate 0.05 allows: 1 missing_image" in printed
+    assert "9 of 14 samples cannot be used, more than --max-skip-rate 0.05 allows: 1 missing_image" in printed
     lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert [(line["key"], line["kind"]) for line in lines] == [(f"bad{n}", kind) for n, kind in enumerate(BAD)]
 
@@ -282,3 +283,15 @@ def test_an_interrupted_scan_reports_what_it_has_read(tmp_path, monkeypatch):
     assert "interrupted: this is about 1 of 2 parts of the data 1 of 2 samples can be used" in printed
     assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == 1
     assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_other_formats_are_used_where_they_are_asked_for(tmp_path, fast):
+    write_tar(tmp_path / "0.tar", [pair(0), ("gif", {"jpg": picture(1, kind="gif"), "txt": b"x"})])
+    options = ["--fast"] if fast else []
+    code, printed = run(tmp_path, *options)
+    assert code == 1 and "image_format │ 1 │ gif in " in printed
+    assert "the file's content is GIF, and only JPEG, PNG or WebP is decoded" in printed
+    assert run(tmp_path, *options, "--image-formats", "png, gif")[0] == 0
+    code, printed = run(tmp_path, *options, "--image-formats", "png,eps")
+    assert code == 2 and "--image-formats" in printed and "'eps'" in printed

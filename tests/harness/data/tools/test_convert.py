@@ -127,6 +127,10 @@ def test_processes_write_what_one_writes(tmp_path, to):
     assert contents(tmp_path / "0") == contents(tmp_path / "2")
 
 
+GIF = ("--image-formats", "png,gif")
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
+
+
 def test_bad_rows_are_left_out_and_listed(tmp_path):
     path = write_csv(tmp_path / "csv", 6)
     images = path.parent / "images"
@@ -134,7 +138,7 @@ def test_bad_rows_are_left_out_and_listed(tmp_path):
     (images / "2.png").write_bytes(b"no image")
     (images / "3.png").unlink()
     Image.new("RGB", (8, 8)).save(images / "4.png", "gif")
-    code, printed = run(path, "--out", tmp_path / "out", "--samples-per-shard", 2, "--max-skip-rate", 0.7)
+    code, printed = run(path, "--out", tmp_path / "out", "--samples-per-shard", 2, "--max-skip-rate", 0.7, *GIF)
     lines = [json.loads(line) for line in (tmp_path / "out" / "skipped_samples.jsonl").read_text().splitlines()]
     kinds = ["empty_image", "corrupt_image", "missing_image", "unstorable_image"]
     assert [(line["key"], line["shard"], line["kind"]) for line in lines] == [
@@ -147,7 +151,7 @@ def test_bad_rows_are_left_out_and_listed(tmp_path):
     assert code == 0 and f"{tmp_path}/out: 2 samples, 2 shards" in printed
     assert "left out: 1 empty_image, 1 corrupt_image, 1 missing_image, 1 unstorable_image" in printed
     assert f"the first: images/1.png in {path}: the image file has zero bytes" in printed
-    code, printed = run(path, "--out", tmp_path / "out", "--samples-per-shard", 2)
+    code, printed = run(path, "--out", tmp_path / "out", "--samples-per-shard", 2, *GIF)
     assert code == 1 and "4 of 6 samples cannot be used, more than --max-skip-rate 0.05 allows" in printed
 
 
@@ -169,3 +173,34 @@ def test_nothing_to_convert(tmp_path):
     assert code == 2 and "error: SOURCE lists no pairs" in printed and not (tmp_path / "out").exists()
     code, printed = run("synthetic:4", "--out", tmp_path / "out")
     assert code == 2 and "error: SOURCE: synthetic:4 is made up while training" in printed
+
+
+def test_a_postscript_file_is_left_out_of_either_direction(tmp_path):
+    path = write_csv(tmp_path / "csv", 4)
+    (path.parent / "images" / "2.png").write_bytes(POSTSCRIPT)
+    code, printed = run(path, "--out", tmp_path / "shards", "--max-skip-rate", 0.3)
+    assert code == 0 and "left out: 1 image_format" in printed and "the file's content is PostScript" in printed
+    write_tar(tmp_path / "in" / "0.tar", [pair(0), ("evil", {"jpg": POSTSCRIPT, "txt": b"x"})])
+    code, printed = run(tmp_path / "in", "--out", tmp_path / "out", "--max-skip-rate", 0.5)
+    assert code == 0 and "left out: 1 image_format" in printed
+    assert from_csv(tmp_path / "out" / "pairs.csv") == [(picture(0), "number 0")]
+
+
+def test_the_formats_are_kept_when_a_conversion_goes_on(tmp_path):
+    gif = {"png": picture(1, kind="gif"), "txt": b"a gif"}
+    write_tar(tmp_path / "in" / "0.tar", [pair(0), ("gif", gif)])
+    code, _ = run(tmp_path / "in", "--out", tmp_path / "out", "--image-formats", "png,gif")
+    written = (tmp_path / "out" / "images" / "00000" / "000").iterdir()
+    assert code == 0 and sorted(path.name for path in written) == ["000000.png", "000001.gif"]
+    code, printed = run(tmp_path / "in", "--out", tmp_path / "out")
+    assert code == 2 and "--image-formats was png,gif, now jpeg,png,webp" in printed
+
+
+def test_a_conversion_from_before_there_were_formats_goes_on(tmp_path):
+    write_tar(tmp_path / "in" / "0.tar", [pair(0)])
+    run(tmp_path / "in", "--out", tmp_path / "out")
+    state = json.loads((tmp_path / "out" / "convert.json").read_text())
+    del state["plan"]["options"]["--image-formats"]
+    (tmp_path / "out" / "convert.json").write_text(json.dumps(state))
+    assert run(tmp_path / "in", "--out", tmp_path / "out")[0] == 0
+    assert "--image-formats was jpeg,png,webp" in run(tmp_path / "in", "--out", tmp_path / "out", *GIF)[1]
