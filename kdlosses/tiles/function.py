@@ -82,13 +82,36 @@ class _Answers(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        program = ctx.program
-        statistics, kept = _restore(ctx)
-        # bf16 is spaced 0.5 apart near a logit of 100, also where someone calls backward under autocast.
-        with torch.autocast(program.rows[0].values.device.type, enabled=False):
-            totals = _Totals(program, ctx.needs_input_grad[2:])
-            _differentiate(program, ctx.engine, statistics, kept, list(upstream), totals)
-            return None, None, *totals.finish()
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return None, None, *_gradients(ctx, upstream)
+        with torch.no_grad():  # asked for with create_graph=True
+            gradients = _gradients(ctx, upstream)
+        return None, None, *(None if one is None else _Constant.apply(one.requires_grad_()) for one in gradients)
+
+
+class _Constant(torch.autograd.Function):
+    """A gradient that refuses to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        raise RuntimeError(
+            "the gradients of a loss of kdlosses cannot be differentiated again (a gradient penalty asks for that); "
+            "where a batch is small enough for it, write the loss out in plain torch."
+        )
+
+
+def _gradients(ctx: Any, upstream: Sequence[Tensor | None]) -> list[Tensor | None]:
+    program = ctx.program
+    statistics, kept = _restore(ctx)
+    # bf16 is spaced 0.5 apart near a logit of 100, also where someone calls backward under autocast.
+    with torch.autocast(program.rows[0].values.device.type, enabled=False):
+        totals = _Totals(program, ctx.needs_input_grad[2:])
+        _differentiate(program, ctx.engine, statistics, kept, list(upstream), totals)
+        return totals.finish()
 
 
 def _live(program: Program, needed: Sequence[bool]) -> list[Relation]:

@@ -127,10 +127,15 @@ def test_embeddings_may_come_from_inference_mode(name, keys, label):
 
 
 @each_kind
-def test_a_second_derivative_is_refused_and_never_wrong(name, label):
-    _, inputs, value = started(name, subject(label))
-    with pytest.raises(RuntimeError):
-        torch.autograd.grad(value, inputs["image_features"], create_graph=True)
+def test_a_second_derivative_is_refused_and_a_graph_of_the_first_changes_nothing(name, label):
+    loss, inputs, value = started(name, subject(label))
+    held = [tensor for tensor in (*inputs.values(), *loss.parameters()) if tensor.requires_grad]
+    plain = torch.autograd.grad(value, held, retain_graph=True, allow_unused=True)
+    graphed = torch.autograd.grad(value, held, create_graph=True, allow_unused=True)
+    assert_equal(plain, graphed)
+    penalty = sum(gradient.square().sum() for gradient in graphed if gradient is not None)
+    with pytest.raises(RuntimeError, match="a loss of kdlosses cannot be differentiated again"):
+        penalty.backward()
 
 
 @each_kind
