@@ -20,6 +20,7 @@ from harness.data.shards import ShardSource
 from harness.errors import UserError
 from harness.evaluate.synthetic import synthetic_sets_on_disk
 from harness.models import LoadedModel
+from harness.weights.archives import load_archive
 
 Features = dict[str, Tensor]  # "image" and "text", unit rows [N, D]
 Projection = Mapping[str, Callable[[Tensor], Tensor]]  # of "image" and "text", from student width to teacher width
@@ -117,7 +118,7 @@ def loss_projection(run: Path, device: str | torch.device = "cpu") -> Projection
     found = list_checkpoints(run / "checkpoints")
     if not found:
         return None
-    state = torch.load(found[-1], map_location=device, weights_only=True)["loss"]
+    state = load_archive(found[-1], device)["loss"]
     image, text = (_layer(state, f"{name}_proj") for name in ("visual", "text"))
     return None if image is None or text is None else {"image": image, "text": text}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness.checkpoint import write_checkpoint
 from harness.config import Recipe, dump_recipe, load_recipe
 from harness.errors import UserError
 from harness.files import read_json, write_json
 from harness.models import LoadedModel, create_model
+from harness.weights import load_into
+from harness.weights.checksums import Damaged
 
 WEIGHTS, RECORD = "best.pt", "best.json"
 
@@ -70,11 +70,14 @@ def load_best(run: Path) -> LoadedModel:
     """The student of a run with the weights of its best step.
 
     Raises:
-        UserError: the run keeps none.
+        UserError: the run keeps none, or it is damaged or of another model.
     """
     path = run / "checkpoints" / WEIGHTS
     if not path.is_file():
         raise UserError(f"{path} is missing; a run keeps its best step where its recipe has eval.every and eval.best")
     loaded = create_model(load_recipe(run / "recipe.yaml").student)
-    loaded.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    try:
+        load_into(loaded.model, path, loaded.name)
+    except Damaged as damage:
+        raise Damaged(path, damage.reason, f"the weights of the last step are in {run / 'export'}") from damage
     return loaded

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness.checkpoint import checkpoint_path, list_checkpoints
 from harness.config import Recipe, parse_recipe
 from harness.errors import UserError
 from harness.runs import DONE
+from harness.weights.archives import load_archive
+from harness.weights.checksums import Damaged
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def load_same_checkpoint(out: Path, step: int) -> dict[str, Any]:
     """
     path = checkpoint_path(out / "checkpoints", step)
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = load_archive(path)
     except Exception as error:
         raise UserError(
             f"rank 0 resumes from {path}, which this rank cannot read "
@@ -81,10 +81,10 @@ def load_newest(paths: list[Path]) -> dict[str, Any]:
     """Newest checkpoint that can be read; warns of newer ones that cannot, as a broken disk leaves them."""
     for path in reversed(paths):
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = load_archive(path)
             return state
         except Exception as error:  # the reader of pickles fails on garbage in every way there is
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error.reason if isinstance(error, Damaged) else error).split())[:200]
             logger.warning("the checkpoint %s cannot be read (%s); trying the one before", path, reason)
     raise UserError(f"none of the checkpoints in {paths[0].parent} can be read; start over with --overwrite")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -14,7 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from harness.checkpoint import list_checkpoints
 from harness.errors import UserError
+from harness.weights.archives import archive_records, load_archive
+from harness.weights.checksums import Damaged, check
 from harness.weights.pickles import reading_numpy, refusal
 
 # What DistributedDataParallel and torch.compile put before every name.
@@ -67,13 +71,27 @@ def _open(path: Path) -> Any:
             return load_file(path)
         with reading_numpy():
             # Mapped: of a training checkpoint two thirds are the optimizer's, and are never read.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
+            return load_archive(path, mmap=kind == "zip")
+    except Damaged as damage:
+        raise Damaged(path, damage.reason, _way_on(path)) from damage
     except pickle.UnpicklingError as error:
         if "pickle data was truncated" in str(error):
             raise _incomplete(path, str(error)) from error
         raise refusal(path, error) from error
     except (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError, SafetensorError) as error:
         raise _incomplete(path, str(error)) from error
+
+
+def _way_on(path: Path) -> str:
+    """What to do about a damaged file: of a run's checkpoints, the newest whole one before it is offered."""
+    path = path.resolve()
+    found = list_checkpoints(path.parent)
+    before = found[: found.index(path)] if path in found else []
+    for other in reversed(before):
+        with contextlib.suppress(Damaged, OSError):
+            check(other, archive_records(other))
+            return f"take the checkpoint before it, {other}, which is whole"
+    return "copy or download it again, or restore a backup"
 
 
 def _incomplete(path: Path, reason: str) -> UserError:
@@ -114,8 +132,11 @@ def _kind(path: Path) -> str:
 def _zip_kind(path: Path) -> str:
     if not zipfile.is_zipfile(path):
         raise _incomplete(path, "the end of its archive is missing")
-    with zipfile.ZipFile(path) as archive:
-        members = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise _incomplete(path, str(error)) from error
     if any(name.endswith("/constants.pkl") for name in members):
         raise UserError(
             f"checkpoint {path} is a TorchScript program, as OpenAI's own files are, and not weights alone; take the "

@@ -10,12 +10,14 @@ import signal
 import pytest
 import torch
 
-from harness.checkpoint import list_checkpoints
+from harness.checkpoint import list_checkpoints, save_checkpoint
 from harness.errors import Terminated, UserError
 from harness.metrics import MetricsWriter, read_metrics
 from harness.train import Trainer, train, training_run
 from harness.train import trainer as trainer_module
+from harness.train.resume import load_newest, load_same_checkpoint
 from tests.harness import tiny
+from tests.harness.weights import damage
 
 
 @pytest.fixture
@@ -123,6 +125,18 @@ def test_a_torn_newest_checkpoint_gives_way_to_the_one_before(tmp_path, stop_at,
         torch.load(folder / "checkpoints/latest.pt", weights_only=True)["state_dict"] for folder in (out, whole)
     )
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_flipped_bit_in_the_newest_checkpoint_is_noticed(tmp_path, caplog):
+    folder = tmp_path / "checkpoints"
+    for step in (1, 2):
+        save_checkpoint(folder, {"step": step, "w": torch.randn(30, 30)}, step, keep=3)
+    record = damage.flip_largest_record(folder / "latest.pt")
+    assert load_newest(list_checkpoints(folder))["step"] == 1
+    newest = folder / "step-0000002.pt"
+    assert f"the checkpoint {newest} cannot be read (its record {record} does not match its checksum)" in caplog.text
+    with pytest.raises(UserError, match=rf"rank 0 resumes from .*, which this rank cannot read .*{record}"):
+        load_same_checkpoint(tmp_path, 2)
 
 
 def test_no_loadable_checkpoint_is_said(tmp_path, stop_at):

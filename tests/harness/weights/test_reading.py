@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from harness.checkpoint import save_checkpoint
 from harness.errors import UserError
 from harness.weights import read_checkpoint
+from tests.harness.weights import damage
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor(2.5)}
 
@@ -142,6 +144,27 @@ def test_a_truncated_file_is_said_to_be_incomplete(tmp_path, zipped, share):
     (tmp_path / "c.pt").write_bytes(content[: int(len(content) * share)])
     with pytest.raises(UserError, match=r"c\.pt cannot be read .*incomplete or damaged"):
         read_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("name", ["latest.pt", "step-0000003.pt"])
+def test_of_a_runs_checkpoints_the_whole_one_before_is_offered(tmp_path, name):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, {"step": step, "state_dict": {"w": torch.randn(30, 30)}}, step, keep=3)
+    damage.flip_largest_record(tmp_path / "step-0000002.pt")
+    assert read_checkpoint(tmp_path / name).step == 3
+    record = damage.flip_largest_record(tmp_path / "step-0000003.pt")
+    offer = r"take the checkpoint before it, .*step-0000001\.pt, which is whole"
+    with pytest.raises(
+        UserError, match=rf"{name} is damaged: its record {record} does not match its checksum; {offer}"
+    ):
+        read_checkpoint(tmp_path / name)
+
+
+def test_a_damaged_file_that_is_no_checkpoint_of_a_run(tmp_path):
+    save_checkpoint(tmp_path, {"step": 1, "state_dict": WEIGHTS}, 1, keep=3)
+    damage.flip_largest_record(saved(tmp_path / "weights.pt", {"w": torch.randn(30, 30)}))
+    with pytest.raises(UserError, match=r"does not match its checksum; copy or download it again"):
+        read_checkpoint(tmp_path / "weights.pt")
 
 
 def test_truncated_safetensors_are_said_to_be_incomplete(tmp_path):
