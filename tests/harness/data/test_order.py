@@ -39,6 +39,19 @@ def test_an_epoch_visits_every_item_by_its_weight(epoch_order, epoch):
     assert set(order) <= set(range(begin))
 
 
+def test_every_epoch_has_an_order_of_its_own():
+    order = EpochOrder((40,), (1.0,), 0)
+    assert len({tuple(order.order(epoch).tolist()) for epoch in range(5)}) == 5
+
+
+def test_every_epoch_draws_its_share_of_a_fraction_anew():
+    order = EpochOrder((20, 20), (0.5, 1.5), 0)
+    drawn = [Counter(order.order(epoch).tolist()) for epoch in range(4)]
+    for items, least in ((range(20), 0), (range(20, 40), 1)):
+        shares = {tuple(item for item in items if counts[item] > least) for counts in drawn}
+        assert len(shares) == 4 and {len(share) for share in shares} == {10}
+
+
 @given(sources(), st.integers(1, 8), st.integers(0, 2))
 def test_cutting_into_batches_only_moves_visits(epoch_order, batch_size, epoch):
     assume(len(epoch_order))  # a loader refuses a weight that leaves nothing
@@ -102,6 +115,15 @@ def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.data.lanes.BLOCK", 5)
         yield
+
+
+def test_every_epoch_has_views_and_orders_of_blocks_of_its_own():
+    (route,) = routes([5], 1, 0)  # one shard and one block, so that nothing else tells epochs apart
+    blocks = [next(route.blocks(Place(epoch), pytest.fail)) for epoch in range(6)]
+    for number in range(5):
+        assert len({block[number].seed for block in blocks}) == 6
+    orders = {tuple(route.shuffled(block, epoch)) for epoch, block in enumerate(blocks)}
+    assert len(orders) > 1
 
 
 @given(LENGTHS, st.integers(1, 5), st.integers(0, 3), st.integers(0, 2))
