@@ -23,16 +23,12 @@ _OTHERS = (
     (0, b"PK\3\4", "ZIP"),
 )
 _OPTIONAL = ("gif", "bmp", "tiff")
+_open = Image.open  # evaluation replaces that of the module
 _NAMES = {"EPS": "PostScript", "JPEG2000": "JPEG 2000"}
 
 
-class ImageFormatError(Exception):
-    """A file of a format that is not opened; `name` is what it is called."""
-
-    def __init__(self, name: str, formats: Sequence[str]) -> None:
-        asked = f"; add {name.lower()} to data.image_formats to have it decoded" if name.lower() in _OPTIONAL else ""
-        super().__init__(f"the file's content is {name}, and only {_listed(formats)} is decoded{asked}")
-        self.name = name
+class ImageFormatError(ValueError):
+    """A file of a format that is not opened."""
 
 
 def open_image(file: bytes | Path | IO[bytes], formats: Sequence[str] = IMAGE_FORMATS) -> ImageFile:
@@ -50,12 +46,14 @@ def open_image(file: bytes | Path | IO[bytes], formats: Sequence[str] = IMAGE_FO
     """
     source = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
-        return Image.open(source, formats=[name.upper() for name in formats])
+        return _open(source, formats=[name.upper() for name in formats])
     except UnidentifiedImageError:
         name = _name_of(_begin(source))
         if name is None or name.lower() in formats:
             raise
-        raise ImageFormatError(name, formats) from None
+        asked = f"; add {name.lower()} to image_formats to have it decoded" if name.lower() in _OPTIONAL else ""
+        text = f"the file's content is {name}, and only {_listed(formats)} is decoded{asked}"
+        raise ImageFormatError(text) from None
 
 
 def _begin(source: Path | IO[bytes]) -> bytes:

@@ -142,13 +142,13 @@ def read_pairs(item: EvalSet) -> tuple[list[Image], list[str]]:
     with synthetic_sets_on_disk([item]) as (written,):
         shards = sorted((Path(written.path) / "test").glob("*.tar"), key=lambda shard: int(shard.stem))
         source = ShardSource([str(shard) for shard in shards])
-        pairs = [_decode(raw) for raw in source.read(range(len(shards)), _refuse)]
+        pairs = [_decode(raw, item) for raw in source.read(range(len(shards)), _refuse)]
     # clip_benchmark's sets have one caption per line.
     return [to_pil_image(image) for image, _ in pairs], [text.split("\n")[0].strip() for _, text in pairs]
 
 
-def _decode(raw: RawSample) -> tuple[Any, str]:
-    decoded = decode(raw)
+def _decode(raw: RawSample, item: EvalSet) -> tuple[Any, str]:
+    decoded = decode(raw, formats=item.image_formats)
     if isinstance(decoded, SkippedSample):
         _refuse(decoded)
     return decoded

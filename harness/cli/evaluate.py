@@ -40,6 +40,14 @@ def evaluate(
         Literal["all", "one-caption"],
         typer.Option(help="Retrieval with all captions of an image, or only the first, as in CLIP-KD's released code."),
     ] = "all",
+    image_formats: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Formats of images, told by their content, that the sets may hold, out of jpeg, png, webp, gif, bmp "
+            "and tiff. (default: jpeg,png,webp, or what a recipe or suite says)",
+        ),
+    ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="Weights of an open_clip model: a tag such as laion2b_s34b_b79k, or a file.")
     ] = None,
@@ -72,7 +80,7 @@ def evaluate(
     from harness.models import pick_device
 
     chosen = eval_models(models, pretrained, teacher or [], with_teacher=with_teacher)
-    found = _sets(models, suite, dataset or [], dataset_path or [], data, protocol)
+    found = _sets(models, suite, dataset or [], dataset_path or [], data, protocol, image_formats)
     if as_json:
         keep_stdout_clean()
     options: dict[str, Any] = {
@@ -93,7 +101,13 @@ def evaluate(
 
 
 def _sets(
-    models: list[str], suite: str | None, datasets: list[str], folders: list[Path], root: Path, protocol: str
+    models: list[str],
+    suite: str | None,
+    datasets: list[str],
+    folders: list[Path],
+    root: Path,
+    protocol: str,
+    formats: str | None,
 ) -> "SetSearch":
     """Find the requested sets, by default those of the first run's recipe.
 
@@ -103,6 +117,7 @@ def _sets(
     from harness.errors import UserError
     from harness.evaluate.find_sets import (
         SetSearch,
+        apply_formats,
         apply_protocol,
         find_dataset,
         find_suite,
@@ -114,7 +129,7 @@ def _sets(
     parts = [find_suite(load_suite(suite).sets, root)] if suite else []
     parts += [find_dataset(name, root) for name in datasets]
     parts += [SetSearch((set_from_folder(path),)) for path in folders]
-    found = apply_protocol(merge_searches(parts or [_sets_of_run(models)]), protocol)
+    found = apply_protocol(apply_formats(merge_searches(parts or [_sets_of_run(models)]), formats), protocol)
     for item in found.missing:
         typer.echo(str(item), err=True)
     if not found.sets:

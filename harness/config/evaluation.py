@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from harness.config.data import IMAGE_FORMATS, ImageFormats
 from harness.config.section import Name, Section, Text, problem
 
 SYNTHETIC = "synthetic:"
@@ -33,6 +34,11 @@ class EvalSet(Section):
     )
     protocol: Literal["all", "one-caption"] = Field(
         "all", description="For retrieval: all captions of an image, or the first alone, as the released code has it."
+    )
+    image_formats: ImageFormats = Field(
+        IMAGE_FORMATS,
+        description="As data.image_formats, for the images of this set; another format among them is an error. A set "
+        "of clip_benchmark's name may hold PPM images too, as GTSRB does.",
     )
 
     @property

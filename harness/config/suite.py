@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from harness.config.data import IMAGE_FORMATS, ImageFormats
 from harness.config.section import Name, Section, Text, as_list, problem
 
 
@@ -30,6 +31,7 @@ class SuiteSet(Section):
         (), description="Folders in native layouts, looked for after those of path."
     )
     protocol: Literal["all", "one-caption"] = Field("all", description="As eval.sets[].protocol in a recipe.")
+    image_formats: ImageFormats = Field(IMAGE_FORMATS, description="As eval.sets[].image_formats in a recipe.")
     source: str = Field("", description="Where to get the set, in a sentence.")
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +11,11 @@ from webdataset.autodecode import DecodingError
 
 from harness.config import EvalSet
 from harness.errors import UserError
+from harness.evaluate.allowed_images import each_restricted, formats_of, restrict
 from harness.evaluate.layout import Layout, set_error
 from harness.evaluate.native import build_native_dataset, native_set_error
 from harness.evaluate.results import TASKS
+from harness.images import ImageFormatError
 
 Batch = tuple[torch.Tensor, Any]
 
@@ -39,17 +42,21 @@ class EvalLoader:
         tick: Callable[[], None] | None = None,
     ) -> None:
         self.item, self.layout, self._tick = item, layout, tick
+        self._formats = formats_of(item)
+        init = partial(restrict, self._formats)
         # clip_benchmark reads the class names from `dataloader.dataset`.
         if item.dataset is None:
             self.dataset = _build_shards(item, preprocess)
             batches = NamedErrorsDataset(self.dataset.batched(batch_size))
+            workers = min(workers, layout.shards or 0)
             self._loader = torch.utils.data.DataLoader(
-                batches, batch_size=None, num_workers=min(workers, layout.shards or 0)
+                batches, batch_size=None, num_workers=workers, worker_init_fn=init
             )
         else:
             self.dataset = build_native_dataset(item, preprocess)
+            collate = get_dataset_collate_fn(item.dataset)
             self._loader = torch.utils.data.DataLoader(
-                self.dataset, batch_size, num_workers=workers, collate_fn=get_dataset_collate_fn(item.dataset)
+                self.dataset, batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=init
             )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -62,7 +69,7 @@ class EvalLoader:
     def _decoded(self) -> Iterator[Batch]:
         cause: Exception
         try:
-            yield from self._loader
+            yield from each_restricted(self._formats, self._loader)
         except SampleDecodeError as error:
             what, cause = f"{_reason(error)}; replace it or rebuild the set", error
         except (ValueError, OSError) as error:
@@ -112,7 +119,8 @@ class NamedErrorsDataset(torch.utils.data.IterableDataset[Any]):
         try:
             yield from self._data
         except DecodingError as error:
-            raise SampleDecodeError(f"sample {error.key or error.url} cannot be decoded") from error
+            cause = f": {error.__cause__}" if isinstance(error.__cause__, ImageFormatError) else ""
+            raise SampleDecodeError(f"sample {error.key or error.url} cannot be decoded{cause}") from error
 
 
 def _reason(error: Exception) -> str:

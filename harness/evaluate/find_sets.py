@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from harness.config import EvalConfig, EvalSet
+from harness.config.data import ImageFormat
 from harness.config.evaluation import METRICS
 from harness.config.suite import SuiteSet
 from harness.errors import UserError
@@ -67,6 +69,21 @@ def apply_protocol(found: SetSearch, protocol: str) -> SetSearch:
         for item in found.sets
     ]
     return SetSearch(tuple(changed), found.missing)
+
+
+def apply_formats(found: SetSearch, formats: str | None) -> SetSearch:
+    """Let all sets hold images of these formats, a list with commas; None leaves each its own.
+
+    Raises:
+        UserError: a format is unknown.
+    """
+    if formats is None:
+        return found
+    wanted = tuple(name.strip() for name in formats.split(","))
+    unknown = next((name for name in wanted if name not in get_args(ImageFormat)), None)
+    if unknown is not None:
+        raise UserError(f"--image-formats has {unknown!r}; it takes {', '.join(get_args(ImageFormat))}")
+    return SetSearch(tuple(item.model_copy(update={"image_formats": wanted}) for item in found.sets), found.missing)
 
 
 def find_suite(entries: Sequence[SuiteSet], root: str | Path) -> SetSearch:
@@ -182,7 +199,8 @@ def _present(item: EvalSet) -> EvalSet | MissingSet:
 
 
 def _find(entry: SuiteSet, root: Path) -> EvalSet | MissingSet:
-    make = partial(EvalSet, name=entry.name, kind=entry.kind, protocol=entry.protocol)
+    same = {name: getattr(entry, name) for name in ("name", "kind", "protocol", "image_formats")}
+    make = partial(EvalSet, **same)
     looked = []
     for folder in entry.path:
         path = root / folder

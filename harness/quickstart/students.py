@@ -79,7 +79,9 @@ def evaluate_model(
     """Metrics of a model on the recipe's sets; its clip_benchmark files go to `eval/<name>/`."""
     sets = recipe.eval.sets
     folder = context.out / "eval" / name
-    inputs = context.inputs(model=fingerprint_model(loaded.model), sets=[item.model_dump() for item in sets])
+    # Formats of images decide on an error or none, and not on a number.
+    described = [item.model_dump(exclude={"image_formats"}) for item in sets]
+    inputs = context.inputs(model=fingerprint_model(loaded.model), sets=described)
     device = pick_device(recipe.train.device)
 
     def action() -> dict[str, Any]:

@@ -130,9 +130,7 @@ def test_other_formats_are_unusable_in_words_of_their_own():
     gif = encoded(Image.new("L", (8, 8)), "gif")
     found = decode(RawSample("key", "shard", gif, "a caption"))
     assert isinstance(found, SkippedSample) and found.kind == "image_format"
-    wanted = (
-        "the file's content is GIF, and only JPEG, PNG or WebP is decoded; add gif to data.image_formats to have it "
-    )
+    wanted = "the file's content is GIF, and only JPEG, PNG or WebP is decoded; add gif to image_formats to have it "
     assert found.reason == wanted + "decoded"
     assert read(b"%!PS-Adobe-3.0 EPSF-3.0\n").kind == "image_format"
 

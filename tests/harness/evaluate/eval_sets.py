@@ -15,10 +15,10 @@ from harness.config import EvalSet
 from harness.models import LoadedModel
 
 
-def png(code: int) -> bytes:
-    """A PNG whose every pixel is `code`, which is how the table model knows the image."""
+def png(code: int, kind: str = "png") -> bytes:
+    """An image whose every pixel is `code`, which is how the table model knows the image."""
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (code, code, code)).save(buffer, "png")
+    Image.new("RGB", (8, 8), (code, code, code)).save(buffer, kind)
     return buffer.getvalue()
 
 

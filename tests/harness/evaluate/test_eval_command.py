@@ -17,7 +17,7 @@ from harness.evaluate.fingerprint import data_digest
 from harness.export import export_model
 from harness.models import create_model
 from tests.harness import tiny
-from tests.harness.evaluate.eval_sets import write_retrieval, write_zeroshot
+from tests.harness.evaluate.eval_sets import png, write_retrieval, write_set, write_zeroshot
 
 CLASSES = [str(number) for number in range(6)]
 
@@ -265,3 +265,16 @@ def test_where_nothing_can_be_written_nothing_is_measured(clipkd, data, tmp_path
     monkeypatch.setattr("os.access", lambda _path, mode: not mode & os.W_OK)
     code, _, err = clipkd("eval", tmp_path / "small", "--suite", "quick", "--data", data, "--out", "locked")
     assert code == 2 and "no permission to read or write for locked" in err
+
+
+def test_formats_of_images_are_an_option_and_a_key_of_a_suite(clipkd, tmp_path):
+    small, folder = model(tmp_path / "small"), tmp_path / "data" / "gifs"
+    write_set(folder, [{"png": png(n, "gif"), "txt": b"%d" % n} for n in range(3)], "retrieval")
+    code, _, err = clipkd("eval", small, "--dataset-path", folder)
+    assert code == 2 and "sample 0000 cannot be decoded: the file's content is GIF" in err
+    assert clipkd("eval", small, "--dataset-path", folder, "--image-formats", "png, gif")[0] == 0
+    code, _, err = clipkd("eval", small, "--dataset-path", folder, "--image-formats", "png,eps")
+    assert code == 2 and "--image-formats has 'eps'; it takes jpeg, png, webp, gif, bmp, tiff" in err
+    suite = "sets: [{name: again, kind: retrieval, path: gifs, image_formats: [gif]}]"
+    (tmp_path / "suite.yaml").write_text(suite)
+    assert clipkd("eval", small, "--suite", tmp_path / "suite.yaml", "--data", tmp_path / "data")[0] == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from clip_benchmark.datasets.builder import build_dataset
 from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
+from PIL import Image
 
 from harness.config import EvalSet
 from harness.errors import UserError
@@ -188,6 +191,7 @@ def shard(*members: tuple[str, bytes]):
     return lambda root: write_tar(root / "test" / "0.tar", members)
 
 
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
 BROKEN = {
     "another kind": (write("dataset_type.txt", "retrieval"), "dataset_type.txt says retrieval.*needs classification"),
     "no classes": (remove("classnames.txt"), "classnames.txt is missing"),
@@ -202,6 +206,14 @@ BROKEN = {
     "no tar": (write("test/0.tar", "hello"), "test/0.tar cannot be read as a tar file"),
     "no images": (shard(), "no shard in .* holds an image"),
     "corrupt image": (shard(("x.png", png(0)[:40]), ("x.cls", b"0")), "sample x cannot be decoded"),
+    "postscript": (
+        shard(("x.png", POSTSCRIPT), ("x.cls", b"0")),
+        "sample x cannot be decoded: the file's content is PostScript, and only JPEG, PNG or WebP is decoded;",
+    ),
+    "gif": (
+        shard(("x.png", png(0, "gif")), ("x.cls", b"0")),
+        "sample x cannot be decoded: the file's content is GIF, and .*; add gif to image_formats to have it decoded",
+    ),
     "no label": (shard(("x.png", png(0))), "a sample cannot be read .*'cls'"),
     "label without class": (shard(("x.png", png(0)), ("x.cls", b"7")), "label is outside 0 to 6"),
 }
@@ -216,7 +228,7 @@ def test_a_broken_set_gets_one_sentence(zeroshot: EvalSet, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("case", ["corrupt image", "no label"])
+@pytest.mark.parametrize("case", ["corrupt image", "postscript", "no label"])
 def test_a_broken_sample_gets_the_same_sentence_from_a_worker(zeroshot: EvalSet, case: str) -> None:
     BROKEN[case][0](Path(zeroshot.path))
     told = []
@@ -225,6 +237,25 @@ def test_a_broken_sample_gets_the_same_sentence_from_a_worker(zeroshot: EvalSet,
             evaluate(classifier(), [zeroshot], workers=workers)
         told.append(str(caught.value))
     assert told[0] == told[1] and "Traceback" not in told[0]
+
+
+def test_formats_that_a_set_asks_for_are_read_and_others_are_no_matter_to_anybody_else(zeroshot: EvalSet) -> None:
+    before = Image.open
+    alone = evaluate(classifier(), [zeroshot])
+    path = Path(zeroshot.path) / "test" / "0.tar"
+    with tarfile.open(path) as tar:
+        members = [(member.name, tar.extractfile(member).read()) for member in tar]
+    gifs = [(name, as_gif(content) if name.endswith("png") else content) for name, content in members]
+    write_tar(path, gifs)
+    asking = zeroshot.model_copy(update={"image_formats": ("png", "gif")})
+    assert evaluate(classifier(), [asking]) == evaluate(classifier(), [asking], workers=1) == alone
+    assert Image.open is before
+
+
+def as_gif(content: bytes) -> bytes:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(content)).save(out, "gif")
+    return out.getvalue()
 
 
 def test_a_missing_folder_says_how_to_build_it(tmp_path: Path) -> None:

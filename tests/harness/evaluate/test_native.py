@@ -85,6 +85,21 @@ def test_a_broken_image_names_the_set(tmp_path):
         evaluate(knowing(), [item])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_of_a_native_set_are_told_by_their_content(tmp_path, workers):
+    folder = write_fer(tmp_path / "fer2013")
+    item = EvalSet(name="fer", kind="zeroshot", path=str(folder), dataset="fer2013")
+    # GTSRB is published as PPM.
+    for label, kind in enumerate(["ppm", "jpeg", "webp"]):
+        (folder / "test" / f"{label}" / "a.png").write_bytes(png(label, kind))
+    assert evaluate(knowing(), [item], workers=workers)["fer"]["top1"] == 100
+    (folder / "test" / "3" / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    with pytest.raises(
+        UserError, match=r"fer2013\) in .*\(the file's content is PostScript, and only JPEG, PNG, WebP or PPM"
+    ):
+        evaluate(knowing(), [item], workers=workers)
+
+
 def test_programs_and_the_network_are_out_of_reach_in_the_builder():
     import os
     import socket

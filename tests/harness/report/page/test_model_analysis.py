@@ -11,11 +11,14 @@ import torch
 from PIL import Image
 
 from harness.config import EvalSet, Recipe
+from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.export import export_model
 from harness.models import create_model, load_model
+from harness.report.page.analysis.image_captions import read_image_captions
 from harness.report.page.examples import _kinds, _spread
 from harness.report.page.thumbnails import SIDE, encode_thumbnail, shrink
+from harness.similarity import read_pairs
 from tests.harness import tiny
 from tests.harness.evaluate.eval_sets import write_set
 from tests.harness.report.page.make_report import Made, make
@@ -190,3 +193,18 @@ def test_thumbnails_are_small_and_white_behind_transparency() -> None:
     assert small.size == (SIDE, SIDE // 4) and small.mode == "RGB" and small.getpixel((0, 0)) == (255, 255, 255)
     made = encode_thumbnail(small, "nothing")
     assert len(made.data) < 2_000 and made.file == encode_thumbnail(small, "else").file and json.dumps(made.uri)
+
+
+@pytest.mark.parametrize(("formats", "read"), [(("png",), False), (("png", "gif"), True)])
+def test_pictures_are_of_the_formats_of_the_set(tmp_path, formats, read):
+    gif = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(gif, "gif")
+    item = write_set(tmp_path / "pairs", [{"png": gif.getvalue(), "txt": b"one"}], "retrieval")
+    item = item.model_copy(update={"image_formats": formats})
+    if read:
+        assert len(read_image_captions(item, 1).images) == len(read_pairs(item)[0]) == 1
+        return
+    with pytest.raises(UserError, match="cannot be decoded: the file's content is GIF"):
+        read_image_captions(item, 1)
+    with pytest.raises(UserError, match=r"cannot be read \(the file's content is GIF"):
+        read_pairs(item)
