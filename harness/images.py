@@ -24,7 +24,7 @@ _OTHERS = (
 )
 _OPTIONAL = ("gif", "bmp", "tiff")
 _open = Image.open  # evaluation replaces that of the module
-_NAMES = {"EPS": "PostScript", "JPEG2000": "JPEG 2000"}
+_NAMES = {"EPS": "PostScript", "JPEG2000": "JPEG 2000", "CUR": "TGA or CUR"}
 
 
 class ImageFormatError(ValueError):

@@ -48,7 +48,7 @@ def test_three_formats_are_the_default():
     (POSTSCRIPT, "PostScript"), (b"\xc5\xd0\xd3\xc6" + bytes(30), "PostScript"), (b"%PDF-1.7\n", "PDF"),
     (b'\n <svg xmlns="x">', "SVG"), (b"<!DOCTYPE HTML>", "HTML"), (b"8BPS" + bytes(20), "PSD"),
     (b"\0\0\0\x18ftypheic" + bytes(20), "HEIF, AVIF or a video"), (encoded("ppm"), "PPM"),
-    (encoded("ico"), "ICO")])  # fmt: skip
+    (encoded("ico"), "ICO"), (encoded("tga"), "TGA or CUR")])  # fmt: skip
 def test_other_formats_are_named_and_never_opened(monkeypatch, content, name):
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
     Image.init()
