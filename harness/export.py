@@ -12,11 +12,12 @@ import open_clip
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.errors import UserError
 from harness.models import LoadedModel
+from harness.weights import refuse_nonfinite
+from harness.weights.tensor_files import save_tensors
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"  # the names open_clip looks for first
 
@@ -34,13 +35,14 @@ def export_model(loaded: LoadedModel, out: Path, *, fp16: bool = False, metadata
     Raises:
         UserError: when `out` holds something else or cannot be written, or the model cannot be exported.
     """
+    refuse_nonfinite(loaded.model, loaded.name)
     config = copy.deepcopy(loaded.config)
     weights = _weights(loaded, fp16)
     with _replacing(out) as folder:
         _write_tokenizer(loaded, config["text_cfg"], folder)
         content = {"model_cfg": config, "preprocess_cfg": _preprocess(loaded), "metadata": metadata or {}}
         (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(folder / WEIGHTS, weights, {"format": "pt"})
         shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors makes a file that only its owner can read
 
 

@@ -62,6 +62,11 @@ def spec_name(spec: str) -> str:
     return parts[-1] if parts else spec
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that open_clip takes a folder's weights from."""
+    return sorted(folder.glob("open_clip_*.safetensors")) or sorted(folder.glob("open_clip_*.bin"))
+
+
 def read_config(folder: Path, spec: str) -> dict[str, Any]:
     """The open_clip model config of a folder that has weights too.
 
@@ -71,7 +76,7 @@ def read_config(folder: Path, spec: str) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"model {spec!r}: {path} is missing; expected an open_clip folder such as RUN/export")
-    if not any(folder.glob("open_clip_*.safetensors")) and not any(folder.glob("open_clip_*.bin")):
+    if not weight_files(folder):
         raise UserError(f"model {spec!r}: {folder} has no weights; expected open_clip_model.safetensors in it")
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))["model_cfg"])

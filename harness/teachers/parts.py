@@ -17,7 +17,7 @@ from harness.data.sources import IndexedSource
 from harness.errors import UserError
 from harness.teachers.datafiles import DataFile
 from harness.teachers.samples import sample_id
-from harness.teachers.storage import read_header
+from harness.teachers.storage import check_part, read_header
 
 # Samples in a part of a CSV file: what img2dataset puts into a shard.
 PART_SIZE = 10_000
@@ -58,6 +58,7 @@ class Part:
             return False
         try:
             header = read_header(path)
+            check_part(path)
         except UserError:
             return False  # damaged: it is rebuilt
         return header["cache"] == mark and header["data"] == self.file.facts

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.data.samples import SkippedSample
@@ -22,6 +21,8 @@ from harness.errors import UserError
 from harness.files import named
 from harness.teachers.fingerprint import Fingerprint
 from harness.teachers.identity import digest
+from harness.weights.checksums import Damaged, check
+from harness.weights.tensor_files import save_tensors, tensor_records
 
 META = "cache.json"
 _HEADER = "teacher_cache"
@@ -85,12 +86,11 @@ def write_part(
         facts: of the data file.
         mark: digest of the cache's fingerprint.
     """
-    # One entry: safetensors writes several in any order, and the same content should be the same file.
     header = {_HEADER: json.dumps({"cache": mark, "data": facts, "bad": [asdict(sample) for sample in bad]})}
     for leftover in path.parent.glob(f"{escape(path.name)}.*.tmp"):
         leftover.unlink()
     with _whole(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=header)
+        save_tensors(temporary, {name: tensor.contiguous() for name, tensor in tensors.items()}, header)
         # safetensors makes a file that only its owner can read.
         shutil.copymode(path.parent / META, temporary)
 
@@ -102,9 +102,22 @@ def read_header(path: Path) -> dict[str, Any]:
         UserError: the file is damaged.
     """
     try:
+        check(path, [record for record in tensor_records(path) if record.urgent])
         with safe_open(path, framework="pt") as file:
             return json.loads(file.metadata()[_HEADER])
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+    except (Damaged, SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def check_part(path: Path) -> None:
+    """Compare the checksums of all that a part holds; one of an older version has none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        check(path, tensor_records(path))
+    except (Damaged, OSError) as error:
         raise _damaged(path, error) from error
 
 
@@ -122,8 +135,9 @@ def map_part(path: Path) -> dict[str, Tensor]:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
+    reason = error.reason if isinstance(error, Damaged) else error
     return UserError(
-        f"{path} is not a readable part of a teacher cache ({error}); delete it and run `clipkd teacher precompute` "
+        f"{path} is not a readable part of a teacher cache ({reason}); delete it and run `clipkd teacher precompute` "
         "again"
     )
 

@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.models import LoadedModel
 from harness.teachers.outputs import CachedOutputs
 from harness.teachers.samples import image_check, key_id, sample_id
-from harness.teachers.storage import Meta, map_part
+from harness.teachers.storage import Meta, check_part, map_part
 
 # What a user does about a cache that does not fit.
 AGAIN = "run `clipkd teacher precompute` with this recipe"
@@ -52,6 +52,7 @@ class Store:
         self.meta = meta
         self._files = files
         self._open: OrderedDict[Path, _OpenPart] = OrderedDict()
+        self._checked: set[Path] = set()
         self._lock = Lock()
 
     def find(self, raw: RawSample) -> Entry | None:
@@ -106,6 +107,9 @@ class Store:
         with self._lock:  # data.cache: memory asks from several threads
             part = self._open.pop(path, None)
             if part is None:
+                if path not in self._checked:
+                    check_part(path)
+                    self._checked.add(path)
                 tensors = map_part(path)
                 bad = frozenset(tensors["bad_ids"].tolist())
                 part = _OpenPart(tensors["ids"].numpy(), tensors["keys"].numpy(), bad, tensors)

@@ -1,8 +1,17 @@
 """Weights: read safely from the files that people have, renamed where a library changed, and fitted without gaps."""
 
-from harness.weights.fitting import Loaded, load_into
+from harness.weights.fitting import Loaded, load_into, refuse_nonfinite
 from harness.weights.hub import Hub
-from harness.weights.reading import Checkpoint, read_checkpoint
+from harness.weights.reading import Checkpoint, file_records, read_checkpoint
 from harness.weights.source import find_source
 
-__all__ = ["Checkpoint", "Hub", "Loaded", "find_source", "load_into", "read_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Hub",
+    "Loaded",
+    "file_records",
+    "find_source",
+    "load_into",
+    "read_checkpoint",
+    "refuse_nonfinite",
+]

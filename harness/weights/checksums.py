@@ -46,6 +46,9 @@ class Damaged(UserError):
         super().__init__(f"{path} is damaged: {reason}; {way_on}")
         self.path, self.reason = path, reason
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[str]]:
+        return UserError, (str(self),)  # in another process
+
 
 @dataclass(frozen=True)
 class Record:

@@ -56,6 +56,25 @@ def load_into(model: nn.Module, path: Path, name: str) -> Loaded:
     return Loaded(checkpoint, renamed)
 
 
+def refuse_nonfinite(model: nn.Module, name: str) -> None:
+    """Refuse a model whose weights would make every embedding NaN.
+
+    Args:
+        model: with its weights.
+        name: of the model, for messages.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    state: dict[str, Tensor] = model.state_dict()
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"the weights of model {name} hold NaN or infinite values: {_count(broken)} not finite: {_first(broken)}; "
+            "take weights from before they became so, such as an earlier checkpoint"
+        )
+
+
 def differences(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
     """How a state dict departs from the wanted one, a phrase for each kind; none when it fits."""
     missing = [name for name in wanted if name not in state]

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from harness.checkpoint import list_checkpoints
 from harness.errors import UserError
 from harness.weights.archives import archive_records, load_archive
-from harness.weights.checksums import Damaged, check
+from harness.weights.checksums import Damaged, Record, check
 from harness.weights.pickles import reading_numpy, refusal
+from harness.weights.tensor_files import load_tensors, tensor_records
 
 # What DistributedDataParallel and torch.compile put before every name.
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -64,11 +64,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, _tensors(path, content))
 
 
+def file_records(path: Path) -> list[Record]:
+    """The records of a file of weights with their checksums, whichever of the two formats it has; none without.
+
+    Raises:
+        Damaged: its tables contradict each other.
+    """
+    return archive_records(path) or tensor_records(path)
+
+
 def _open(path: Path) -> Any:
     kind = _kind(path)
     try:
         if kind == "safetensors":
-            return load_file(path)
+            return load_tensors(path)
         with reading_numpy():
             # Mapped: of a training checkpoint two thirds are the optimizer's, and are never read.
             return load_archive(path, mmap=kind == "zip")

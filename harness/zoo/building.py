@@ -6,15 +6,18 @@ import json
 import logging
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import open_clip
 from safetensors import SafetensorError
 
 from harness.errors import UserError
-from harness.weights import Hub, load_into
+from harness.model_folders import weight_files
+from harness.weights import Hub, file_records, load_into, refuse_nonfinite
+from harness.weights.checksums import Damaged, check, checked
 from harness.weights.hub import PREFIX, hub_weights, needs_of
 from harness.weights.source import Source, find_source
 from harness.zoo.towers import settle
@@ -53,7 +56,7 @@ def build(source: str, pretrained: str | None, config: dict[str, Any], view: dic
     weights = find_source(source, pretrained, config)
     fresh = pretrained is None and not source.startswith(("local-dir:", PREFIX))
     try:
-        with Hub(source, needs_of(source, weights.repo, config)).asked():
+        with Hub(source, needs_of(source, weights.repo, config)).asked(), _checked_folder(source):
             parts = _made(source, weights, config, view or {})
     except _REFUSALS as error:
         logging.getLogger(__name__).debug("open_clip could not make %s", source, exc_info=True)
@@ -62,13 +65,15 @@ def build(source: str, pretrained: str | None, config: dict[str, Any], view: dic
         raise UserError(f"open_clip could not make model {source!r}{words}: {reason}") from error
     if weights.file is not None:
         load_into(parts[0], weights.file, source)
+    elif not fresh:
+        refuse_nonfinite(parts[0], source)
     settle(parts[0], config, fresh=fresh)
     return parts
 
 
 def _made(source: str, weights: Source, config: dict[str, Any], view: dict[str, Any]) -> Parts:
     if source.startswith(PREFIX):
-        hub_weights(source)
+        check(path := hub_weights(source), file_records(path))
     options = {f"image_{key}": view[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in view}
     # A text tower from the Hub starts from its own weights, unless all of the model's are about to be loaded.
     options["pretrained_text"] = weights.file is None
@@ -77,6 +82,27 @@ def _made(source: str, weights: Source, config: dict[str, Any], view: dict[str, 
             source, pretrained=weights.tag, output_dict=True, **options
         )
         return model, preprocess, get_tokenizer(source, config)
+
+
+@contextmanager
+def _checked_folder(source: str) -> Iterator[None]:
+    """Check a folder's weights while open_clip reads them.
+
+    Raises:
+        Damaged: naming what is; the run that the folder is an export of may have the weights still.
+    """
+    kind, _, folder = source.partition(":")
+    found = weight_files(Path(folder)) if kind == "local-dir" else []
+    try:
+        with ExitStack() as stack:
+            for path in found:
+                stack.enter_context(checked(path, file_records(path)))
+            yield
+    except Damaged as damage:
+        last = Path(folder).absolute().parent / "checkpoints" / "latest.pt"
+        if not last.is_file():
+            raise
+        raise Damaged(damage.path, damage.reason, f"`clipkd import {last} --out {folder}` writes it anew") from damage
 
 
 def get_tokenizer(source: str, config: dict[str, Any]) -> Any:

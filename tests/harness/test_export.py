@@ -162,7 +162,7 @@ def test_replaces_an_older_export_and_keeps_metadata(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
-@pytest.mark.parametrize("fails", ["save_file", "json.dumps", "shutil.rmtree"])
+@pytest.mark.parametrize("fails", ["save_tensors", "json.dumps", "shutil.rmtree"])
 def test_a_kill_keeps_the_older_export_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     loaded, out = MODELS["vit"](), tmp_path / "export"
     export_model(loaded, out)
@@ -189,7 +189,7 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left on device"):
-        patch.setattr("harness.export.save_file", full)
+        patch.setattr("harness.export.save_tensors", full)
         export_model(MODELS["vit"](), out)
     assert (out / "open_clip_model.safetensors").is_file()
 
@@ -214,6 +214,24 @@ def test_half_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"text_projection of test-export-vit .* float16"):
         export_model(loaded, tmp_path / "export", fp16=True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_weights_that_are_not_finite_are_not_exported(tmp_path: Path, fp16: bool) -> None:
+    loaded = MODELS["vit"]()
+    with torch.no_grad():
+        loaded.model.text_projection[0, 0] = float("nan")
+    with pytest.raises(UserError, match=r"model test-export-vit hold NaN or infinite values: 1 entry is .* text_proj"):
+        export_model(loaded, tmp_path / "export", fp16=fp16)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_weights_are_the_same_file(tmp_path: Path) -> None:
+    loaded = MODELS["vit"]()
+    for name in "ab":
+        export_model(loaded, tmp_path / name)
+    one, other = ((tmp_path / name / "open_clip_model.safetensors").read_bytes() for name in "ab")
+    assert one == other
 
 
 def test_a_tokenizer_that_cannot_travel_is_refused(tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 """Models are found by what a user would write, and not found in one sentence."""
 
 import json
+import re
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from harness.config import ModelConfig
 from harness.errors import UserError
 from harness.export import export_model
 from harness.models import create_model, load_model, load_trained
 from harness.smoke_test import forward_smoke_test
+from harness.weights import read_checkpoint
+from harness.weights.tensor_files import tensor_records
 from tests.harness import tiny
+from tests.harness.weights.damage import flip, flip_largest_record
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +83,54 @@ def test_truncated_weights_are_said(run):
     path = run / "export" / "open_clip_model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="open_clip could not make model"):
+        load_model(str(run))
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_flipped_bit_in_an_export_is_named_by_its_tensor(run, checkpoint):
+    path = run / "export" / "open_clip_model.safetensors"
+    flip(path, path.stat().st_size - 1)
+    load_file(path)  # says nothing
+    (name,) = [record.name for record in tensor_records(path) if not record.is_whole()]
+    offer = "copy or download it again"
+    if checkpoint:
+        (run / "checkpoints").mkdir()
+        (run / "checkpoints" / "latest.pt").touch()
+        offer = f"`clipkd import {run}/checkpoints/latest.pt --out {run}/export` writes it anew"
+    says = re.escape(f"{path} is damaged: its record {name} does not match its checksum; {offer}")
+    with pytest.raises(UserError, match=says):
+        load_model(str(run))
+    with pytest.raises(UserError, match=re.escape(f"its record {name} does not match its checksum")):
+        read_checkpoint(path)
+
+
+def test_a_flipped_bit_in_a_folders_archive_is_named_too(run):
+    path = run / "export" / "open_clip_model.safetensors"
+    state = load_file(path)
+    path.unlink()
+    torch.save(state, run / "export" / "open_clip_pytorch_model.bin")
+    load_model(str(run))
+    record = flip_largest_record(run / "export" / "open_clip_pytorch_model.bin")
+    with pytest.raises(UserError, match=f"is damaged: its record {record} does not match its checksum"):
+        load_model(str(run))
+
+
+def test_an_export_of_an_older_version_has_no_checksums_and_loads(model, run):
+    path = run / "export" / "open_clip_model.safetensors"
+    save_file(load_file(path), run / "older", metadata={"format": "pt"})
+    (run / "older").replace(path)
+    assert tensor_records(path) == []
+    assert same_weights(model, load_model(str(run)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(run, value):
+    path = run / "export" / "open_clip_model.safetensors"
+    state = load_file(path)
+    state["visual.proj"][0, 0] = value
+    save_file(state, run / "broken", metadata={"format": "pt"})
+    (run / "broken").replace(path)
+    with pytest.raises(UserError, match=r"hold NaN or infinite values: 1 entry is not finite: visual\.proj; take"):
         load_model(str(run))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 
 from harness.config import ModelConfig, Recipe
@@ -25,6 +28,7 @@ from harness.teachers.opening import open_cache
 from tests.harness import tiny
 from tests.harness.data.pairs import write_tar
 from tests.harness.teachers.teacher_caches import KINDS, data, noise, raws, recipe, shard
+from tests.harness.weights.damage import flip
 
 
 @pytest.fixture(scope="module")
@@ -236,3 +240,44 @@ def test_a_cache_that_is_not_there_not_complete_or_damaged_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"00003.tar.safetensors is not a readable part of a teacher cache"):
         open_cache(wanted)
+
+
+def test_a_flipped_bit_is_refused_before_a_row_is_used_and_mended_by_precompute(tmp_path):
+    wanted = recipe(data("shards", tmp_path), tmp_path)
+    build_cache(wanted)
+    path = sorted(tmp_path.rglob("*.safetensors"))[1]
+    whole = copy.deepcopy([open_cache(wanted).lookup(raw, 0) for raw in raws(wanted)])  # they read the file
+    flip(path, path.stat().st_size - 1)
+    cache = open_cache(wanted)
+    pairs = list(raws(wanted))
+    assert same(cache.lookup(pairs[0], 0), whole[0])
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"00001.tar.safetensors is not a readable part .*its record .* checksum"):
+            cache.lookup(pairs[3], 0)
+    assert build_cache(wanted).written == 1
+    cache = open_cache(wanted)
+    assert all(same(cache.lookup(raw, 0), view) for raw, view in zip(pairs, whole, strict=True))
+
+
+def test_a_flipped_bit_in_the_facts_of_a_part_is_refused(tmp_path):
+    wanted = recipe(data("shards", tmp_path, 3), tmp_path)
+    build_cache(wanted)
+    (path,) = tmp_path.rglob("*.safetensors")
+    flip(path, path.read_bytes().index(b"bad"), 0)
+    with pytest.raises(UserError, match=r"is not a readable part .*its record of the metadata"):
+        open_cache(wanted)
+
+
+def test_a_cache_of_an_older_version_has_no_checksums_and_is_used(tmp_path):
+    wanted = recipe(data("shards", tmp_path, 3), tmp_path)
+    build_cache(wanted)
+    (path,) = tmp_path.rglob("*.safetensors")
+    whole = copy.deepcopy([open_cache(wanted).lookup(raw, 0) for raw in raws(wanted)])  # they read the file
+    with safe_open(path, "pt") as file:
+        metadata = {key: value for key, value in file.metadata().items() if key != "crc32"}
+    assert len(metadata) == 1
+    save_file(load_file(path), tmp_path / "older", metadata=metadata)
+    (tmp_path / "older").replace(path)
+    cache = open_cache(wanted)
+    assert all(same(cache.lookup(raw, 0), view) for raw, view in zip(raws(wanted), whole, strict=True))
+    assert build_cache(wanted).written == 0
