@@ -57,6 +57,17 @@ def test_an_unusable_sample_is_skipped_and_recorded(tmp_path, members, kind, cac
     assert line["reason"]
 
 
+def test_no_two_processes_replace_bad_samples_by_the_same_one(tmp_path):
+    """None tells the others what it chose, so each chooses among samples of its own."""
+    path = write_csv(tmp_path, 24)
+    for number in range(0, 24, 2):
+        (tmp_path / "images" / f"{number}.png").write_bytes(b"")
+    loaders = [load(path, batch_size=1, world_size=4, rank=rank, max_skip_rate=0.9) for rank in range(4)]
+    for _ in range(60):
+        batch = [number for loader in loaders for number in take(loader, 1)]
+        assert len(set(batch)) == 4, batch
+
+
 def test_bad_samples_of_workers_are_written_down(tmp_path):
     for number in range(2):
         samples = [*map(pair, range(4 * number, 4 * number + 4)), (f"broken{number}", {"png": b"", "txt": b"x"})]
