@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
-from unittest.mock import patch
 
 from PIL import Image
 
@@ -40,8 +39,12 @@ def each_restricted(formats: tuple[str, ...], items: Iterable[T]) -> Iterator[T]
 
 @contextmanager
 def _restricted(formats: tuple[str, ...]) -> Iterator[None]:
-    with patch.object(Image, "open", partial(_open, formats)):
+    before = Image.open
+    restrict(formats)
+    try:
         yield
+    finally:
+        Image.open = before
 
 
 def _open(formats: tuple[str, ...], fp: str | bytes | os.PathLike[str] | IO[bytes], *_: Any, **__: Any) -> Image.Image:
