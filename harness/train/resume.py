@@ -11,6 +11,7 @@ from harness.checkpoint import checkpoint_path, list_checkpoints
 from harness.config import Recipe, parse_recipe
 from harness.errors import UserError
 from harness.runs import DONE
+from harness.train.optimizer_check import check_not_empty
 from harness.weights.archives import load_archive
 from harness.weights.checksums import Damaged
 
@@ -45,7 +46,8 @@ def find_checkpoint(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool)
 
     Raises:
         UserError: the folder holds checkpoints and neither ``resume`` nor ``overwrite`` says what to do with them; none
-            of them can be read; or the recipe has changed in a way that would make another run of it.
+            of them can be read; the recipe has changed in a way that would make another run of it; or the optimizer's
+            state is empty.
     """
     found = list_checkpoints(out / "checkpoints")
     if overwrite or not found:
@@ -57,6 +59,7 @@ def find_checkpoint(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool)
         )
     state = load_newest(found)
     check_same_recipe(recipe, parse_recipe(state["recipe"], f"the recipe in {out}"), out)
+    check_not_empty(state, out / "checkpoints")
     return state
 
 

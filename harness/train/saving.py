@@ -10,6 +10,7 @@ import torch
 
 from harness.config import dump_recipe
 from harness.errors import UserError
+from harness.train.optimizer_check import check_restored
 from harness.train.parallel import (
     load_optimizer_state,
     load_student_state,
@@ -52,15 +53,17 @@ def capture_state(trainer: Trainer, step: int) -> dict[str, Any] | None:
 def restore_state(trainer: Trainer, state: dict[str, Any]) -> None:
     """Load everything but the loader's state, which the loader is built with."""
     task, kind = trainer.task, trainer.parallel
-    for group in state["optimizer"]["param_groups"]:
-        # A checkpoint may come from another device, where this was otherwise.
-        group["fused"] = trainer.optimizer.defaults["fused"]
     try:
+        for group in state["optimizer"]["param_groups"]:
+            # A checkpoint may come from another device, where this was otherwise.
+            group["fused"] = trainer.optimizer.defaults["fused"]
         load_student_state(task, kind, state["state_dict"])
         task.loss.load_state_dict(state["loss"])
         load_optimizer_state(task, kind, trainer.optimizer, state["optimizer"])
-    except (RuntimeError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+        check_restored(trainer.optimizer, task.trainable())
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        missing = "it lacks " if isinstance(error, KeyError) else ""
+        reason = missing + " ".join(str(error).split())[:300]
         raise UserError(
             f"the checkpoint of step {state['step']} does not fit the recipe's models and loss ({reason}); resume it "
             "with the software that wrote it, or start over with --overwrite"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 
 import pytest
@@ -15,9 +16,24 @@ from harness.errors import Terminated, UserError
 from harness.metrics import MetricsWriter, read_metrics
 from harness.train import Trainer, train, training_run
 from harness.train import trainer as trainer_module
+from harness.train.optimizer_check import check_not_empty
 from harness.train.resume import load_newest, load_same_checkpoint
 from tests.harness import tiny
 from tests.harness.weights import damage
+
+
+def watching(step: int | None):
+    """What stands for `watch_for_sigterm`, and sees SIGTERM come before a step is taken."""
+    taken = iter(range(1, 1000))
+
+    class Watching:
+        def __enter__(self):
+            return lambda: step is not None and next(taken) >= step
+
+        def __exit__(self, *_):
+            return None
+
+    return Watching
 
 
 @pytest.fixture
@@ -25,18 +41,20 @@ def stop_at(monkeypatch):
     """Make SIGTERM come before a step is taken."""
 
     def at(step: int | None) -> None:
-        taken = iter(range(1, 1000))
-
-        class Watching:
-            def __enter__(self):
-                return lambda: step is not None and next(taken) >= step
-
-            def __exit__(self, *_):
-                return None
-
-        monkeypatch.setattr(trainer_module, "watch_for_sigterm", Watching)
+        monkeypatch.setattr(trainer_module, "watch_for_sigterm", watching(step))
 
     return at
+
+
+@pytest.fixture(scope="module")
+def checkpointed(tmp_path_factory):
+    """A recipe and a run of it that ended after step 3."""
+    out = tmp_path_factory.mktemp("checkpointed") / "run"
+    recipe = tiny.recipe(**tiny.DISTILL, train={"steps": 6})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Terminated):
+        patch.setattr(trainer_module, "watch_for_sigterm", watching(3))
+        train(recipe, out, command="test")
+    return recipe, out
 
 
 def interrupted(tmp_path, stop_at, **sections):
@@ -155,6 +173,57 @@ def test_a_checkpoint_of_other_models_is_refused(tmp_path, stop_at):
     torch.save(state, path)
     with pytest.raises(UserError, match=r"the checkpoint of step 3 does not fit the recipe's models and loss"):
         train(recipe, out, resume=True)
+
+
+def other_optimizer(state, change):
+    """What somebody may have done to an optimizer's state."""
+    saved = state["optimizer"]
+    first = next(iter(saved["state"]))
+    if change == "empty":
+        saved["state"] = {}
+    elif change == "no optimizer":
+        state["optimizer"] = {}
+    elif change == "no groups":
+        del saved["param_groups"]
+    elif change == "other shape":
+        saved["state"][first]["exp_avg"] = torch.zeros(3, 3)
+    elif change == "no entry":
+        del saved["state"][first]["exp_avg_sq"]
+    elif change == "unknown":
+        saved["state"][999] = saved["state"][first]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            "empty",
+            r"checkpoint of step 3 in .*checkpoints has an empty optimizer state, .*the one before, or .*overwrite",
+        ),
+        ("no optimizer", "has an empty optimizer state"),
+        ("no groups", r"does not fit .*\(it lacks 'param_groups'\)"),
+        ("other shape", r"the optimizer's exp_avg of \S+ has shape \[3, 3\], the parameter \["),
+        ("no entry", r"the optimizer's state of \S+ lacks exp_avg_sq"),
+        ("unknown", r"the optimizer's state has an entry 999 that is of no parameter"),
+    ],
+)
+def test_an_optimizer_state_that_is_empty_or_of_other_parameters_is_refused(checkpointed, tmp_path, change, says):
+    recipe, folder = checkpointed
+    out = shutil.copytree(folder, tmp_path / "run", symlinks=True)
+    path = list_checkpoints(out / "checkpoints")[-1]
+    state = torch.load(path, weights_only=True)
+    other_optimizer(state, change)
+    torch.save(state, path)
+    with pytest.raises(UserError, match=says):
+        train(recipe, out, resume=True)
+
+
+def test_an_optimizer_whose_every_step_was_skipped_has_no_state(tmp_path):
+    nothing = {"step": 2, "optimizer": {"state": {}, "param_groups": []}, "scaler": {}, "nonfinite": 2}
+    check_not_empty(nothing, tmp_path)
+    check_not_empty({**nothing, "scaler": {"scale": 65536.0}, "nonfinite": 0}, tmp_path)
+    with pytest.raises(UserError, match="empty optimizer state"):
+        check_not_empty({**nothing, "nonfinite": 1}, tmp_path)
 
 
 def test_metrics_after_the_checkpoint_are_dropped_and_a_torn_line_too(tmp_path):
