@@ -27,6 +27,14 @@ def named(path: Path) -> Iterator[None]:
         raise
 
 
+def vanished(path: Path) -> UserError:
+    """The error for a file of a run folder that somebody else has deleted or replaced while the run went on."""
+    return UserError(
+        f"{path} was deleted or replaced while the run was writing into {path.parent}; start the run again, with another "
+        "--out if something clears that folder"
+    )
+
+
 def make_folder(path: Path) -> None:
     """Make a folder that files can be written into: for long work, before it begins.
 

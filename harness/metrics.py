@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,7 +13,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from harness.files import named, write_text
+from harness.files import named, vanished, write_text
 
 
 class MetricsWriter:
@@ -29,9 +31,28 @@ class MetricsWriter:
         self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, values: dict[str, Any]) -> None:
-        """Write one line."""
+        """Write one line.
+
+        Raises:
+            UserError: see `check_in_place`.
+        """
+        self.check_in_place()
         with named(self._path):
             self._file.write(json.dumps(values) + "\n")
+
+    def check_in_place(self) -> None:
+        """Make sure that lines go where they are looked for: a file that was deleted takes them in silence.
+
+        Raises:
+            UserError: the file was deleted or replaced since it was opened.
+        """
+        try:
+            if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                return
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+                raise
+        raise vanished(self._path)
 
     def close(self) -> None:
         """Close the file."""

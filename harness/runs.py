@@ -7,6 +7,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +20,7 @@ import torch
 import kdlosses
 from harness.config import Recipe, dump_recipe
 from harness.errors import UserError
-from harness.files import read_json, write_json, write_text
+from harness.files import read_json, vanished, write_json, write_text
 
 DONE = "summary.json"
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "clip_benchmark", "webdataset", "timm", "numpy")
@@ -54,6 +56,28 @@ def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.de
     # Not before the old checkpoints are gone: killed in between, the new recipe would go on from them.
     write_text(out / "recipe.yaml", dump_recipe(recipe))
     write_json(out / "run.json", {**environment(device), "command": command or command_line(), "seed": recipe.seed})
+
+
+@contextmanager
+def run_in_place(out: Path) -> Iterator[None]:
+    """Make sure that what a run has written down at its start is there, before the block and after it.
+
+    Raises:
+        UserError: the run folder was deleted meanwhile; a file that this keeps from being written says less.
+    """
+    _check_in_place(out)
+    try:
+        yield
+    except OSError:
+        _check_in_place(out)
+        raise
+    _check_in_place(out)
+
+
+def _check_in_place(out: Path) -> None:
+    for file in (out / "recipe.yaml", out / "run.json"):
+        if not file.exists():
+            raise vanished(file)
 
 
 def record_resume(out: Path, step: int, command: str | None, device: torch.device) -> None:

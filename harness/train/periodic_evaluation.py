@@ -107,6 +107,7 @@ class PeriodicEvaluation:
                 results = self._measure(step, weights, *rest)
                 if self._plain is not None:
                     self._plain.model.cpu()  # the device's memory is for training
+            writer.check_in_place()  # a best checkpoint would make its folder anew
             is_best = self._best is not None and self._best.update(step, results, weights)
             if results:
                 writer.write({"step": step, "eval": results})

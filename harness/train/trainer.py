@@ -160,11 +160,11 @@ class Trainer:
             if self._due(step, train.log_every):
                 self._report(step, lr, writer, display)
             if saves:
-                self._save_together(step, watchdog)
+                self._save_together(step, writer, watchdog)
             if signal is Signal.GO and self.evaluation.is_due(step) and not self.evaluation.run(step, *evaluation):
                 signal = Signal.STOP
                 if not saves:
-                    self._save_together(step, watchdog)
+                    self._save_together(step, writer, watchdog)
             if signal is Signal.STOP:
                 logger.info("%s: SIGTERM or SIGHUP came; saved step %d", self.recipe.name, step)
                 return False
@@ -227,8 +227,10 @@ class Trainer:
             self.optimizer.found_inf = (~ok).float()  # type: ignore[attr-defined]  # as GradScaler does
             self.optimizer.step()
 
-    def _save_together(self, step: int, watchdog: Watchdog) -> None:
+    def _save_together(self, step: int, writer: MetricsWriter | None, watchdog: Watchdog) -> None:
         watchdog.phase("checkpoint", step)
+        if writer is not None:
+            writer.check_in_place()  # a checkpoint would make its folder anew
         self.save(step)
         # torchrun ends all ranks when the first exits, and rank 0 may still be writing.
         self.distributed.broadcast_object(None)

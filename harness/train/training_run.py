@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from harness.evaluate.result_store import EvalResultStore
 from harness.export import export_model
 from harness.files import read_json, write_json, write_text
 from harness.models import LoadedModel, create_model
-from harness.runs import DONE, check_run_folder, prepare_run, record_resume
+from harness.runs import DONE, check_run_folder, prepare_run, record_resume, run_in_place
 from harness.train.best import read_best
 from harness.train.distributed import DistributedContext, init_distributed
 from harness.train.parallel import student_state
@@ -57,7 +58,9 @@ def train(
             return read_json(out / DONE) if distributed.is_rank_zero else {}
         trainer = Trainer(recipe, out, device, distributed, start)
         stopped = f"stopped by SIGTERM or SIGHUP and saved in {out}; the same command with --resume continues there"
-        if not trainer.run():
+        with run_in_place(out) if distributed.is_rank_zero else nullcontext():
+            finished = trainer.run()
+        if not finished:
             if distributed.is_rank_zero:
                 _write_stopped(out)
             # The first to leave has torchrun end the others.
@@ -143,9 +146,10 @@ def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
         student.model.load_state_dict(weights)
         student.model.to(trainer.device)
     seconds = trainer.metrics.seconds
-    export_model(student, out / "export", metadata={"recipe": recipe.name, "steps": trainer.steps})
-    warn_missing(trainer)
-    metrics = _evaluate(student, recipe, out, trainer.device)
+    with run_in_place(out):
+        export_model(student, out / "export", metadata={"recipe": recipe.name, "steps": trainer.steps})
+        warn_missing(trainer)
+        metrics = _evaluate(student, recipe, out, trainer.device)
     summary = {
         "name": recipe.name,
         "model": student.name,

@@ -36,7 +36,7 @@ def write_heartbeat(folder: Path, beat: Heartbeat) -> None:
         OSError: when it cannot be written.
     """
     path = _path(folder, beat.rank)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)  # without parents: a run folder that was deleted stays so
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(asdict(beat)) + "\n", encoding="utf-8")
     temporary.replace(path)

@@ -118,6 +118,12 @@ def test_heartbeats_that_cannot_be_written_are_told_once(tmp_path):
     assert "cannot write its heartbeat" in said and str(tmp_path) in said
 
 
+def test_heartbeats_do_not_make_a_run_folder_anew_that_was_deleted(tmp_path):
+    bench = Bench(tmp_path / "run", 0, 4)
+    bench.watchdog.heartbeats.beat()
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_process_writes_no_heartbeats(tmp_path):
     with Watchdog(tmp_path, 0, 1, 5) as watchdog:
         watchdog.phase("data", 1)
