@@ -30,8 +30,8 @@ def named(path: Path) -> Iterator[None]:
 def vanished(path: Path) -> UserError:
     """The error for a file of a run folder that somebody else has deleted or replaced while the run went on."""
     return UserError(
-        f"{path} was deleted or replaced while the run was writing into {path.parent}; start the run again, with another "
-        "--out if something clears that folder"
+        f"{path} was deleted or replaced while the run was writing into {path.parent}; start the run again, with "
+        "another --out if something clears that folder"
     )
 
 

@@ -21,8 +21,10 @@ import kdlosses
 from harness.config import Recipe, dump_recipe
 from harness.errors import UserError
 from harness.files import read_json, vanished, write_json, write_text
+from harness.locks import hold_lock
 
 DONE = "summary.json"
+LOCK = "run.lock"
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "clip_benchmark", "webdataset", "timm", "numpy")
 
 
@@ -37,17 +39,30 @@ def check_run_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file, but the run needs a folder there; choose another --out")
     # A run killed while it wrote its first file leaves that file's temporary name alone.
-    strangers = [path for path in out.iterdir() if path.suffix != ".tmp"] if out.is_dir() else []
+    strangers = [path for path in out.iterdir() if path.suffix != ".tmp" and path.name != LOCK] if out.is_dir() else []
     if strangers and not (out / "recipe.yaml").exists():
         raise UserError(f"{out} holds files that are not a clipkd run; choose an empty or new folder as --out")
 
 
-def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.device) -> None:
-    """Make the run folder with ``recipe.yaml`` and ``run.json`` in it; what an earlier start left is replaced."""
+@contextmanager
+def lock_run_folder(out: Path) -> Iterator[None]:
+    """Make the run folder, unless it is there, and hold it for this process.
+
+    Raises:
+        UserError: it cannot be made, another run holds it, or it holds what `check_run_folder` refuses.
+    """
+    check_run_folder(out)  # before a lock file is left there
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the run folder {out} cannot be created: {error.strerror}; choose another --out") from error
+    with hold_lock(out / LOCK, out, "another training is running in"):
+        check_run_folder(out)  # another run may have finished there since
+        yield
+
+
+def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.device) -> None:
+    """Write ``recipe.yaml`` and ``run.json`` into the run folder; what an earlier start left is replaced."""
     for leftover in ("checkpoints", "export", "eval", "heartbeats"):
         shutil.rmtree(out / leftover, ignore_errors=True)
     for pattern in ("skipped_samples*.jsonl", "nonfinite*.jsonl", "efficiency.json"):

@@ -48,6 +48,11 @@ def run_quickstart(out: Path, data: Path, seeds: Sequence[int] = (0,)) -> dict[s
         raise UserError(f"seeds must be different whole numbers, at least one; got {list(seeds)}")
     recipes = {(name, seed): quickstart_recipe(name, data, seed) for seed in seeds for name in ("baseline", "clipkd")}
     stages = Stages(out)
+    with stages.locked():
+        return _run(out, data, recipes, stages)
+
+
+def _run(out: Path, data: Path, recipes: dict[tuple[str, int], Recipe], stages: Stages) -> dict[str, Any]:
     logger.info("data: %s, built on first use; %s", data, ATTRIBUTION)
     build(data)
     context = QuickstartContext(out, stages, fingerprint_file(data / "dataset.json"))

@@ -4,7 +4,8 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import harness
 import kdlosses
 from harness.errors import UserError
 from harness.files import write_json
+from harness.locks import hold_lock
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +37,20 @@ class Stages:
     """
 
     def __init__(self, out: Path) -> None:
-        self._markers = out / FOLDER
+        self._out, self._markers = out, out / FOLDER
         if out.exists() and not self._markers.is_dir() and (out.is_file() or any(out.iterdir())):
             raise UserError(f"{out} exists and is not a quickstart folder (no {FOLDER}/ in it); choose another --out")
         self._markers.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            UserError: another quickstart holds it.
+        """
+        with hold_lock(self._markers / "lock", self._out, "another clipkd quickstart is running in"):
+            yield
 
     def run(
         self, name: str, inputs: dict[str, Any], output: Path | None, action: Callable[[], dict[str, Any]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from harness.config import Recipe
 from harness.data.tools.pool import run_ordered
 from harness.errors import UserError
 from harness.evaluate import evaluate
+from harness.locks import hold_lock
 from harness.models import create_model, pick_device
 from harness.runs import command_line, environment
 from harness.study.best_values import best_value_variants
@@ -201,11 +201,5 @@ def lock_folder(out: Path) -> Iterator[None]:
     if out.exists() and not (out / "study.lock").is_file() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{out} is not a study's folder (it has no study.lock); choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "study.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another clipkd study is running in {out}; wait for it to finish or choose another --out"
-            ) from error
+    with hold_lock(out / "study.lock", out, "another clipkd study is running in"):
         yield

@@ -17,7 +17,8 @@ from harness.teachers.datafiles import data_files
 from harness.teachers.embed import Embedder
 from harness.teachers.fingerprint import Fingerprint, fingerprints, shared_size
 from harness.teachers.identity import Identity, digest
-from harness.teachers.parts import PART_SIZE, Part, cut, drop_stale
+from harness.teachers.locking import lock_caches
+from harness.teachers.parts import PART_SIZE, cut, drop_stale
 from harness.teachers.precompute_report import PrecomputeReport
 from harness.teachers.storage import META, Meta, folder_in
 from harness.teachers.writing import PrecomputeJob, write_parts
@@ -40,16 +41,20 @@ def build_cache(
     device = pick_device(recipe.train.device)
     teachers = fingerprints(recipe)
     parts = [part for file in data_files(recipe, shared_size(recipe)) for part in cut(file, recipe.data, part_size)]
-    mine = _of_shard(parts, shard)
+    number_of_shard, num_shards = _parse_shard(shard)
+    mine = parts[number_of_shard - 1 :: num_shards]
     report = PrecomputeReport(views=teachers[0][1]["teacher_cache.views"])
     for number, (identity, wanted) in enumerate(teachers):
         folders = {part: folder_in(part.file.home, identity.name, wanted) for part in parts}
-        drop_stale(folders)
         report.folders += dict.fromkeys(folders.values())
         todo = {part.path(folders[part]): part for part in mine}
         todo = {path: part for path, part in todo.items() if not part.finished(path, digest(wanted))}
         report.kept += len(mine) - len(todo)
-        if todo:
+        if not todo:
+            drop_stale(folders)
+            continue
+        with lock_caches(set(folders.values()), number_of_shard, num_shards):
+            drop_stale(folders)
             teacher = _make_teacher(recipe, number, identity)
             embedder = Embedder(teacher, recipe, device, batch_size)
             _claim(set(folders.values()), _meta(identity, wanted, embedder))
@@ -57,11 +62,11 @@ def build_cache(
     return report
 
 
-def _of_shard(parts: list[Part], shard: str) -> list[Part]:
+def _parse_shard(shard: str) -> tuple[int, int]:
     number, _, count = shard.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise UserError(f"--shard {shard} must be I/N with whole numbers and 1 <= I <= N, such as 1/8")
-    return parts[int(number) - 1 :: int(count)]
+    return int(number), int(count)
 
 
 def _make_teacher(recipe: Recipe, number: int, identity: Identity) -> LoadedModel:

@@ -107,8 +107,10 @@ class PeriodicEvaluation:
                 results = self._measure(step, weights, *rest)
                 if self._plain is not None:
                     self._plain.model.cpu()  # the device's memory is for training
-            writer.check_in_place()  # a best checkpoint would make its folder anew
-            is_best = self._best is not None and self._best.update(step, results, weights)
+            is_best = False
+            if self._best is not None:
+                writer.check_in_place()  # it would make its folder anew
+                is_best = self._best.update(step, results, weights)
             if results:
                 writer.write({"step": step, "eval": results})
             for name, metrics in results.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from harness.evaluate.result_store import EvalResultStore
 from harness.export import export_model
 from harness.files import read_json, write_json, write_text
 from harness.models import LoadedModel, create_model
-from harness.runs import DONE, check_run_folder, prepare_run, record_resume, run_in_place
+from harness.runs import DONE, lock_run_folder, prepare_run, record_resume, run_in_place
 from harness.train.best import read_best
 from harness.train.distributed import DistributedContext, init_distributed
 from harness.train.parallel import student_state
@@ -52,8 +52,15 @@ def train(
         UserError: for anything the user can fix.
         Terminated: SIGTERM or SIGHUP came; the run is saved and can be resumed.
     """
+    with ExitStack() as lock:
+        return _train(recipe, out, command, lock, resume=resume, overwrite=overwrite)
+
+
+def _train(
+    recipe: Recipe, out: Path, command: str | None, lock: ExitStack, *, resume: bool, overwrite: bool
+) -> dict[str, Any]:
     with init_distributed(recipe.train.device) as (distributed, device):
-        done, start = _start(recipe, out, distributed, device, command, resume=resume, overwrite=overwrite)
+        done, start = _start(recipe, out, distributed, device, command, lock, resume=resume, overwrite=overwrite)
         if done:
             return read_json(out / DONE) if distributed.is_rank_zero else {}
         trainer = Trainer(recipe, out, device, distributed, start)
@@ -88,11 +95,12 @@ def _start(
     distributed: DistributedContext,
     device: torch.device,
     command: str | None,
+    lock: ExitStack,
     *,
     resume: bool,
     overwrite: bool,
 ) -> tuple[bool, dict[str, Any] | None]:
-    """Check what can be checked before hours of training, and make the run folder.
+    """Check what can be checked before hours of training, and make the run folder, which rank 0 then holds.
 
     Returns:
         Whether the run is finished already, and the checkpoint to resume from. Rank 0 decides for all.
@@ -102,7 +110,7 @@ def _start(
     if distributed.is_rank_zero:
         try:
             done = resume and is_finished(out)
-            start = None if done else _prepare(recipe, out, distributed, device, command, resume, overwrite)
+            start = None if done else _prepare(recipe, out, distributed, device, command, lock, resume, overwrite)
         except Exception as error:  # of whatever kind: the other ranks wait for a word
             problem = error
     decided = None if problem is None else str(problem), done, None if start is None else start["step"]
@@ -120,13 +128,14 @@ def _prepare(
     distributed: DistributedContext,
     device: torch.device,
     command: str | None,
+    lock: ExitStack,
     resume: bool,
     overwrite: bool,
 ) -> dict[str, Any] | None:
     for item in find_recipe_sets(recipe.eval).sets:
         if item.synthetic is None:
             inspect_layout(item)
-    check_run_folder(out)
+    lock.enter_context(lock_run_folder(out))
     start = find_checkpoint(recipe, out, resume=resume, overwrite=overwrite)
     if start is None:
         prepare_run(recipe, out, command, device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from harness.data.samples import SkippedSample
 from harness.data.tools.plan import Plan, differences
 from harness.errors import UserError
 from harness.files import write_json
+from harness.locks import hold_lock
 
 STATE = "convert.json"
 _WORK = ".convert"
@@ -81,12 +81,7 @@ class OutputFolder:
             yield found["summary"]
             return
         self.work.mkdir(parents=True, exist_ok=True)
-        with (self.work / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # freed by the system, however the process ends
-            except BlockingIOError:
-                message = f"another clipkd data convert is writing to {self.out}; wait for it or choose another --out."
-                raise UserError(message) from None
+        with hold_lock(self.work / "lock", self.out, "another clipkd data convert is writing to"):
             self._tidy()
             write_json(self.out / STATE, {"plan": asdict(plan), "summary": None})
             yield None

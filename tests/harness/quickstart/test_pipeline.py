@@ -231,6 +231,16 @@ def test_refuses_a_folder_of_something_else(stage: Stage, tmp_path: Path) -> Non
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 
 
+def test_a_second_quickstart_in_one_folder_is_refused(stage: Stage, tmp_path: Path) -> None:
+    with (
+        stages.Stages(tmp_path / "out").locked(),
+        pytest.raises(UserError, match=r"another clipkd quickstart is running in .*out \(process \d+ on"),
+    ):
+        run_quickstart(tmp_path / "out", tmp_path / "openmoji")
+    assert not stage.calls
+    run_quickstart(tmp_path / "out", tmp_path / "openmoji")
+
+
 def test_other_code_makes_everything_anew(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_quickstart(tmp_path / "out", tmp_path / "openmoji")
     monkeypatch.setattr(students, "fingerprint_code", lambda: "the code after a git pull")

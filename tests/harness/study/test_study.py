@@ -171,6 +171,17 @@ def test_the_hash_depends_on_the_content_of_data_files(tmp_path):
     assert inputs_with("filepath,title\na.png,two\n") != before
 
 
+def test_a_second_study_in_one_folder_is_refused(tmp_path):
+    with (
+        lock_folder(tmp_path / "out"),
+        pytest.raises(UserError, match=r"another clipkd study is running in .*out \(process \d+ on"),
+        lock_folder(tmp_path / "out"),
+    ):
+        pytest.fail("it is held")
+    with lock_folder(tmp_path / "out"):  # an empty study's folder
+        pass
+
+
 @pytest.mark.slow
 def test_a_killed_study_resumes_and_parallel_runs_equal_those_of_one_process(done, tmp_path, trained):
     path, _, results = done

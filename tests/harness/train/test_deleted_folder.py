@@ -11,7 +11,9 @@ from harness.errors import UserError
 from harness.train import Trainer, train, training_run
 from tests.harness import tiny
 
-SENTENCE = r"run/{} was deleted or replaced while the run was writing into .*run; start the run again, with another --out"
+SENTENCE = (
+    r"run/{} was deleted or replaced while the run was writing into .*run; start the run again, with another --out"
+)
 
 
 def delete_before(monkeypatch, step: int, out: Path, *, replace: bool = False) -> None:

@@ -12,6 +12,7 @@ import torch
 from harness.cli.guard import TERMINATED
 from harness.errors import UserError
 from harness.metrics import read_metrics
+from harness.runs import lock_run_folder
 from harness.train import Trainer
 from harness.train.distributed import DistributedContext, init_distributed
 from harness.train.parallel import can_shard
@@ -77,12 +78,14 @@ def finished(request, tmp_path_factory) -> Path:
         {"out": "orphaned", "recipe": longer, "world": 2, "kill_at": 3},
         {"out": "biased", "recipe": biased(train), "world": 2},
         {"out": "refused", "recipe": recipe(folder / "nowhere.csv"), "world": 2},
+        {"out": "held", "recipe": one, "world": 2},
     ]
     runs = [run for run in runs if can_shard(CPU) or run["recipe"]["train"]["parallel"] != "fsdp2"]
     mine = [item for item in request.session.items if item.path == request.path]
     if not any(item.get_closest_marker("slow") for item in mine):
         runs = [run for run in runs if run["out"] not in SLOW_RUNS]
-    carry_out(folder, {"runs": runs})
+    with lock_run_folder(folder / "held"):
+        carry_out(folder, {"runs": runs})
     return folder
 
 
@@ -205,6 +208,14 @@ def test_a_process_that_is_killed_ends_the_others_with_a_sentence(finished):
 def test_what_one_process_refuses_ends_all_of_them(finished):
     assert codes(finished, "refused") == [[1, 1]]
     assert "nowhere.csv" in logs(finished, "refused")
+
+
+def test_all_processes_end_where_another_run_holds_the_folder(finished):
+    assert codes(finished, "held") == [[1, 1]], logs(finished, "held")
+    held = f"another training is running in {finished / 'held'} (process "
+    assert f"UserError: {held}" in (finished / "held.0.log").read_text()
+    assert f"stops because rank 0 cannot begin: {held}" in (finished / "held.1.log").read_text()
+    assert [path.name for path in (finished / "held").iterdir()] == ["run.lock"]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
