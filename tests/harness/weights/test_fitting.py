@@ -15,6 +15,7 @@ from harness.importing import import_checkpoint
 from harness.models import create_model, load_model
 from harness.train import train
 from harness.weights import load_into
+from harness.weights.fitting import is_finite
 from tests.harness import tiny
 
 
@@ -211,3 +212,15 @@ def test_what_does_not_fit_leaves_no_folder(model, tmp_path):
     with pytest.raises(UserError, match="does not fit model timm-mobilevit_xxs"):
         import_checkpoint(tmp_path / "c.pt", tmp_path / "out", model="timm-mobilevit_xxs")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.float8_e5m2])
+def test_finite_is_what_torch_says(dtype):
+    for value in (float("nan"), float("inf"), -float("inf")):
+        weights = torch.randn(3, 5)
+        assert is_finite(weights.to(dtype).t())
+        weights[1, 2] = value
+        assert not is_finite(weights.to(dtype).t())
+    assert is_finite(torch.empty(0, dtype=dtype))
+    assert is_finite(torch.tensor(1.0).to(dtype))
+    assert not is_finite(torch.tensor(float("nan")).to(dtype))
