@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from harness.weights.checksums import Damaged, Record, checked, crc_matches
+from harness.weights.checksums import Damaged, FileRecord, checked, crc_matches
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 # What zipfile raises over content that is not what it was.
@@ -39,7 +39,7 @@ def checked_archive(path: Path) -> Iterator[None]:
         yield
 
 
-def archive_records(path: Path) -> list[Record]:
+def archive_records(path: Path) -> list[FileRecord]:
     """The records of an archive with their checksums; none for a file without.
 
     Raises:
@@ -59,20 +59,20 @@ def archive_records(path: Path) -> list[Record]:
             raise Damaged(path, f"the table of its records cannot be read ({error})") from error
 
 
-def _record(path: Path, archive: zipfile.ZipFile, file: BinaryIO, entry: zipfile.ZipInfo) -> Record:
+def _record(path: Path, archive: zipfile.ZipFile, file: BinaryIO, entry: zipfile.ZipInfo) -> FileRecord:
     with archive.open(entry):  # compares the two places where its name stands
         pass
     # A tensor's bytes say nothing about how others are to be read.
     urgent = "/data/" not in entry.filename
     if entry.compress_type != zipfile.ZIP_STORED:
-        return Record(entry.filename, entry.file_size, partial(_unpacks, path, entry.filename), urgent)
+        return FileRecord(entry.filename, entry.file_size, partial(_unpacks, path, entry.filename), urgent)
     if entry.compress_size != entry.file_size:
         raise zipfile.BadZipFile(f"{entry.filename} has two sizes")
     file.seek(entry.header_offset)
     _, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     start = entry.header_offset + _LOCAL_HEADER.size + name + extra
     whole = partial(crc_matches, path, start, entry.file_size, entry.CRC)
-    return Record(entry.filename, entry.file_size, whole, urgent)
+    return FileRecord(entry.filename, entry.file_size, whole, urgent)
 
 
 def _unpacks(path: Path, name: str) -> bool:

@@ -51,7 +51,7 @@ class Damaged(UserError):
 
 
 @dataclass(frozen=True)
-class Record:
+class FileRecord:
     """A named stretch of a file.
 
     Args:
@@ -80,7 +80,7 @@ def crc_matches(path: Path, start: int, size: int, crc: int, before: int = 0) ->
     return before == crc
 
 
-def check(path: Path, records: Sequence[Record]) -> None:
+def check(path: Path, records: Sequence[FileRecord]) -> None:
     """Check all records.
 
     Raises:
@@ -91,7 +91,7 @@ def check(path: Path, records: Sequence[Record]) -> None:
 
 
 @contextmanager
-def checked(path: Path, records: Sequence[Record]) -> Iterator[None]:
+def checked(path: Path, records: Sequence[FileRecord]) -> Iterator[None]:
     """Check records while a block reads the file; what the block made must not be used before its end.
 
     Raises:
@@ -114,7 +114,7 @@ def checked(path: Path, records: Sequence[Record]) -> Iterator[None]:
 
 
 def _refuse_damaged(
-    path: Path, records: Sequence[Record], whole: Iterable[bool], cause: Exception | None = None
+    path: Path, records: Sequence[FileRecord], whole: Iterable[bool], cause: Exception | None = None
 ) -> None:
     for record, is_whole in zip(records, whole, strict=True):
         if not is_whole:

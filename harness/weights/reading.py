@@ -17,7 +17,7 @@ from torch import Tensor
 from harness.checkpoint import list_checkpoints
 from harness.errors import UserError
 from harness.weights.archives import archive_records, load_archive
-from harness.weights.checksums import Damaged, Record, check
+from harness.weights.checksums import Damaged, FileRecord, check
 from harness.weights.pickles import reading_numpy, refusal
 from harness.weights.tensor_files import load_tensors, tensor_records
 
@@ -64,7 +64,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, _tensors(path, content))
 
 
-def file_records(path: Path) -> list[Record]:
+def file_records(path: Path) -> list[FileRecord]:
     """The records of a file of weights with their checksums, whichever of the two formats it has; none without.
 
     Raises:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.weights.checksums import Damaged, Record, checked, crc32, crc_matches
+from harness.weights.checksums import Damaged, FileRecord, checked, crc32, crc_matches
 
 _SUMS, _METADATA = "crc32", "__metadata__"
 # Among the checksums, that of the rest of the metadata.
@@ -61,7 +61,7 @@ def checked_tensors(path: Path) -> Iterator[None]:
         yield
 
 
-def tensor_records(path: Path) -> list[Record]:
+def tensor_records(path: Path) -> list[FileRecord]:
     """The tensors of a file with their checksums; none for a file without. Broken headers are safetensors' to refuse.
 
     Raises:
@@ -80,15 +80,17 @@ def tensor_records(path: Path) -> list[Record]:
         if sums.keys() != header.keys():
             raise ValueError("which names other tensors")
         whole = _seed(_REST, metadata) == rest
-        found = [Record("of the metadata", size, lambda: whole, urgent=True)]
+        found = [FileRecord("of the metadata", size, lambda: whole, urgent=True)]
         return found + [_record(path, name, header[name], 8 + size, crc) for name, crc in sums.items()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(path, f"its header does not fit its list of checksums ({error})") from error
 
 
-def _record(path: Path, name: str, entry: dict[str, Any], start: int, crc: int) -> Record:
+def _record(path: Path, name: str, entry: dict[str, Any], start: int, crc: int) -> FileRecord:
     begin, end = entry["data_offsets"]
-    return Record(name, end - begin, partial(crc_matches, path, start + begin, end - begin, crc, _seed(name, entry)))
+    return FileRecord(
+        name, end - begin, partial(crc_matches, path, start + begin, end - begin, crc, _seed(name, entry))
+    )
 
 
 def _read_header(file: BinaryIO) -> tuple[int, dict[str, Any]]:

@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from harness.weights import checksums
-from harness.weights.checksums import Damaged, Record, checked, crc_matches
+from harness.weights.checksums import Damaged, FileRecord, checked, crc_matches
 
 
 def test_both_ways_to_compute_it_agree(monkeypatch):
@@ -33,7 +33,7 @@ def test_a_stretch_of_a_file_is_read_in_chunks(tmp_path, monkeypatch, chunk):
 @pytest.mark.parametrize("size", [1, 1 << 30])
 def test_a_block_that_fails_over_damage_is_told_the_damage(tmp_path, size):
     def read(whole):
-        with checked(tmp_path / "f", [Record("a", size, lambda: True), Record("b", size, lambda: whole)]):
+        with checked(tmp_path / "f", [FileRecord("a", size, lambda: True), FileRecord("b", size, lambda: whole)]):
             raise OSError("what damage leads to")
 
     with pytest.raises(OSError, match="what damage leads to"):
@@ -43,6 +43,6 @@ def test_a_block_that_fails_over_damage_is_told_the_damage(tmp_path, size):
 
 
 def test_records_that_tell_how_to_read_others_are_checked_before_the_block(tmp_path):
-    records = [Record("data", 1 << 30, lambda: True), Record("names", 5, lambda: False, urgent=True)]
+    records = [FileRecord("data", 1 << 30, lambda: True), FileRecord("names", 5, lambda: False, urgent=True)]
     with pytest.raises(Damaged, match="record names"), checked(tmp_path / "f", records):
         pytest.fail("the block ran")
