@@ -58,6 +58,26 @@ def test_awkward_sizes_compile(sizes):
     assert all(0 < row["registers"] <= 255 and row["shared"] < 64 * 1024 for row in rows)
 
 
+@has_triton
+def test_the_launches_are_those_of_the_table_of_tiles(monkeypatch):
+    """Each stops where it asks for its tile, so nothing is compiled or run."""
+    from harness.bench.triton_cases import LAUNCHES, PRODUCTS
+    from kdlosses.backends.triton import tuning
+
+    asked = set()
+
+    def stop(kernel, kind, device):
+        asked.add((kernel, kind))
+        raise InterruptedError
+
+    monkeypatch.setattr(tuning, "tile_for", stop)
+    for launch in LAUNCHES.values():
+        for product in PRODUCTS.values():
+            with pytest.raises(InterruptedError):
+                launch(product)
+    assert asked == set(tuning.HOPPER)
+
+
 def test_an_interpreter_compiles_nothing(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(UserError, match="TRITON_INTERPRET is set, so kernels are interpreted and not compiled"):
