@@ -41,7 +41,7 @@ def check(
     workers: pairs.Workers = None,
     fast: pairs.Fast = False,
     max_image_pixels: pairs.MaxPixels = None,
-    image_formats: pairs.ImageFormats = "jpeg,png,webp",
+    image_formats: pairs.ImageFormats = pairs.IMAGE_FORMATS,
     max_skip_rate: pairs.MaxSkipRate = 0.05,
     out: Annotated[
         Path | None,
@@ -87,7 +87,7 @@ def convert(
     workers: pairs.Workers = None,
     fast: pairs.Fast = False,
     max_image_pixels: pairs.MaxPixels = None,
-    image_formats: pairs.ImageFormats = "jpeg,png,webp",
+    image_formats: pairs.ImageFormats = pairs.IMAGE_FORMATS,
     max_skip_rate: pairs.MaxSkipRate = 0.05,
 ) -> None:
     """Convert CSV files with images to webdataset shards, or shards to a CSV file with images.

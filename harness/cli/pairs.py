@@ -42,6 +42,7 @@ ImageFormats = Annotated[
         "like recipe key data.image_formats.",
     ),
 ]
+IMAGE_FORMATS = "jpeg,png,webp"  # the recipe's default, which takes pydantic to import
 MaxSkipRate = Annotated[
     float,
     typer.Option(
