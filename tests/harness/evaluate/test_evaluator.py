@@ -171,11 +171,14 @@ def test_more_workers_than_shards_and_several_shards(tmp_path: Path, zeroshot: E
     assert found["shapes"] == found["split"] and found["shapes"]["top1"] == 37.5
 
 
-def test_the_model_keeps_its_mode_and_no_bar_is_drawn(zeroshot: EvalSet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_module_keeps_its_mode_and_no_bar_is_drawn(zeroshot: EvalSet, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = classifier()
+    loaded.model.frozen = torch.nn.Identity()
     loaded.model.train()
+    loaded.model.frozen.eval()
     evaluate(loaded, [zeroshot])
     assert loaded.model.training
+    assert not loaded.model.frozen.training
     assert capsys.readouterr() == ("", "")
 
 

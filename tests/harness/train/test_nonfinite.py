@@ -10,7 +10,7 @@ import torch
 from harness.errors import UserError
 from harness.metrics import MetricAccumulator, read_metrics
 from harness.train import Trainer
-from harness.train.nonfinite import NonFiniteMonitor
+from harness.train.nonfinite import NonFiniteMonitor, is_finite_step
 from tests.harness import tiny
 
 
@@ -104,3 +104,21 @@ def test_verdicts_are_read_once_for_all_steps(tmp_path, monkeypatch):
     health.flush()
     health.flush()
     assert reads == [5]
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "scale", "finite"),
+    [
+        (1.0, 1.0, None, True),
+        (float("nan"), 1.0, None, False),
+        (1.0, float("inf"), None, False),
+        (1.0, float("nan"), None, False),
+        (1.0, float("inf"), 2.0, True),  # fp16's scaler skips the step and halves its scale
+        (1.0, float("inf"), 1.0, False),
+        (float("inf"), 1.0, 2.0, False),
+    ],
+)
+def test_a_step_is_finite_if_its_losses_and_its_gradient_are(loss, norm, scale, finite):
+    scaler = torch.amp.GradScaler("cpu", enabled=scale is not None, init_scale=scale or 1.0)
+    scaler.scale(torch.ones(()))
+    assert bool(is_finite_step({"a": torch.tensor(1.0), "b": torch.tensor(loss)}, torch.tensor(norm), scaler)) is finite

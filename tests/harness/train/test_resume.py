@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import shutil
 import signal
 
+import numpy
 import pytest
 import torch
 
@@ -235,18 +237,37 @@ def test_metrics_after_the_checkpoint_are_dropped_and_a_torn_line_too(tmp_path):
     assert [line["step"] for line in read_metrics(path)] == [2, 4, 5]
 
 
-def test_dropout_goes_on_where_it_was(tmp_path):
+def test_random_draws_go_on_where_they_were(tmp_path):
     """Every generator is part of a checkpoint."""
     trainer = Trainer(tiny.recipe(), tmp_path, torch.device("cpu"))
     torch.manual_seed(11)
     trainer.generator.manual_seed(12)
+    random.seed(13)
+    numpy.random.seed(14)
     trainer.save(1)
-    expected = torch.rand(2), torch.rand(2, generator=trainer.generator)
+
+    def draws(generator):
+        return [
+            *torch.rand(2).tolist(),
+            *torch.rand(2, generator=generator).tolist(),
+            random.random(),
+            numpy.random.rand(),
+        ]
+
+    expected = draws(trainer.generator)
     state = torch.load(tmp_path / "checkpoints/latest.pt", weights_only=True)
     again = Trainer(tiny.recipe(), tmp_path, torch.device("cpu"), start={**state, "interval": state["interval"]})
-    assert torch.equal(torch.rand(2), expected[0])
-    assert torch.equal(torch.rand(2, generator=again.generator), expected[1])
+    assert draws(again.generator) == expected
     assert again.first == 2
+
+
+def test_the_loss_scale_of_fp16_goes_on_where_it_was(tmp_path):
+    trainer = Trainer(tiny.recipe(train={"precision": "fp16"}), tmp_path, torch.device("cpu"))
+    trainer.scaler.scale(torch.ones(()))
+    trainer.scaler.update(4.0)
+    trainer.save(1)
+    state = torch.load(tmp_path / "checkpoints/latest.pt", weights_only=True)
+    assert Trainer(trainer.recipe, tmp_path, torch.device("cpu"), start=state).scaler.get_scale() == 4.0
 
 
 def test_an_optimizer_saved_on_another_device_keeps_this_ones_kernel(tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 
+from harness.train import step as step_module
 from harness.train.distributed import DistributedContext
 from harness.train.models import build_models
 from harness.train.step import forward_backward
@@ -120,3 +122,12 @@ def test_a_scale_that_no_term_reads_is_not_trained():
         losses = task(task.inputs(batch.view.double(), batch), torch.Generator())
         (gradient,) = torch.autograd.grad(sum(losses.values()), [task.student.logit_scale], allow_unused=True)
         assert reads == (gradient is not None and gradient.item() != 0), term
+
+
+@pytest.mark.parametrize("slices", [1, 2, 4])
+def test_the_ranks_average_once_a_step(slices, monkeypatch):
+    local = []
+    monkeypatch.setattr(step_module, "_no_sync", lambda encoder: local.append(encoder) or nullcontext())
+    task = build(**tiny.DISTILL)
+    step(task, _Batch(8), slices)
+    assert len(local) == slices - 1

@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+import random
 import subprocess
 import sys
 
+import numpy
 import open_clip
 import pytest
 import torch
@@ -14,6 +16,7 @@ from harness.config import load_recipe
 from harness.errors import UserError
 from harness.metrics import read_metrics
 from harness.train import Trainer, train, training_run
+from harness.train.distributed import DistributedContext
 from tests.harness import tiny
 from tests.harness.data.pairs import pair, write_tar
 
@@ -233,3 +236,31 @@ def test_several_teachers_train_from_a_recipe(tmp_path, caplog):
     assert {"teachers.0.visual_proj.weight", "teachers.1.cross_logit_scale"} <= state["loss"].keys()
     with pytest.raises(ValueError, match="cannot stand beside `teacher`"):
         tiny.recipe(teachers=teachers, **tiny.DISTILL)
+
+
+def test_each_rank_draws_for_itself(tmp_path):
+    run = trainer(tmp_path, seed=3)
+    draws = []
+    for rank in range(2):
+        run.distributed = DistributedContext(rank, rank, world_size=2)
+        run._seed_own_draws()
+        draws.append((torch.rand(3, generator=run.generator).tolist(), random.random(), numpy.random.rand()))
+    assert not {str(draw) for draw in draws[0]} & {str(draw) for draw in draws[1]}
+
+
+def test_the_learning_rate_follows_the_schedule(tmp_path):
+    schedule = {"kind": "constant", "warmup_steps": 4}
+    trainer(tmp_path, schedule=schedule, optim={"lr": 1e-3}, train={"steps": 5, "log_every": 1}).run()
+    rates = [line["lr"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert rates == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3])
+
+
+def test_the_loss_scale_of_fp16_is_taken_off_the_gradients(tmp_path):
+    norms = []
+    for precision in ("fp32", "fp16"):
+        (tmp_path / precision).mkdir()
+        run = trainer(tmp_path / precision, **tiny.DISTILL, train={"precision": precision})
+        run.scaler.scale(torch.ones(()))
+        run.scaler.update(16.0)
+        norms.append(run.train_step(next(run.loader))[1]["grad_norm"].item())
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
