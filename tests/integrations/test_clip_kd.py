@@ -7,12 +7,14 @@ import copy
 import logging
 import pickle
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 import kdlosses
+from kdlosses.integrations import clip_kd
 from kdlosses.integrations.clip_kd import WEIGHTS, KDClipLoss
 from tests.problems import STUDENT, TEACHER
 from tests.running import leaves
@@ -162,6 +164,15 @@ def test_the_released_weight_of_gd_is_refused_with_the_paper_s_gd():
 def test_horovod_is_refused():
     with pytest.raises(ValueError, match="use_horovod=True is not supported"):
         KDClipLoss(arguments(4, 4), use_horovod=True)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_another_world_than_there_is(monkeypatch, size):
+    together = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, get_world_size=lambda group: 2)
+    loss = KDClipLoss(arguments(4, 4), world_size=size, gather_with_grad=True)
+    monkeypatch.setattr(clip_kd, "dist", together)
+    with pytest.raises(ValueError, match=f"world_size={size} but is called among 2 processes; pass world_size=2"):
+        loss(**inputs_of(4, 4))
 
 
 def test_a_world_that_is_not_there():

@@ -6,6 +6,7 @@ import importlib
 import math
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -279,6 +280,11 @@ class TestTheCallback:
         fit(module, batches(), callbacks=DistillationCallback())
         assert (vector(loss) != before).all()
         assert loss.cross_logit_scale.item() <= math.log(100)
+
+    def test_any_of_the_optimizers_may_hold_them(self, loss):
+        module = Own(loss)
+        held = [torch.optim.SGD(part.parameters(), 0.1) for part in (loss, torch.nn.Linear(1, 1))]
+        DistillationCallback().on_fit_start(SimpleNamespace(optimizers=held), module)
 
     def test_refuses_an_optimizer_without_the_losss_parameters(self, loss):
         with pytest.raises(
