@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdlosses.backends.triton import launch, second_launch, sigmoid_launch, tuning
-from kdlosses.backends.triton.operands import HALF, Cosines
+from kdlosses.backends.triton.operands import HALF, Cosines, cosines_of
 from kdlosses.backends.triton.second_launch import Variation
 from kdlosses.backends.triton.sigmoid_launch import Logits
+from kdlosses.relation import Relation
+from kdlosses.rows import rows_of
 from kdlosses.tiles.sigmoid import ByTarget
 from kdlosses.tiles.statistics import merge
 from tests.backends import triton_problems as problems
@@ -312,3 +314,13 @@ def test_sigmoids_beyond_the_edge_count_for_nothing(height, width, bias):
     wanted = F.binary_cross_entropy_with_logits(z, target, reduction="none").sum(1)
     assert_near(sums, wanted, wanted + 1e-30, 1e-4)
     assert_near(parts.sum(), (z.sigmoid() - target).sum(), torch.tensor(1.0 * height, device=DEVICE), 1e-4)
+
+
+@pytest.mark.parametrize("asked", ["ieee", "tf32"])
+@pytest.mark.parametrize("keys", [FLOAT, BF16, FP16])
+@pytest.mark.parametrize("queries", [FLOAT, BF16, FP16])
+def test_float32_is_multiplied_as_asked_and_two_halves_in_tf32(queries, keys, asked):
+    """Which is exact for two 16-bit inputs, and rounds float32's to 10 bits: Triton's interpreter shows neither."""
+    sides = [rows_of(torch.randn(2, 4).to(dtype), torch.float32) for dtype in (queries, keys)]
+    expected = asked if FLOAT in (queries, keys) else "tf32"
+    assert cosines_of(Relation(*sides, torch.tensor(1.0)), asked).precision == expected
