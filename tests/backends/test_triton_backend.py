@@ -83,6 +83,15 @@ def test_wide_embeddings(name):
     assert largest_distance(found, wanted) < 1e-5
 
 
+def test_a_computation_in_float64_is_refused_whatever_the_features_are():
+    """The teacher's decide too, though this term does not read them."""
+    inputs = PAIRS.inputs(torch.float32)
+    inputs |= {key: value.double() for key, value in PAIRS.inputs(torch.float32).items() if key.startswith("dist_")}
+    loss = kdlosses.CLIPKDLoss({"contrastive": 1}, backend="triton")
+    with pytest.raises(ValueError, match=r"got torch.float32 for a computation in torch.float64; backend='chunked'"):
+        loss(**{key: value.to(DEVICE) for key, value in inputs.items()})
+
+
 def test_features_in_float64_are_refused():
     with pytest.raises(ValueError, match=r"computes in float32 .* got torch.float64 .* backend='chunked' takes any"):
         outcome("crd", backends.create("triton"), torch.float64)
