@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from harness.cli import (
     bench,
     data,
+    doctor,
     efficiency,
     evaluate,
     export,
@@ -45,6 +46,7 @@ app.add_typer(bench.app, name="bench")
 app.command("report")(report.report)
 app.command("quickstart")(quickstart.quickstart)
 app.command("study")(study.study)
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:

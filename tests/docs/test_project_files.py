@@ -53,6 +53,13 @@ def test_every_target_that_a_page_names_exists():
         assert set(named) <= TARGETS, (page, set(named) - TARGETS)
 
 
+def test_reports_of_bugs_ask_for_what_the_doctor_says():
+    (environment,) = [
+        part for part in load(ROOT / ".github/ISSUE_TEMPLATE/bug.yml")["body"] if "Environment" in str(part)
+    ]
+    assert "clipkd doctor" in environment["attributes"]["description"]
+
+
 def test_hooks_are_the_tools_of_the_environment():
     hooks = [hook for repo in load(ROOT / ".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
     assert [hook["entry"].split()[0] for hook in hooks] == [

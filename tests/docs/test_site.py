@@ -63,7 +63,7 @@ def test_every_public_name_has_its_reference(site):
 
 def test_commands_and_keys_are_those_of_the_code(site):
     text = (site / "command_line.html").read_text(encoding="utf-8")
-    for command in ("train", "eval", "report", "recipes schema", "teacher precompute", "bench losses"):
+    for command in ("train", "eval", "report", "recipes schema", "teacher precompute", "bench losses", "doctor"):
         assert f'id="clipkd-{command.replace(" ", "-")}"' in text
     assert "<code>--resume</code>" in text
     keys = (site / "recipe_keys.html").read_text(encoding="utf-8")

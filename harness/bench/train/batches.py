@@ -87,7 +87,7 @@ def _on(device: torch.device, value: Any) -> Any:
     return value
 
 
-def write_jpegs(folder: Path, count: int, lines: int, seed: int) -> Path:
+def write_jpegs(folder: Path, count: int, lines: int, seed: int, size: tuple[int, int] = _SIZE) -> Path:
     """Write seeded pictures, blotches of color with some grain; returns the list of them with captions.
 
     Args:
@@ -95,12 +95,13 @@ def write_jpegs(folder: Path, count: int, lines: int, seed: int) -> Path:
         count: of files.
         lines: of the list, which names the files again and again.
         seed: of pixels and captions.
+        size: width and height in pixels.
     """
     generator, words = np.random.default_rng(seed), random.Random(seed)
     paths = [folder.resolve() / f"{number:06d}.jpg" for number in range(count)]
     for path in paths:
         coarse = generator.integers(0, 256, (*_COARSE[::-1], 3), dtype=np.uint8)
-        smooth = np.asarray(Image.fromarray(coarse).resize(_SIZE, Image.Resampling.BICUBIC), dtype=np.float32)
+        smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
         grain = generator.normal(0, _NOISE, smooth.shape).astype(np.float32)
         Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(path, quality=_QUALITY)
     listed = folder / "pairs.tsv"

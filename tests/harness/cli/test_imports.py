@@ -8,6 +8,7 @@ HEAVY = {"torch", "kdlosses", "open_clip", "numpy", "transformers", "matplotlib"
 COMMANDS = (
     ["--help"],
     ["train", "--help"],
+    ["doctor", "--help"],
     ["recipes", "list"],
     ["recipes", "list", "--json"],
     ["recipes", "show", "paper/clipkd/rn101/resnet-18"],

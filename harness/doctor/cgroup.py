@@ -1,0 +1,50 @@
+"""The limits of the container that a process runs in, of both versions of Linux's control groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+# Version 1 writes "no limit" as a number near 2**63.
+_UNLIMITED = 2**60
+
+
+def cpu_limit(root: Path = ROOT, own: Path = OWN) -> float | None:
+    """How many CPUs' time the container gives, None without a limit."""
+    found = []
+    for folder in _folders(root, own, "cpu"):
+        words = _words(folder / "cpu.max")
+        if not words:
+            words = [*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")]
+        if len(words) == 2 and words[0].isdigit() and int(words[1]) > 0:  # "max", and -1, are no limit
+            found.append(int(words[0]) / int(words[1]))
+    return min(found, default=None)
+
+
+def memory_limit(root: Path = ROOT, own: Path = OWN) -> int | None:
+    """Bytes of memory that the container gives, None without a limit."""
+    found = []
+    for folder in _folders(root, own, "memory"):
+        words = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
+        if words and words[0].isdigit() and int(words[0]) < _UNLIMITED:
+            found.append(int(words[0]))
+    return min(found, default=None)
+
+
+def _folders(root: Path, own: Path, controller: str) -> list[Path]:
+    """The group of this process and those around it, each of which may set a limit."""
+    folders: list[Path] = []
+    for line in own.read_text().splitlines() if own.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):
+            top = root / controllers if controllers else root
+            inner = top / path.lstrip("/")
+            folders += [part for part in (inner, *inner.parents) if part == top or top in part.parents]
+    return folders
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []

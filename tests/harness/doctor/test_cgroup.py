@@ -1,0 +1,52 @@
+"""Limits of containers, of both versions of control groups, the tightest of nested ones."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.doctor.cgroup import cpu_limit, memory_limit
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cpus", "memory"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n", "memory.max": "1073741824\n"}, 1.5, 2**30),
+        ("0::/\n", {"cpu.max": "max 100000\n", "memory.max": "max\n"}, None, None),
+        ("0::/a/b\n", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "max 100000", "a/memory.max": "9"}, 2, 9),
+        ("0::/a/b\n", {"a/memory.max": "9", "a/b/memory.max": "7"}, None, 7),
+        (
+            "5:cpu,cpuacct:/box\n4:memory:/box\n0::/\n",
+            {
+                "cpu,cpuacct/box/cpu.cfs_quota_us": "50000",
+                "cpu,cpuacct/box/cpu.cfs_period_us": "100000",
+                "memory/box/memory.limit_in_bytes": "4096",
+                "memory/memory.limit_in_bytes": "9223372036854771712",
+            },
+            0.5,
+            4096,
+        ),
+        (
+            "5:cpu:/\n4:memory:/outside/of/this/mount\n",
+            {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000", "memory/memory.limit_in_bytes": "5"},
+            None,
+            5,
+        ),
+        ("", {}, None, None),
+    ],
+)
+def test_limits(tmp_path, own, files, cpus, memory):
+    write(tmp_path / "root", files)
+    (tmp_path / "own").write_text(own)
+    assert cpu_limit(tmp_path / "root", tmp_path / "own") == cpus
+    assert memory_limit(tmp_path / "root", tmp_path / "own") == memory
+
+
+def test_a_system_without_control_groups_has_no_limits(tmp_path):
+    assert cpu_limit(tmp_path, tmp_path / "none") is None
+    assert memory_limit(tmp_path, tmp_path / "none") is None
