@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from harness.doctor.finding import Finding, describe_error
 
@@ -56,7 +56,7 @@ def describe_speed(written: int, write: float, read: float | None) -> Finding:
     return Finding("disk", "ok", f"{says} ({caveat})")
 
 
-def _write(file: BinaryIO) -> tuple[int, float]:
+def _write(file: IO[bytes]) -> tuple[int, float]:
     """How much was written, and bytes a second until the disk had it."""
     block, written = os.urandom(_BLOCK), 0  # random, as some file systems compress
     start = time.perf_counter()
@@ -66,7 +66,7 @@ def _write(file: BinaryIO) -> tuple[int, float]:
     return written, written / (time.perf_counter() - start)
 
 
-def _read(file: BinaryIO, size: int) -> float | None:
+def _read(file: IO[bytes], size: int) -> float | None:
     """Bytes a second after the system was asked to forget the file; None where it cannot be asked."""
     if not hasattr(os, "posix_fadvise"):
         return None

@@ -34,18 +34,30 @@ class KnownPair:
 
 KNOWN_PAIRS = (
     KnownPair(
-        *("numpy", ">=2.4", "clip_benchmark", "<=1.6.2", "fault"),
+        "numpy",
+        ">=2.4",
+        "clip_benchmark",
+        "<=1.6.2",
+        "fault",
         "zero-shot evaluation ends in a TypeError",
         "pip install 'numpy<2.4'",
     ),
     KnownPair(
-        *("webdataset", ">0.2.86", "open_clip_torch", "<=3.3.0", "warning"),
+        "webdataset",
+        ">0.2.86",
+        "open_clip_torch",
+        "<=3.3.0",
+        "warning",
         "stock open_clip_train ends in a KeyError on shards; clipkd does not",
         "start that trainer as python -m kdlosses.integrations.open_clip_train; on macOS give it an environment of its "
         "own with webdataset<=0.2.86",
     ),
     KnownPair(
-        *("transformers", ">=5", "accelerate", "<1.3", "warning"),
+        "transformers",
+        ">=5",
+        "accelerate",
+        "<1.3",
+        "warning",
         "the Trainer of transformers fails",
         "pip install 'accelerate>=1.3'",
     ),

@@ -11,7 +11,7 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-from harness.doctor.finding import Finding
+from harness.doctor.finding import Finding, Level
 
 MIB = 2**20
 # 64 MiB is what docker gives. A batch of 256 images of 224 pixels takes 37 MiB, and each worker prepares two ahead.
@@ -50,7 +50,7 @@ def check_open_files() -> Finding:
     says = f"limit {_count(soft)}, can be raised to {_count(hard)}"
     if soft == resource.RLIM_INFINITY or soft >= _FILES_FEW:
         return Finding("open files", "ok", says)
-    level = "fault" if soft < _FILES_USELESS else "warning"
+    level: Level = "fault" if soft < _FILES_USELESS else "warning"
     return Finding("open files", level, f"{says}: too few for many workers", "ulimit -n 65536, before clipkd")
 
 

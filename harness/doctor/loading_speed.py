@@ -35,7 +35,7 @@ def measure_rate(folder: Path, seconds: float) -> float:
     torch.set_num_threads(1)  # as in a worker
     pairs = write_jpegs(folder, _FILES, _FILES, seed=0, size=(_SIDE, _SIDE))
     loader = build_loader(
-        DataConfig(train=(str(pairs),)),
+        DataConfig.model_validate({"train": (str(pairs),)}),
         batch_size=_BATCH,
         seed=0,
         image_size=_VIEW,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 from harness.doctor.finding import Finding, describe_error
 
@@ -60,9 +61,10 @@ def check_gloo() -> Finding:
 def exchange(backend: str, world: int, interface: str | None = None, seconds: float = _SECONDS) -> str | None:
     """Gather a tensor over ``world`` new processes; returns what went wrong, None for nothing."""
     # A fork has imported torch already; on macOS a forked process may not compute.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with tempfile.TemporaryDirectory(prefix="clipkd-doctor-") as scratch:
-        ends, processes = [], []
+        ends: list[Connection] = []
+        processes: list[Any] = []
         for rank in range(world):
             ours, theirs = context.Pipe(duplex=False)
             arguments = (theirs, backend, rank, world, f"{scratch}/store", interface, seconds)

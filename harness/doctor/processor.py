@@ -59,7 +59,11 @@ def memory(meminfo: Path = Path("/proc/meminfo")) -> tuple[int, int | None]:
     if not meminfo.is_file():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-    return tuple(int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))  # type: ignore[return-value]
+    return _kib(lines["MemTotal"]), _kib(lines["MemAvailable"])
+
+
+def _kib(text: str) -> int:
+    return int(text.split()[0]) * 1024
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from harness.doctor.finding import Finding
+from harness.doctor.finding import Finding, Level
 from harness.doctor.known_pairs import check_pairs
 
 SHOWN = (
@@ -74,7 +74,7 @@ def requirements_of_others() -> Iterator[Finding]:
             if canonicalize_name(requirement.name) in names and version and not _fits(requirement, version):
                 says = f"{name} {installed(name)} asks for {_short(requirement)}, and {version} is installed"
                 # Compiled against each other, these do not even import.
-                level = "fault" if {name, requirement.name} == {"torch", "torchvision"} else "warning"
+                level: Level = "fault" if {name, requirement.name} == {"torch", "torchvision"} else "warning"
                 yield Finding("packages", level, says, f"pip install '{_short(requirement)}', or another {name}")
 
 
