@@ -15,7 +15,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from harness.checkpoint import list_checkpoints
 from harness.config import EvalSet
 from harness.data.decode import decode
-from harness.data.samples import RawSample, SkippedSample
+from harness.data.samples import REMARKS, RawSample, SkippedSample
 from harness.data.shards import ShardSource
 from harness.errors import UserError
 from harness.evaluate.synthetic import synthetic_sets_on_disk
@@ -142,7 +142,7 @@ def read_pairs(item: EvalSet) -> tuple[list[Image], list[str]]:
     with synthetic_sets_on_disk([item]) as (written,):
         shards = sorted((Path(written.path) / "test").glob("*.tar"), key=lambda shard: int(shard.stem))
         source = ShardSource([str(shard) for shard in shards])
-        pairs = [_decode(raw, item) for raw in source.read(range(len(shards)), _refuse)]
+        pairs = [_decode(raw, item) for raw in source.read(range(len(shards)), _refuse_broken)]
     # clip_benchmark's sets have one caption per line.
     return [to_pil_image(image) for image, _ in pairs], [text.split("\n")[0].strip() for _, text in pairs]
 
@@ -152,6 +152,11 @@ def _decode(raw: RawSample, item: EvalSet) -> tuple[Any, str]:
     if isinstance(decoded, SkippedSample):
         _refuse(decoded)
     return decoded
+
+
+def _refuse_broken(found: SkippedSample) -> None:
+    if found.kind not in REMARKS:
+        _refuse(found)
 
 
 def _refuse(bad: SkippedSample) -> NoReturn:

@@ -68,7 +68,7 @@ def check(
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
     stats = report.stats
-    _fail_if(failure_reason(stats.skipped, stats.num_usable, len(stats.shards), max_skip_rate))
+    _fail_if(failure_reason(stats.skipped, stats.num_usable, len(stats.shards), max_skip_rate, report.lost))
 
 
 @app.command()

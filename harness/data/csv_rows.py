@@ -37,6 +37,7 @@ class RowReader:
     separator: str
     image_column: int
     _lines: list[str] = field(default_factory=list, init=False)  # of the row that is being read
+    _has_nul: bool = field(default=False, init=False)  # that row
     _ended: bool = field(default=False, init=False)
 
     def rows(self, lines: Iterable[str]) -> Iterator[Row]:
@@ -47,6 +48,7 @@ class RowReader:
         begin = 2
         while True:
             self._lines.clear()
+            self._has_nul = False
             try:
                 fields = next(reader)
             except StopIteration:
@@ -60,19 +62,21 @@ class RowReader:
             if fault:
                 yield from self._inside_quotes(begin, fault)
             elif fields:
-                clean = least <= len(fields) <= most and "\0" not in self._lines[0] and fields[0][:1] != _BOM
+                clean = least <= len(fields) <= most and not self._has_nul and fields[0][:1] != _BOM
                 yield Row(end, fields, None if clean else self._row_fault(fields, most, least))
             begin = end + 1
 
     def _watched(self, lines: Iterable[str]) -> Iterator[str]:
         """Yield the lines, each remembered; asked for one more than there are, the reader was inside quotes."""
         for line in lines:
+            if "\0" in line:  # Python 3.10's reader would end the row there, inside its quotes
+                self._has_nul, line = True, line.replace("\0", "\ufffd")
             self._lines.append(line)
             yield line
         self._ended = bool(self._lines)
 
     def _row_fault(self, fields: list[str], most: int, least: int) -> str | None:
-        if "\0" in "".join(self._lines):
+        if self._has_nul:
             return "the row has a NUL character; remove it"
         if fields[0].startswith(_BOM):
             return "the row begins with a byte order mark, as where files were joined; remove it"
@@ -114,8 +118,6 @@ class RowReader:
             end = begin + len(self._lines) - 1
             fault = f"a quotation mark opens on line {begin} and is not closed before line {end}"
             yield from self._inside_quotes(begin, f"{fault}, {csv.field_size_limit():,} characters later")
-        elif any("\0" in line for line in self._lines):
-            yield Row(begin, [], "the row has a NUL character; remove it")
         elif "limit" in str(error):
             yield Row(begin, [], f"a field has more than {csv.field_size_limit():,} characters; shorten it")
         else:

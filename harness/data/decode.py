@@ -34,16 +34,17 @@ def decode(
     """
     try:
         if raw.fault is not None:
-            raise Unusable("malformed_row", raw.fault)
-        caption = _caption(raw.caption)
-        return _pixels(_image_bytes(raw.image), max_pixels, formats), caption
+            raise Unusable(raw.fault_kind, raw.fault)
+        caption = _caption(raw)
+        return _pixels(_image_bytes(raw), max_pixels, formats), caption
     except Unusable as problem:
         return SkippedSample(raw.key, raw.shard, problem.kind, problem.reason)
 
 
-def _caption(caption: bytes | str | None) -> str:
+def _caption(raw: RawSample) -> str:
+    caption = raw.caption
     if caption is None:
-        raise Unusable("missing_caption", "the sample has no caption")
+        raise Unusable("missing_caption", f"the sample has no caption{_instead(raw)}")
     try:
         # A CSV is read with undecodable bytes kept as surrogates, which do not encode.
         text = caption.decode() if isinstance(caption, bytes) else caption.encode().decode()
@@ -61,9 +62,15 @@ def _not_utf8(error: UnicodeDecodeError | UnicodeEncodeError) -> str:
     return f"the caption is not UTF-8 after {text[-20:]!r}"
 
 
-def _image_bytes(image: bytes | Path | None) -> bytes:
+def _instead(raw: RawSample) -> str:
+    return "" if raw.members is None else f"; {raw.members}"
+
+
+def _image_bytes(raw: RawSample) -> bytes:
+    image = raw.image
     if image is None:
-        raise Unusable("missing_image", "no jpg, jpeg, png or webp member, or no path in the CSV")
+        what = "no path in the CSV" if raw.members is None else "no jpg, jpeg, png or webp member"
+        raise Unusable("missing_image", f"{what}{_instead(raw)}")
     if isinstance(image, Path):
         image = read_regular(image)
     if not image:

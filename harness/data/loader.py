@@ -11,10 +11,11 @@ from harness.data.batch import Batch
 from harness.data.chunks import Cache, Decoder, too_few
 from harness.data.entries import listed
 from harness.data.feeds import IndexedFeed, MemoryFeed, ShardFeed, Share, Workers
+from harness.data.grouping import IMAGE_ENDINGS
 from harness.data.memory_cache import fill
 from harness.data.position import Setting, setting_of
 from harness.data.samples import SkippedSample
-from harness.data.shards import IMAGE_ENDINGS, ShardSource
+from harness.data.shards import ShardSource
 from harness.data.skipped import SkippedSamples
 from harness.data.sources import Opened, open_train
 from harness.data.tokens import Tokenizers, leaders
@@ -101,7 +102,10 @@ def build_loader(
     if state is not None:
         setting.check(state["setting"])
     _check_size(opened, share.global_batch)
-    num_shards = len(opened.source.shards) if isinstance(opened.source, ShardSource) else 0
+    num_shards = 0
+    if isinstance(opened.source, ShardSource):
+        num_shards = len(opened.source.shards)
+        opened.source.pairs()  # which reading is then compared to
     log = SkippedSamples(_beside(skipped_samples, rank), cfg.max_skip_rate, num_shards)
     if state is not None and state["rank"] == rank:
         log.load_state_dict(state["skipped"])
@@ -161,5 +165,13 @@ def _and_broken(broken: list[SkippedSample]) -> str:
 def _no_image(source: ShardSource) -> str:
     return (
         f"data.train: {listed(source.shards)} {'is' if len(source.shards) == 1 else 'are'} empty, without any image (a "
-        f"member ending in {', '.join(IMAGE_ENDINGS)}); build the data again or list other shards."
+        f"member ending in {', '.join(IMAGE_ENDINGS)}){_but(source.endings())}; build the data again or list other "
+        "shards."
     )
+
+
+def _but(endings: list[str]) -> str:
+    if not endings:
+        return ""
+    dots = ", as a key ends at its first dot" if any("." in ending for ending in endings) else ""
+    return f", but with members ending in {listed(endings)}{dots}"

@@ -1,8 +1,11 @@
 """Finding data files, and saying what is there when they are not."""
 
 import glob
+import re
 from difflib import get_close_matches
+from math import prod
 from pathlib import Path
+from typing import NoReturn
 
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # its stub lacks the error
 
@@ -10,13 +13,17 @@ from harness.data.entries import is_remote
 from harness.data.remote import check_remote
 from harness.errors import UserError
 
+_PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")  # of a folder without any plain .tar
+_RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.(-?\d{1,18}))?\}")
+_MOST = 1_000_000
+
 
 def expand_shards(pattern: str) -> tuple[list[str], int]:
     """Find the shards that a pattern names.
 
     Args:
         pattern: a folder of .tar files, a glob or one file; an address or a pipe: command; each of them may hold
-            ranges such as {00000..00009}.
+            ranges such as {00000..00009}. A file of that very name goes first.
 
     Returns:
         The shards, and how many of a range are not there: img2dataset leaves gaps. Remote ones are not looked for.
@@ -25,26 +32,53 @@ def expand_shards(pattern: str) -> tuple[list[str], int]:
         UserError: there is none, or the pattern cannot be understood.
     """
     if Path(pattern).is_dir():
-        return _some(sorted(Path(pattern).glob("*.tar")), f"no .tar file in the folder {pattern}"), 0
-    try:
-        names = list(braceexpand(pattern))
-    except UnbalancedBracesError as error:
-        raise UserError(f"data.train: {pattern} has an unbalanced brace; write a range as {{00000..00009}}.") from error
+        return _in_folder(Path(pattern)), 0
     if is_remote(pattern):
+        names = _expand_braces(pattern)
         check_remote(pattern)
         return names, 0
-    if len(names) == 1:
-        return _expand_one(pattern), 0
-    found = [shard for name in names if glob.has_magic(name) or Path(name).is_file() for shard in _expand_one(name)]
-    if not found:
-        existing_file(Path(names[0]), f"shard of {pattern}")
-    return found, sum(not glob.has_magic(name) and not Path(name).is_file() for name in names)
+    if Path(pattern).is_file():
+        return [pattern], 0
+    names = _expand_braces(pattern)
+    found = [_matching(name) for name in names]
+    if not any(found):
+        _refuse_missing(pattern, names)
+    return [shard for matching in found for shard in matching], sum(not matching for matching in found)
 
 
-def _expand_one(name: str) -> list[str]:
+def _in_folder(folder: Path) -> list[str]:
+    found = sorted(folder.glob("*.tar")) or sorted(
+        path for path in folder.iterdir() if path.name.lower().endswith(_PACKED) and path.is_file()
+    )
+    return _some(found, f"no .tar file in the folder {folder}")
+
+
+def _expand_braces(pattern: str) -> list[str]:
+    # braceexpand makes a list of each range before it gives the first name.
+    counts = (
+        abs(int(end) - int(begin)) // max(1, abs(int(step or 1))) + 1 for begin, end, step in _RANGE.findall(pattern)
+    )
+    if prod(counts) > _MOST:
+        raise UserError(f"data.train: {pattern} names more than {_MOST:,} shards; check its range.")
+    try:
+        return list(braceexpand(pattern))
+    except UnbalancedBracesError as error:
+        raise UserError(f"data.train: {pattern} has an unbalanced brace; write a range as {{00000..00009}}.") from error
+
+
+def _matching(name: str) -> list[str]:
+    """Return the file of a name, or those that it names as a glob."""
+    if Path(name).is_file():
+        return [name]
+    return sorted(glob.glob(name)) if glob.has_magic(name) else []
+
+
+def _refuse_missing(pattern: str, names: list[str]) -> NoReturn:
+    name = names[0]
     if glob.has_magic(name):
-        return _some(sorted(map(Path, glob.glob(name))), f"no file matches {name}{nearest(Path(name))}")
-    return [str(existing_file(Path(name), "shard"))]
+        _some([], f"no file matches {name}{nearest(Path(name))}")
+    existing_file(Path(name), "shard" if name == pattern else f"shard of {pattern}")
+    raise AssertionError("it is missing")
 
 
 def _some(paths: list[Path], problem: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""Files that rows of a list name: a pipe or a device may never end, so only regular files are read."""
+"""Files that rows of a list name, and shards: a pipe or a device may never end, so only regular files are read."""
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 
 from harness.data.samples import Unusable
@@ -25,8 +26,7 @@ def check_regular(path: Path) -> None:
     except ValueError as error:  # a path with a zero byte in it
         raise Unusable("missing_image", f"{str(path)!r}: {error}") from None
     if not stat.S_ISREG(found.st_mode):
-        kind = next((words for test, words in _KINDS if test(found.st_mode)), "a device")
-        raise Unusable("missing_image", f"{path}: {kind}, and only regular files are read")
+        raise Unusable("missing_image", f"{path}: {_irregular(found.st_mode)}")
     if found.st_size > MAX_BYTES:
         raise _too_large(path, found.st_size)
 
@@ -46,6 +46,23 @@ def read_regular(path: Path) -> bytes:
     if len(content or b"") > MAX_BYTES:  # one of /proc has no size
         raise _too_large(path, len(content))
     return content or b""
+
+
+def open_regular(path: Path, buffering: int = -1) -> BufferedReader:
+    """Open a regular file of any size.
+
+    Raises:
+        OSError: it is not there, cannot be read, or is of another kind.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(_irregular(found.st_mode))
+    return open(os.open(path, _FLAGS), "rb", buffering)  # type: ignore[return-value]  # buffered
+
+
+def _irregular(mode: int) -> str:
+    kind = next((words for test, words in _KINDS if test(mode)), "a device")
+    return f"{kind}, and only regular files are read"
 
 
 def _too_large(path: Path, size: int) -> Unusable:

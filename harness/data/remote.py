@@ -1,16 +1,20 @@
 """Shards that are not on a disk: who opens them, and what is said when that cannot work."""
 
+import os
 import shlex
+from pathlib import Path
 from shutil import which
 from typing import Any
 
 from webdataset.gopen import Pipe, gopen, gopen_schemes, rewrite_url
 
-from harness.data.entries import PIPE
+from harness.data.entries import PIPE, is_remote
+from harness.data.regular_files import open_regular
 from harness.errors import UserError
 
 # What webdataset's openers start, by the names of their functions.
 _PROGRAMS = {"gopen_curl": "curl", "gopen_hf": "curl", "gopen_gsutil": "gsutil", "gopen_ais": "ais"}
+_BUFFER = 2**16
 _BY_COMMAND = 'a command that writes the shard to its output, as in "pipe:rclone cat store:folder/{00000..00009}.tar"'
 
 
@@ -48,12 +52,20 @@ def check_remote(pattern: str) -> None:
 
 def open_shard(shard: str) -> Any:
     """Return a shard's stream; one of a program says at its end, to `failure`, whether it is whole."""
+    if not is_remote(shard) and rewrite_url(shard) == shard:
+        return open_regular(Path(shard), int(os.environ.get("GOPEN_BUFFER", _BUFFER)))  # the variable is webdataset's
     stream = gopen(opener(shard))
     if isinstance(stream, Pipe):
         # webdataset asks for the exit code at each read and so by chance: a download cut off between two members could
         # pass for a whole shard, and what came just before the break be thrown away. Its words hold hf://'s token.
         stream.ignore_errors = True
     return stream
+
+
+def close_file(stream: Any) -> None:
+    """Close a file; a program is waited for, see `failure`."""
+    if not isinstance(stream, Pipe):
+        stream.close()
 
 
 def failure(shard: str, stream: Any, *, whole: bool) -> str:

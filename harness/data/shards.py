@@ -2,24 +2,23 @@
 
 import hashlib
 import json
-import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
+from webdataset.tariterators import base_plus_ext
 
+from harness.data.archive import BrokenArchive, NotAnArchive, open_archive
 from harness.data.entries import is_remote
-from harness.data.remote import failure, open_shard
+from harness.data.grouping import IMAGE_ENDINGS, Grouping
+from harness.data.members import read_members
+from harness.data.remote import close_file, failure, open_shard
 from harness.data.samples import RawSample, SkippedSample
-from harness.errors import UserError
-from harness.files import read_json
+from harness.data.shard_sizes import SIZES, STATS, written_sizes
 
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
-
-SIZES = "sizes.json"  # of this name and form open_clip's trainer reads how many samples each shard has
-
-STATS = "_stats.json"  # of img2dataset, after the shard's name
+_LOOK_AT = 1000  # members of a shard, to tell which endings there are
 
 OnBroken = Callable[[SkippedSample], None]
 
@@ -39,6 +38,7 @@ class ShardSource:
     def __init__(self, shards: Sequence[Path | str], sizes: Sequence[int] | None = None) -> None:
         self.shards = [str(shard) for shard in shards]
         self.sizes = [len(self.shards)] if sizes is None else list(sizes)
+        self._written: list[int | None] | None = None
 
     @property
     def is_remote(self) -> bool:
@@ -48,59 +48,73 @@ class ShardSource:
     def read(self, order: Iterable[int], on_broken: OnBroken) -> Iterator[RawSample]:
         """Yield the pairs of the shards with these numbers, of a shard that breaks off those before the break.
 
-        Such a shard is handed to `on_broken`.
+        Such a shard is handed to `on_broken`, and what is to be remarked of others.
         """
         for number in order:
-            yield from self._read_one(self.shards[number], on_broken)
+            yield from self._read_one(number, on_broken)
 
-    def _read_one(self, shard: str, on_broken: OnBroken) -> Iterator[RawSample]:
-        errors: list[Exception] = []
-
-        def on_error(error: Exception) -> bool:
-            errors.append(error)
-            return True  # for webdataset: go on
-
+    def _read_one(self, number: int, on_broken: OnBroken) -> Iterator[RawSample]:
+        shard = self.shards[number]
         try:
             stream = open_shard(shard)
         except Exception as error:  # what the opener of an address raises, an OSError for a file
             on_broken(SkippedSample("", shard, "broken_shard", _reason(error)))
             return
-        last: RawSample | None = None
-        files = tar_file_expander(iter([{"url": shard, "stream": stream}]), handler=on_error)
-        for members in group_by_keys(files, handler=on_error):
-            if last is not None:
-                yield last
-            last = _pair(members, shard)
-        ended = failure(shard, stream, whole=not errors)
-        reason = ended or (_reason(errors[0]) if errors else _cut_short(shard))
-        # The break may have cut members off the last sample.
-        if last is not None and (not reason or (last.image is not None and last.caption is not None)):
+        grouping, count, problem = Grouping(shard), 0, None
+        try:
+            for member in read_members(open_archive(stream)):
+                sample = grouping.add(member)
+                if sample is not None:
+                    count += 1
+                    yield sample
+        except MemoryError:
+            raise
+        except Exception as error:  # of the archive, OSError, and what a broken compression raises: EOFError, ...
+            problem = error
+        finally:
+            close_file(stream)
+        ended = failure(shard, stream, whole=problem is None)
+        last = grouping.finish()
+        # A break may have cut members off the last sample.
+        if last is not None and (not (ended or problem) or _is_whole(last)):
+            count += 1
             yield last
-        if reason:
-            on_broken(SkippedSample("", shard, "broken_shard", reason))
+        if ended or problem:
+            on_broken(SkippedSample("", shard, "broken_shard", ended or _reason(problem, count)))
+        for remark in (*self._remarks(number, count, whole=not (ended or problem)), *grouping.remarks()):
+            on_broken(remark)
+
+    def _remarks(self, number: int, count: int, *, whole: bool) -> Iterator[SkippedSample]:
+        """Yield what is to be said of the number of samples in a shard."""
+        shard, written = self.shards[number], self._written[number] if self._written else None
+        if whole and count == 0:
+            yield SkippedSample("", shard, "empty_shard", "it is empty, without any sample")
+        if whole and written is not None and written != count:
+            files = f"{SIZES} or {Path(shard).stem}{STATS}"
+            yield SkippedSample("", shard, "shard_size", f"it holds {count:,} samples, {files} says {written:,}")
 
     def count(self, at_most: int, on_broken: OnBroken) -> int:
         """Return the number of images, reading no further than `at_most`; only the tar headers of files are read."""
         found = 0
         for shard in self.shards:
-            for name in _member_names(shard, on_broken):
-                _, ending = base_plus_ext(name)
-                found += ending is not None and ending.lower() in IMAGE_ENDINGS
+            for ending in _endings(shard, on_broken):
+                found += ending in IMAGE_ENDINGS
                 if found >= at_most:
                     return found
         return found
 
-    def pairs(self) -> list[int | None]:
-        """Return how many pairs each shard holds, None where no file beside it says so.
+    def endings(self) -> list[str]:
+        """Return the endings of the members of the first shard that has any, the most frequent first."""
+        for shard in self.shards:
+            if counts := Counter(islice(_endings(shard, lambda broken: None), _LOOK_AT)):
+                return [ending for ending, _ in counts.most_common()]
+        return []
 
-        That is the folder's sizes.json (see `clipkd data convert`), and for a shard which that does not list,
-        img2dataset's own NAME_stats.json.
-        """
-        folders = {str(Path(shard).parent) for shard in self.shards if not is_remote(shard)}
-        files = {folder: Path(folder, SIZES) for folder in folders}
-        sizes = {folder: read_json(file) if file.is_file() else {} for folder, file in files.items()}
-        found = [sizes.get(str(Path(shard).parent), {}).get(Path(shard).name) for shard in self.shards]
-        return [_successes(shard) if pairs is None else pairs for shard, pairs in zip(self.shards, found, strict=True)]
+    def pairs(self) -> list[int | None]:
+        """Return how many pairs each shard holds by the files beside it; `read` then tells where it holds others."""
+        if self._written is None:
+            self._written = written_sizes(self.shards)
+        return self._written
 
     def fingerprint(self) -> str:
         """Return a text that differs where the names of the shards do; their folder may move."""
@@ -108,63 +122,33 @@ class ShardSource:
         return hashlib.blake2b(json.dumps(names).encode(), digest_size=16).hexdigest()
 
 
-def _successes(shard: str) -> int | None:
-    """Return what img2dataset wrote down when it had finished a shard."""
-    file = Path(shard).with_name(f"{Path(shard).stem}{STATS}")
-    if is_remote(shard) or not file.is_file():
-        return None
+def _endings(shard: str, on_broken: OnBroken) -> Iterator[str]:
+    """Yield the endings of a shard's members, reading no more than their headers."""
+    count = 0
     try:
-        return int(read_json(file)["successes"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{file} is not what img2dataset writes, JSON with the number of successes; delete it, or download the "
-            "shard again"
-        ) from error
+        with closing(open_shard(shard)) as stream:
+            for member in read_members(open_archive(stream), contents=False):
+                _, ending = base_plus_ext(member.name)
+                if ending is not None and member.content is not None:
+                    count += ending.lower() in IMAGE_ENDINGS
+                    yield ending.lower()
+    except MemoryError:
+        raise
+    except Exception as error:  # as in reading
+        on_broken(SkippedSample("", shard, "broken_shard", _reason(error, count)))
 
 
-def _member_names(shard: str, on_broken: OnBroken) -> Iterator[str]:
-    reason = ""
-    try:
-        with tarfile.open(shard) as archive:
-            for member in archive:
-                yield member.name
-    except Exception as error:  # TarError, OSError, and what a broken compression raises: EOFError, zlib.error, ...
-        reason = _reason(error)
-    if reason := reason or _cut_short(shard):
-        on_broken(SkippedSample("", shard, "broken_shard", reason))
+def _reason(error: Exception | None, count: int | None = None) -> str:
+    """Return what is wrong with a shard, and how many of its samples were read before."""
+    if isinstance(error, BrokenArchive):
+        reason = str(error)
+    else:
+        text = getattr(error, "strerror", None) or str(next(iter(error.args), error) if error else "")
+        reason = f"{type(error).__name__}: {text.split(chr(10))[0].rstrip(':')}"
+    if count is None or isinstance(error, NotAnArchive):
+        return reason
+    return f"{reason}; {count:,} sample{' was' if count == 1 else 's were'} read before it"
 
 
-def _cut_short(shard: str) -> str:
-    """Return the reason if a tar ends inside a block: tarfile takes a header cut short for the archive's end."""
-    if is_remote(shard) or not shard.endswith(".tar") or Path(shard).stat().st_size % tarfile.BLOCKSIZE == 0:
-        return ""
-    return "the file ends inside a block, as after an unfinished download"
-
-
-def _reason(error: Exception) -> str:
-    """Return the error's name and the first line of its message, which is all that is about the shard's content."""
-    # webdataset appends the stream to the message, and the stream and the shard to the arguments; tarfile adds a line
-    # for each compression that it tried.
-    text = getattr(error, "strerror", None) or str(next(iter(error.args), error))
-    first_line = text.split("\n")[0].split(" @ <")[0]
-    return f"{type(error).__name__}: {first_line.rstrip(':')}"
-
-
-def _pair(members: dict[str, Any], shard: str) -> RawSample:
-    image = next((members[ending] for ending in IMAGE_ENDINGS if ending in members), None)
-    caption = members["txt"] if "txt" in members else _caption_in_json(members.get("json"))
-    return RawSample(members["__key__"], shard, image, caption)
-
-
-def _caption_in_json(content: bytes | None) -> bytes | str | None:
-    """Return the "caption" of a sample's JSON as img2dataset writes it; undecodable bytes are returned as they are."""
-    if content is None:
-        return None
-    try:
-        fields = json.loads(content)
-    except UnicodeDecodeError:
-        return content
-    except ValueError:
-        return None
-    caption = fields.get("caption") if isinstance(fields, dict) else None
-    return caption if isinstance(caption, str) else None
+def _is_whole(sample: RawSample) -> bool:
+    return sample.image is not None and sample.caption is not None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -9,8 +10,10 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
-from harness.data.samples import SkippedSample
+from harness.data.samples import OF_SHARDS, SkippedSample
 from harness.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # Below this many samples a rate says nothing yet, unless the whole data set was read.
 MIN_SEEN = 200
@@ -47,7 +50,7 @@ class SkippedSamples:
         Raises:
             UserError: too many samples are skipped or shards broken, or the file cannot be written.
         """
-        samples = [sample for sample in bad if sample.kind != "broken_shard"]
+        samples = [sample for sample in bad if sample.kind not in OF_SHARDS]
         self._num_seen += len(samples) + num_good
         self._num_bad += len(samples)
         found = {_name(sample): sample for sample in bad}
@@ -56,6 +59,7 @@ class SkippedSamples:
         self.counts.update(sample.kind for sample in new.values())
         self._first = self._first or next(iter(samples), None)
         self._write(list(new.values()))
+        self._warn_of_sizes(list(new.values()))
         broken = [sample for sample in new.values() if sample.kind == "broken_shard"]
         if broken and self.counts["broken_shard"] > self._max_broken:
             raise UserError(self._too_many_broken(broken[-1]))
@@ -94,6 +98,17 @@ class SkippedSamples:
             message = f"cannot write {self.path}: {error.strerror}; free some space or choose another --out."
             raise UserError(message) from error
 
+    def _warn_of_sizes(self, new: Sequence[SkippedSample]) -> None:
+        """Say once that what is written about shards is wrong: the length of epochs is computed from it."""
+        wrong = [sample for sample in new if sample.kind == "shard_size"]
+        if wrong and self.counts["shard_size"] == len(wrong):
+            logger.warning(
+                "data.train: %s: %s%s; epochs are as long as that file says, so write it again or delete it",
+                wrong[0].shard,
+                wrong[0].reason,
+                f" (all such shards are listed in {self.path})" if self.path else "",
+            )
+
     def _too_many_broken(self, last: SkippedSample) -> str:
         allowed = f"{self._max_broken} of {self._num_shards} shards" if self._num_shards else "none"
         return (
@@ -103,7 +118,7 @@ class SkippedSamples:
         )
 
     def _too_many(self) -> str:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in self.counts.most_common() if kind != "broken_shard")
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.counts.most_common() if kind not in OF_SHARDS)
         assert self._first is not None
         return (
             f"{self._num_bad} of the first {self._num_seen} samples cannot be used, more than data.max_skip_rate = "

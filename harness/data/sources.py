@@ -1,6 +1,5 @@
 """From the recipe's `data.train` to a source of pairs."""
 
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,12 @@ from typing import Protocol
 
 from harness.config import DataConfig
 from harness.config.data import TrainSource
+from harness.data.archive import NotAnArchive, open_archive
 from harness.data.csv_files import CsvSource
 from harness.data.entries import describe, entries, is_remote
 from harness.data.order import EpochOrder, epoch_size
 from harness.data.paths import expand_shards
+from harness.data.regular_files import open_regular
 from harness.data.samples import RawSample
 from harness.data.shards import ShardSource
 from harness.data.synthetic import SyntheticSource
@@ -127,14 +128,15 @@ def _check_kind(entry: str) -> None:
     if path.stat().st_size == 0:
         raise UserError(f"data.train: {path} is empty, it has zero bytes; build or download it again.")
     try:
-        is_tar = tarfile.is_tarfile(path)
-    except (OSError, EOFError):
-        return  # an unreadable file is reported, with the reason, when its shard is read
-    if not is_tar:
+        with open_regular(path) as file:
+            open_archive(file)
+    except NotAnArchive as error:
         raise UserError(
             f"data.train: {path} is neither a .tar shard nor a .csv/.tsv file; give a file of one of these kinds, and "
-            "let the name of a list of pairs end in .csv or .tsv."
-        )
+            f"let the name of a list of pairs end in .csv or .tsv ({str(error).removeprefix('ReadError: ')})."
+        ) from error
+    except Exception:
+        return  # an unreadable file is reported, with the reason, when its shard is read
 
 
 def _synthetic_count(entry: str) -> int:

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from harness.data import Loader
+from harness.data.samples import REMARKS
 from harness.models import LoadedModel
 
 if TYPE_CHECKING:
@@ -42,8 +43,11 @@ def warn_skipped(name: str, loader: Loader, known: int) -> int:
     """
     skipped = loader.skipped
     if skipped.counts.total() > known:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.counts.most_common())
-        logger.warning("%s: skipped broken samples (%s), listed in %s", name, kinds, skipped.path)
+        for words, remarks in (("skipped broken samples", False), ("remarks on shards", True)):
+            counts = {kind: count for kind, count in skipped.counts.most_common() if (kind in REMARKS) == remarks}
+            kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            if counts:
+                logger.warning("%s: %s (%s), listed in %s", name, words, kinds, skipped.path)
     return skipped.counts.total()
 
 

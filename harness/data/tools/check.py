@@ -12,6 +12,7 @@ import numpy as np
 
 from harness.config import DataConfig
 from harness.data.samples import SkippedSample
+from harness.data.shards import ShardSource
 from harness.data.tools.dataset_stats import DatasetStats, ShardStats
 from harness.data.tools.display import WorkDisplay
 from harness.data.tools.duplicates import Duplicates, find_duplicates, fingerprint
@@ -45,6 +46,9 @@ class CheckReport:
         duplicates: keys that occur again.
         repeated: for an example inside a shard and one between shards, the key and where it occurs, twice.
         gaps: missing shard numbers.
+        sizes: shards that were read to their end, but hold another number of samples than is written beside them: that
+            number, and what is written.
+        lost: samples behind the breaks of broken shards, about; None where nothing tells how many.
     """
 
     units: WorkUnits
@@ -54,6 +58,8 @@ class CheckReport:
     duplicates: Duplicates | None = None
     repeated: list[tuple[str, str, str]] = field(default_factory=list)
     gaps: list[Gaps] = field(default_factory=list)
+    sizes: list[tuple[str, int, int]] = field(default_factory=list)
+    lost: int | None = 0
 
 
 def scan(unit: WorkUnit, tick: Tick, *, probe: SampleProbe) -> Scan:
@@ -93,6 +99,7 @@ def check(cfg: DataConfig, *, workers: int, fast: bool = False, out: Path | None
     """
     units = WorkUnits(cfg, ROWS)
     report = CheckReport(units, DatasetStats())
+    written = _written(units)
     keys: list[tuple[np.ndarray, np.ndarray]] = []
     name = "shards" if units.num_samples is None else "blocks"
     display = WorkDisplay("checking", name, len(units), units.num_samples)
@@ -111,7 +118,30 @@ def check(cfg: DataConfig, *, workers: int, fast: bool = False, out: Path | None
     report.num_units = len(keys)
     report.gaps = find_gaps(units.files) if units.num_samples is None else []
     _compare_keys(report, keys)
+    _compare_sizes(report, written)
     return report
+
+
+def _written(units: WorkUnits) -> dict[str, int]:
+    """Return how many samples shards hold, where something beside them says so."""
+    if not isinstance(units.source, ShardSource):
+        return {}
+    sizes = zip(units.source.shards, units.source.pairs(), strict=True)
+    return {shard: size for shard, size in sizes if size is not None}
+
+
+def _compare_sizes(report: CheckReport, written: dict[str, int]) -> None:
+    shards = report.stats.shards
+    whole = {name: shard.num_read for name, shard in shards.items() if "broken_shard" not in shard.skipped}
+    report.sizes = [(name, found, written[name]) for name, found in whole.items() if written.get(name, found) != found]
+    broken = [name for name in shards if name not in whole]
+    # Where nothing is written, a shard held about as many as the others do.
+    usual = round(sum(whole.values()) / len(whole)) if whole else None
+    expected = [written.get(name, usual) for name in broken]
+    known = [
+        max(0, size - shards[name].num_read) for name, size in zip(broken, expected, strict=True) if size is not None
+    ]
+    report.lost = sum(known) if len(known) == len(broken) else None
 
 
 def _compare_keys(report: CheckReport, keys: list[tuple[np.ndarray, np.ndarray]]) -> None:

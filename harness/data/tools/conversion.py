@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from harness.config import DataConfig
-from harness.data.shards import SIZES
+from harness.data.shard_sizes import SIZES
 from harness.data.tools.output_folder import OutputFolder, Record
 from harness.data.tools.pool import Work
 from harness.data.tools.sample_probe import SampleProbe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from harness.data.samples import SkippedSample
+from harness.data.samples import OF_SHARDS, SkippedSample
 from harness.data.tools.sample_probe import SampleInfo
 
 Measures = dict[str, Counter[int]]  # how often each value of a quantity occurs; exact, and small for any data set
@@ -24,6 +24,11 @@ class ShardStats:
 
     usable: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def num_read(self) -> int:
+        """Samples that were met, usable or not."""
+        return self.usable + sum(count for kind, count in self.skipped.items() if kind not in OF_SHARDS)
 
 
 @dataclass
@@ -49,6 +54,11 @@ class DatasetStats:
     def skipped(self) -> Counter[str]:
         """Faults by kind."""
         return sum((shard.skipped for shard in self.shards.values()), Counter())
+
+    @property
+    def num_read(self) -> int:
+        """Samples that were met, usable or not."""
+        return sum(shard.num_read for shard in self.shards.values())
 
     def add_usable(self, shard: str, info: SampleInfo) -> None:
         """Take in a usable sample."""

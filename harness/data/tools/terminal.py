@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.data.entries import listed
+from harness.data.shard_sizes import SIZES, STATS
 from harness.data.tools.check import CheckReport
 from harness.data.tools.convert import SKIPPED, Summary
 from harness.data.tools.dataset_stats import spread
@@ -22,23 +23,22 @@ _MOST_RANGES = 8
 def show(report: CheckReport, console: Console) -> None:
     """Print counts, faults by kind and by shard, measures, repeated keys and gaps."""
     for line in _head(report):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(_printable(line), highlight=False, markup=False, soft_wrap=True)
     if report.stats.skipped:
         console.print(_kinds(report), _shards(report))
     if report.stats.num_usable:
         console.print(_measures(report))
-    for line in (*_duplicates(report), *_gaps(report)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for line in (*_duplicates(report), *_gaps(report), *_sizes(report)):
+        console.print(_printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def _head(report: CheckReport) -> Iterator[str]:
     stats = report.stats
     if report.interrupted:
         yield f"interrupted: this is about {report.num_units:,} of {len(report.units):,} parts of the data"
-    total = stats.num_usable + stats.skipped.total() - stats.skipped["broken_shard"]
     files = "1 file" if len(stats.shards) == 1 else f"{len(stats.shards):,} files"
-    yield f"{stats.num_usable:,} of {total:,} samples can be used, in {files} of {report.units.about}"
-    empty = [name for name, shard in stats.shards.items() if not shard.usable and not shard.skipped]
+    yield f"{stats.num_usable:,} of {stats.num_read:,} samples can be used, in {files} of {report.units.about}"
+    empty = [name for name, shard in stats.shards.items() if not shard.num_read and "broken_shard" not in shard.skipped]
     if empty:
         yield f"without a single sample: {listed(empty)}"
 
@@ -50,7 +50,7 @@ def _kinds(report: CheckReport) -> Table:
     for kind, count in report.stats.skipped.most_common():
         first = report.stats.first[kind]
         where = f"{first.key} in {first.shard}" if first.key else first.shard
-        table.add_row(kind, f"{count:,}", escape(f"{where}: {first.reason}"))
+        table.add_row(kind, f"{count:,}", escape(_printable(f"{where}: {first.reason}")))
     return table
 
 
@@ -64,7 +64,7 @@ def _shards(report: CheckReport) -> Table:
     table.add_column("usable", justify="right")
     table.add_column("faults")
     for name, shard in faulty[:_MOST_SHARDS]:
-        table.add_row(escape(name), f"{shard.usable:,}", counted(shard.skipped))
+        table.add_row(escape(_printable(name)), f"{shard.usable:,}", counted(shard.skipped))
     return table
 
 
@@ -92,6 +92,20 @@ def _gaps(report: CheckReport) -> Iterator[str]:
         yield f"missing shards of {gaps.name}: {gaps.count:,} ({', '.join(gaps.ranges[:_MOST_RANGES])}{more})"
 
 
+def _sizes(report: CheckReport) -> Iterator[str]:
+    if report.sizes:
+        yield f"shards with another number of samples than {SIZES} or {STATS} say: {len(report.sizes):,}"
+    for shard, found, written in report.sizes[:_MOST_SHARDS]:
+        yield f"  {shard}: {found:,}, not {written:,}"
+
+
+def _printable(text: str) -> str:
+    """Return a text with what no terminal shows escaped, such as the bytes of a name that are not UTF-8."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def show_conversion(summary: Summary, out: Path, console: Console) -> None:
     """Print what a conversion left in its folder, and what it left out."""
     lines = [f"{out}: {summary.samples:,} samples, {summary.contents}"]
@@ -102,4 +116,4 @@ def show_conversion(summary: Summary, out: Path, console: Console) -> None:
             f"  the first: {where}: {summary.first_skipped['reason']}",
         ]
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(_printable(line), highlight=False, markup=False, soft_wrap=True)

@@ -113,6 +113,11 @@ def test_nuls_and_marks_inside(read):
     assert read(rows) == [bad(2, "the row has a NUL character; remove it"), bad(3, reason), "two"]
 
 
+def test_a_nul_in_a_later_line_of_a_row(read):
+    rows = '0.png,"zero\nze\0ro\nzero"\n1.png,one\n'
+    assert read(HEADER + rows) == [bad(4, "the row has a NUL character; remove it"), "one"]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -159,6 +159,13 @@ def test_rows_that_cannot_be_trusted(tmp_path, fast):
     assert run(path, "--max-skip-rate", 0.4, *fast)[0] == 0
 
 
+def test_names_that_no_terminal_shows(tmp_path):
+    path = write_csv(tmp_path, 2, ",")
+    path.write_bytes(path.read_bytes() + b"caf\xe9\x1b[2J.png,a\n")
+    code, printed = run(path)
+    assert code == 1 and "missing_image │ 1 │ caf\\udce9\\x1b[2J.png in " in printed
+
+
 def test_csv_options(tmp_path):
     path = write_csv(tmp_path / "here", 2, "#", header=("img", "text"))
     (tmp_path / "list.csv").write_bytes(path.read_bytes())
@@ -173,9 +180,59 @@ def test_a_broken_shard(tmp_path):
     (tmp_path / "00000.tar").write_bytes(whole[: len(whole) // 2 + 100])
     code, printed = run(tmp_path)
     assert f"broken_shard │ 1 │ {tmp_path}/00000.tar: " in printed
+    assert code == 1 and "error: about 1 of 6 samples are lost in shards that break off, more than" in printed
+    code, printed = run(tmp_path, "--max-skip-rate", 0.2)
     assert code == 0, "training goes through: one shard may break off"
     code, printed = run(tmp_path, "--max-skip-rate", 0)
     assert code == 1 and "error: 1 of 2 shards cannot be read to their end" in printed
+
+
+@pytest.mark.parametrize(("written", "lost"), [(None, 3), (2, 0), (5, 3), (50, 48)])
+def test_how_much_a_broken_shard_has_lost(tmp_path, written, lost):
+    """By what is written beside it, else by what the others hold."""
+    write_shards(tmp_path, count=10, per_shard=5)
+    (tmp_path / "00001.tar").write_bytes((tmp_path / "00001.tar").read_bytes()[:5000])
+    if written is not None:
+        (tmp_path / "sizes.json").write_text(json.dumps({"00000.tar": 5, "00001.tar": written}))
+    report = check(config(tmp_path), workers=0)
+    assert report.lost == lost and report.sizes == []
+
+
+def test_nothing_tells_what_the_only_shard_has_lost(tmp_path):
+    shard = write_tar(tmp_path / "0.tar", map(pair, range(5)))
+    shard.write_bytes(shard.read_bytes()[:5000])
+    code, printed = run(tmp_path)
+    assert code == 1 and "none of the 1 shards can be read to its end, and no sizes.json tells how much" in printed
+    assert run(tmp_path, "--max-skip-rate", 1)[0] == 0
+
+
+def test_sizes_that_are_not_so(tmp_path):
+    write_shards(tmp_path, count=6, per_shard=2)
+    (tmp_path / "sizes.json").write_text('{"00000.tar": 2, "00001.tar": 100}')
+    (tmp_path / "00002_stats.json").write_text('{"successes": 0}')
+    code, printed = run(tmp_path)
+    assert code == 0 and "shards with another number of samples than sizes.json or _stats.json say: 2" in printed
+    assert f"{tmp_path}/00001.tar: 2, not 100 {tmp_path}/00002.tar: 2, not 0" in printed
+    (tmp_path / "sizes.json").write_text("[2]")
+    code, printed = run(tmp_path)
+    assert code == 2 and "sizes.json should hold the number of samples in each shard" in printed
+
+
+def test_remarks_on_shards_fail_nothing(tmp_path):
+    write_tar(tmp_path / "0.tar", [pair(0), pair(1), (".DS", {"Store": b"x"})])
+    write_tar(tmp_path / "1.tar", [])
+    code, printed = run(tmp_path, "--max-skip-rate", 0)
+    assert code == 0 and "2 of 2 samples can be used" in printed
+    assert "unread_member │ 1 │" in printed and "empty_shard │ 1 │" in printed
+    assert f"without a single sample: {tmp_path}/1.tar" in printed
+
+
+def test_doubled_members_are_samples_that_cannot_be_used(tmp_path):
+    double = [(key, {ending: content}) for key, files in (pair(3),) for ending, content in [*files.items()] * 2]
+    write_tar(tmp_path / "0.tar", [pair(0), pair(1), *double])
+    code, printed = run(tmp_path)
+    assert code == 1 and "2 of 3 samples can be used" in printed and "duplicate_member │ 1 │ k003 in" in printed
+    assert "broken" not in printed
 
 
 # Training stops when more than this share of the shards breaks off; one may unless the rate is 0.
