@@ -1,4 +1,4 @@
-"""Writing small files so that they are whole or absent."""
+"""Small files: written so that they are whole or absent, and read with one sentence where they are neither."""
 
 from __future__ import annotations
 
@@ -11,9 +11,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
+from harness.records.jsontext import parse_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+WAY_ON = "restore the file or choose another folder"
+
+
+class Unreadable(UserError):
+    """A file is not what was written.
+
+    Attributes:
+        reason: what is wrong with it, as a clause.
+    """
+
+    reason: str = ""
+
+    @classmethod
+    def file(cls, path: Path, reason: str, way_on: str = WAY_ON) -> Unreadable:
+        """The error for a file, and what to do about it."""
+        error = cls(f"{path} cannot be read ({reason}); {way_on}")
+        error.reason = reason
+        return error
 
 
 @contextmanager
@@ -65,16 +85,30 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file.
+def read_json(path: Path, way_on: str = WAY_ON) -> Any:
+    """The value in a JSON file, of whatever type; `harness.records` reads those of a known one.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        Unreadable: the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore the file or choose another folder") from error
+        return parse_json(read_bytes(path, way_on))
+    except ValueError as error:
+        raise Unreadable.file(path, str(error), way_on) from error
+
+
+def read_bytes(path: Path, way_on: str = WAY_ON) -> bytes:
+    """Content of a regular file: a pipe might never end.
+
+    Raises:
+        Unreadable: it is missing, cannot be read, or is not such a file.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise Unreadable.file(path, "it is not a regular file", way_on)
+        return path.read_bytes()
+    except OSError as error:
+        raise Unreadable.file(path, error.strerror or str(error), way_on) from error
 
 
 def save_figure(figure: Figure, path: Path) -> None:

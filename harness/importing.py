@@ -14,6 +14,7 @@ from harness.config import ModelConfig, yamltext
 from harness.errors import UserError
 from harness.export import export_model
 from harness.files import read_json
+from harness.model_folders import read_config_file
 from harness.models import LoadedModel, create_model, load_model
 from harness.weights import Loaded, load_into, read_checkpoint
 
@@ -70,7 +71,8 @@ def _model_of_config(file: Path) -> LoadedModel:
         raise UserError(
             f"{file} is not an open_clip config: expected a JSON object with embed_dim, vision_cfg, text_cfg"
         )
-    config = content.get("model_cfg", content)
+    content = read_config_file(file) if "model_cfg" in content else {"model_cfg": content}
+    config = content["model_cfg"]
     if tokenizer := _tokenizer_beside(file, config):
         config["text_cfg"]["hf_tokenizer_name"] = tokenizer
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", f"config-{file.stem}")

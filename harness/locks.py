@@ -19,6 +19,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.errors import UserError
+from harness.files import Unreadable
+from harness.records.reading import Count, Schema, Text, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +87,17 @@ def _sign(path: Path) -> None:
     path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}), encoding="utf-8")
 
 
+class _Holder(Schema):
+    """What a lock file says, of who holds it."""
+
+    pid: Count
+    host: Text
+    since: Text
+
+
 def _holder(path: Path) -> str:
     try:
-        signed = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {signed['pid']} on {signed['host']}, since {signed['since']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has locked the file and not signed it yet
+        signed = read_record(path, _Holder)
+    except Unreadable:  # it has locked the file and not signed it yet
         return "it has just started"
+    return f"process {signed.pid} on {signed.host}, since {signed.since}"

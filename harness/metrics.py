@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
 import time
@@ -14,6 +15,11 @@ import torch
 from torch import Tensor
 
 from harness.files import named, vanished, write_text
+from harness.records.lines import Lines, read_all, read_lines
+from harness.records.reading import Schema
+from harness.records.run_folder import MetricsLine
+
+logger = logging.getLogger(__name__)
 
 
 class MetricsWriter:
@@ -27,7 +33,10 @@ class MetricsWriter:
 
     def __init__(self, path: Path, up_to: int | None = None) -> None:
         self._path = path
-        keep_steps(path, up_to or 0)
+        if up_to is None:
+            write_text(path, "")
+        else:
+            keep_steps(path, up_to)
         self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, values: dict[str, Any]) -> None:
@@ -60,15 +69,47 @@ class MetricsWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a ``metrics.jsonl``; a last line cut short by a kill is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    """The complete lines of a ``metrics.jsonl``; a last line cut short by a kill is left out.
+
+    Raises:
+        Unreadable: naming the lines that are damaged.
+    """
+    return read_all(path, MetricsLine, key=line_key)
 
 
-def keep_steps(path: Path, up_to: int) -> None:
-    """Drop the lines of later steps from a JSONL file, and a last line cut short by a kill."""
-    kept = [line for line in read_metrics(path) if line["step"] <= up_to] if path.exists() else []
-    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+def last_step(path: Path) -> int:
+    """The step of the last line that can be read, 0 where there is none."""
+    found = read_lines(path, MetricsLine)
+    return int(found.good[-1].values["step"]) if found.good else 0
+
+
+def line_key(line: dict[str, Any]) -> tuple[int, bool]:
+    """What no two lines of a run share: each step is reported once, and evaluated once."""
+    return line["step"], "eval" in line
+
+
+def keep_steps(path: Path, up_to: int, schema: type[Schema] = MetricsLine) -> None:
+    """Drop the lines of later steps from a JSONL file, and a last line cut short by a kill.
+
+    Damaged lines are named in a warning, and moved into a file beside it.
+    """
+    found = read_lines(path, schema, key=line_key)
+    if found.bad:
+        _move_damaged(path, found)
+    kept = [line.text for line in found.good if line.values["step"] <= up_to]
+    write_text(path, b"".join(text + b"\n" for text in kept).decode())
+
+
+def _move_damaged(path: Path, found: Lines) -> None:
+    aside = path.with_name(f"{path.name}.damaged")
+    with named(aside), aside.open("ab") as file:
+        file.writelines(line.text + b"\n" for line in found.bad)
+    logger.warning(
+        "%s is damaged (%s): these lines are moved to %s; the run goes on from its checkpoint, which has all it needs",
+        path,
+        found.problem(),
+        aside.name,
+    )
 
 
 class MetricAccumulator:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from harness.errors import UserError
+from harness.files import Unreadable
+from harness.records.reading import Schema, Text, read_values
 
+# One number for each channel of an image.
+Channels = Annotated[list[float], Field(min_length=1)]
 CONFIG = "open_clip_config.json"
 
 
@@ -78,7 +83,40 @@ def read_config(folder: Path, spec: str) -> dict[str, Any]:
         raise UserError(f"model {spec!r}: {path} is missing; expected an open_clip folder such as RUN/export")
     if not weight_files(folder):
         raise UserError(f"model {spec!r}: {folder} has no weights; expected open_clip_model.safetensors in it")
+    found: dict[str, Any] = read_config_file(path, f"model {spec!r}: ")["model_cfg"]
+    return found
+
+
+class _ModelCfg(Schema):
+    embed_dim: Annotated[int, Field(gt=0)]
+    vision_cfg: dict[Text, Any]
+    text_cfg: dict[Text, Any]
+
+
+class _PreprocessCfg(Schema):
+    mean: Channels | None = None
+    std: Channels | None = None
+
+
+class _OpenClipConfig(Schema):
+    model_cfg: _ModelCfg
+    preprocess_cfg: _PreprocessCfg = Field(default_factory=_PreprocessCfg)
+
+
+def read_config_file(path: Path, whose: str = "") -> dict[str, Any]:
+    """The content of an ``open_clip_config.json``.
+
+    Args:
+        path: the file.
+        whose: the model that it is of, in front of the message.
+
+    Raises:
+        UserError: it is not such a file.
+    """
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["model_cfg"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"model {spec!r}: {path} is not an open_clip config: expected JSON with a model_cfg") from error
+        return read_values(path, _OpenClipConfig)
+    except Unreadable as error:
+        raise UserError(
+            f"{whose}{path} is not an open_clip config ({error.reason}): expected JSON with a model_cfg of embed_dim, "
+            "vision_cfg and text_cfg; copy or export the model again"
+        ) from error

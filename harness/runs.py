@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import shlex
 import shutil
@@ -20,8 +21,12 @@ import torch
 import kdlosses
 from harness.config import Recipe, dump_recipe
 from harness.errors import UserError
-from harness.files import read_json, vanished, write_json, write_text
+from harness.files import Unreadable, vanished, write_json, write_text
 from harness.locks import hold_lock
+from harness.records.reading import read_values
+from harness.records.run_folder import About
+
+logger = logging.getLogger(__name__)
 
 DONE = "summary.json"
 LOCK = "run.lock"
@@ -65,7 +70,7 @@ def prepare_run(recipe: Recipe, out: Path, command: str | None, device: torch.de
     """Write ``recipe.yaml`` and ``run.json`` into the run folder; what an earlier start left is replaced."""
     for leftover in ("checkpoints", "export", "eval", "heartbeats"):
         shutil.rmtree(out / leftover, ignore_errors=True)
-    for pattern in ("skipped_samples*.jsonl", "nonfinite*.jsonl", "efficiency.json"):
+    for pattern in ("skipped_samples*.jsonl", "nonfinite*.jsonl", "efficiency.json", "*.damaged"):
         for file in out.glob(pattern):
             file.unlink()
     # Not before the old checkpoints are gone: killed in between, the new recipe would go on from them.
@@ -95,11 +100,22 @@ def _check_in_place(out: Path) -> None:
             raise vanished(file)
 
 
-def record_resume(out: Path, step: int, command: str | None, device: torch.device) -> None:
-    """Add to ``run.json`` that the run goes on after ``step``, with what software and where."""
-    record = read_json(out / "run.json")
-    again = {"after_step": step, "command": command or command_line(), **environment(device)}
-    write_json(out / "run.json", {**record, "resumed": [*record.get("resumed", []), again]})
+def record_resume(recipe: Recipe, out: Path, step: int, command: str | None, device: torch.device) -> None:
+    """Add to ``run.json`` that the run goes on after ``step``, with what software and where.
+
+    A damaged one is put aside, as ``run.json.damaged``: nothing of the training depends on it.
+    """
+    path = out / "run.json"
+    command, now = command or command_line(), environment(device)
+    try:
+        record = read_values(path, About)
+    except Unreadable as error:
+        if path.exists():
+            path.replace(path.with_name("run.json.damaged"))
+        logger.warning("%s cannot be read (%s); a new one begins here", path, error.reason)
+        record = {**now, "command": command, "seed": recipe.seed}
+    again = {"after_step": step, "command": command, **now}
+    write_json(path, {**record, "resumed": [*record.get("resumed", []), again]})
 
 
 def environment(device: torch.device | None = None) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from harness.data.samples import REMARKS, RawSample, SkippedSample
 from harness.data.shards import ShardSource
 from harness.errors import UserError
 from harness.evaluate.synthetic import synthetic_sets_on_disk
+from harness.files import Unreadable
 from harness.models import LoadedModel
 from harness.weights.archives import load_archive
+from harness.weights.checksums import Damaged
 
 Features = dict[str, Tensor]  # "image" and "text", unit rows [N, D]
 Projection = Mapping[str, Callable[[Tensor], Tensor]]  # of "image" and "text", from student width to teacher width
@@ -118,9 +120,22 @@ def loss_projection(run: Path, device: str | torch.device = "cpu") -> Projection
     found = list_checkpoints(run / "checkpoints")
     if not found:
         return None
-    state = load_archive(found[-1], device)["loss"]
+    state = _loss_state(found[-1], device)
     image, text = (_layer(state, f"{name}_proj") for name in ("visual", "text"))
     return None if image is None or text is None else {"image": image, "text": text}
+
+
+def _loss_state(path: Path, device: str | torch.device) -> Mapping[str, Tensor]:
+    try:
+        content = load_archive(path, device)
+    except Damaged:
+        raise
+    except Exception as error:  # the reader of pickles fails on garbage in every way there is
+        raise Unreadable.file(path, " ".join(str(error).split())[:200]) from error
+    state = content.get("loss") if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise Unreadable.file(path, "it holds no state of a loss")
+    return state
 
 
 def _layer(state: Mapping[str, Tensor], name: str) -> nn.Linear | None:
@@ -128,7 +143,9 @@ def _layer(state: Mapping[str, Tensor], name: str) -> nn.Linear | None:
     if weight is None:
         return None
     layer = nn.Linear(weight.shape[1], weight.shape[0])
-    bias = next(tensor for key, tensor in state.items() if key.endswith(f"{name}.bias"))
+    bias = next((tensor for key, tensor in state.items() if key.endswith(f"{name}.bias")), None)
+    if weight.ndim != 2 or bias is None or bias.shape != weight.shape[:1]:
+        raise UserError(f"the {name} of the run's newest checkpoint is not a linear layer; train the run again")
     layer.load_state_dict({"weight": weight, "bias": bias})
     return layer.requires_grad_(False)
 

@@ -6,7 +6,6 @@ report of ``harness.bench.large_batch`` and prints a Markdown table. A number th
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from harness.bench.losses.resultfile import newest, read_rows
 from harness.bench.losses.rows import OK, LossRow
 from harness.files import write_text
+from harness.records.reading import Count, Schema, Text, read_values
 
 MIB = 2**20
 MISSING = "not measured"
@@ -44,10 +44,25 @@ class Target(NamedTuple):
         return f"{number} {self.unit}".strip()
 
 
+class Large(Schema):
+    """The report of `harness.bench.large_batch`."""
+
+    batch: Count
+    width: Count
+    backend: Text
+    peak_resident_mib: float
+    relative_error_value: float
+    relative_error_image_gradients: float = 0.0
+    relative_error_text_gradients: float = 0.0
+    device: Text
+    command: Text
+    date: Text
+
+
 def main(arguments: Sequence[str]) -> None:
     """Print or write the table."""
     results, large = Path(arguments[0]), Path(arguments[1])
-    text = markdown(read_rows(results), json.loads(large.read_text(encoding="utf-8")))
+    text = markdown(read_rows(results), read_values(large, Large))
     if len(arguments) > 2:
         write_text(Path(arguments[2]), text)
     else:

@@ -67,7 +67,7 @@ def _sentence(problem: ErrorDetails, path: Path, root: type[BaseModel]) -> str:
     if kind == "rule":
         return f"{key} {problem['msg']}"
     expected = EXPECTED.get(kind) or _expected(problem, path, root)
-    return f"{key} must be {expected}, got {_got(problem['input'])}{_hint(problem)}"
+    return f"{key} must be {expected}, got {got(problem['input'])}{_hint(problem)}"
 
 
 def _unknown(path: Path, root: type[BaseModel]) -> str:
@@ -90,7 +90,8 @@ def _expected(problem: ErrorDetails, path: Path, root: type[BaseModel]) -> str:
     return text[0].lower() + text[1:]
 
 
-def _got(value: Any) -> str:
+def got(value: Any) -> str:
+    """A value as it was found, shortened."""
     text = "nothing" if value is None else "an empty text" if value == "" else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -59,10 +59,8 @@ class Chunks(Iterator[Chunk]):
                 # Without a generator of its own it would draw from torch's global one.
                 generator=torch.Generator().manual_seed(derive(seed, "workers")),
             )
-        if state is not None:
-            self._loader.load_state_dict(state)
         self._workers = workers
-        self._chunks: Iterator[Chunk] | None = iter(self._loader)
+        self._chunks: Iterator[Chunk] | None = _begun(self._loader, state)
         self._tell_workers = finalize(self, _tell_workers, closing, os.getpid())
         # Before torch's own, which were registered just now and wait for each worker in turn.
         atexit.register(self._tell_workers)
@@ -87,6 +85,24 @@ class Chunks(Iterator[Chunk]):
         self._tell_workers()
         atexit.unregister(self._tell_workers)
         self._chunks = self._loader = None
+
+
+def _begun(loader: StatefulDataLoader[Chunk], state: dict[str, Any] | None) -> Iterator[Chunk]:
+    """Start the workers.
+
+    Raises:
+        UserError: the state is not what such a loader gave.
+    """
+    if state is None:
+        return iter(loader)
+    try:
+        loader.load_state_dict(state)
+        return iter(loader)
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise UserError(
+            f"the checkpoint's place in the data cannot be used ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:100]}); resume from another checkpoint, or start over with --overwrite"
+        ) from error
 
 
 def _init_worker(closed: Connection, _worker: int) -> None:

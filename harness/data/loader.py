@@ -13,7 +13,7 @@ from harness.data.entries import listed
 from harness.data.feeds import IndexedFeed, MemoryFeed, ShardFeed, Share, Workers
 from harness.data.grouping import IMAGE_ENDINGS
 from harness.data.memory_cache import fill
-from harness.data.position import Setting, setting_of
+from harness.data.position import Setting, check_place, setting_of
 from harness.data.samples import SkippedSample
 from harness.data.shards import ShardSource
 from harness.data.skipped import SkippedSamples
@@ -114,6 +114,9 @@ def build_loader(
     leading = {name: tokenizers[name] for name in names.values()}
     decoder = Decoder(view, leading, cfg.max_image_pixels, cache, cfg.image_formats)
     position = None if state is None else state["position"]
+    if state is not None:
+        shards = isinstance(opened.source, ShardSource)
+        check_place(position, in_memory=cfg.cache == "memory", shards=shards)
     feed = _feed(cfg, opened, decoder, share, workers, log, position)
     return Loader(feed, setting, names, log, rank)
 

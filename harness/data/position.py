@@ -78,3 +78,24 @@ def setting_of(cfg: DataConfig, opened: Opened, share: Share) -> Setting:
     if cfg.cache == "memory" or not isinstance(opened.source, ShardSource):
         return Setting(cfg.cache, *always)
     return Setting(cfg.cache, *always, share.world_size, share.rank, cfg.workers)
+
+
+def check_place(position: Any, *, in_memory: bool, shards: bool) -> None:
+    """Refuse a place that this kind of data never gave.
+
+    Raises:
+        UserError: the checkpoint holds something else.
+    """
+    if in_memory:
+        fits = isinstance(position, dict) and all(_is_count(position.get(key)) for key in ("usable", "batches"))
+    else:
+        fits = isinstance(position, dict) if shards else _is_count(position)
+    if not fits:
+        raise UserError(
+            f"the checkpoint's place in the data is not one of such data ({str(position)[:60]}); resume from another "
+            "checkpoint, or start over with --overwrite."
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

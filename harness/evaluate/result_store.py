@@ -10,7 +10,8 @@ from typing import Any
 from harness.config import EvalSet
 from harness.evaluate.fingerprint import Fingerprint
 from harness.evaluate.results import Metrics, read_result, write_result
-from harness.files import read_json, write_json
+from harness.files import write_json
+from harness.records.reading import Schema, Text, read_values
 
 FINGERPRINTS = ".fingerprints"
 SET = "set"  # key of the set's name, stored with the fingerprint
@@ -34,9 +35,13 @@ class EvalResultStore:
         return self.folder / f"{item.name}{self.suffix}.json"
 
     def find(self, item: EvalSet, fingerprint: Fingerprint) -> Metrics | None:
-        """Metrics of the stored result if its fingerprint matches, else None."""
+        """Metrics of the stored result if its fingerprint matches, else None.
+
+        Raises:
+            Unreadable: one of the two files is damaged.
+        """
         record = self._record(item)
-        if not self.path(item).is_file() or not record.is_file() or _without_set(read_json(record)) != fingerprint:
+        if not self.path(item).is_file() or not record.is_file() or _without_set(_read(record)) != fingerprint:
             return None
         return read_result(self.path(item))
 
@@ -53,9 +58,19 @@ class EvalResultStore:
 def recorded_set_name(result: Path) -> str | None:
     """Name of the evaluation set of a result file as it was stored; None for files of other tools."""
     record = result.parent / FINGERPRINTS / result.name
-    found = read_json(record) if record.is_file() else {}
-    return found.get(SET) if isinstance(found, dict) else None
+    found = _read(record) if record.is_file() else {}
+    return found.get(SET)
 
 
-def _without_set(record: Any) -> Any:
-    return {key: value for key, value in record.items() if key != SET} if isinstance(record, dict) else record
+class _Record(Schema):
+    """What a result depends on, and the name of its set, which results of earlier versions lack."""
+
+    set: Text | None = None
+
+
+def _read(record: Path) -> dict[str, Any]:
+    return read_values(record, _Record, "delete it to evaluate again")
+
+
+def _without_set(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != SET}

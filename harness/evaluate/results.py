@@ -5,10 +5,14 @@ clip_benchmark's JSON files hold fractions, as its own tools expect; `evaluate` 
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import field_validator
 
 from harness.config import EvalSet
-from harness.files import read_json, write_json
+from harness.config.explain import got
+from harness.files import write_json
+from harness.records.reading import MaybeNan, Schema, Text, read_record
 
 Metrics = dict[str, float]
 RECALLS = (1, 5, 10)
@@ -61,7 +65,35 @@ def _dataset(item: EvalSet) -> str:
     return item.dataset if item.dataset and item.protocol == "all" else f"wds/{item.name}"
 
 
+class BenchmarkResult(Schema):
+    """A result file, ours or stock clip_benchmark's, which knows of more metrics and writes NaN as such."""
+
+    dataset: Text
+    model: Text
+    metrics: dict[Text, Any]
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_numbers(cls, metrics: dict[str, Any]) -> dict[str, Any]:
+        known = {name for names in SHORT.values() for name in names.values()}
+        for name in known & metrics.keys():
+            value = metrics[name]
+            if isinstance(value, bool) or not isinstance(value, int | float | None) or math.isinf(value or 0):
+                raise ValueError(f"metrics.{name} must be a finite number or null, got {got(value)}")
+        return metrics
+
+
+class OwnResult(BenchmarkResult):
+    """A result file that `write_result` has written."""
+
+    metrics: dict[Text, MaybeNan | None]
+
+
 def read_result(path: Path) -> Metrics:
-    """Metrics of a result file, as clip_benchmark computed them (fractions)."""
-    metrics = read_json(path)["metrics"]
+    """Metrics of a result file, as clip_benchmark computed them (fractions).
+
+    Raises:
+        Unreadable: it is damaged.
+    """
+    metrics = read_record(path, OwnResult, "delete it to evaluate again").metrics
     return {name: math.nan if value is None else value for name, value in metrics.items()}

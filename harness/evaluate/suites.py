@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from harness.config import explain, yamltext
 from harness.config.suite import Suite, SuiteSet
 from harness.errors import UserError
+from harness.files import Unreadable, read_bytes
 
 
 def shipped_suites() -> list[str]:
@@ -28,18 +29,19 @@ def load_suite(name: str | Path) -> Suite:
     shipped = _folder() / f"{name}.yaml"
     path = shipped if "/" not in str(name) and shipped.is_file() else Path(name)
     try:
-        values = yamltext.parse(path.read_bytes(), str(name)).values
-    except OSError as error:
+        tree = yamltext.parse(read_bytes(path), str(name))
+    except Unreadable as error:
         known = ", ".join(shipped_suites())
-        raise UserError(f"suite {name} is neither a shipped one ({known}) nor a file ({error.strerror})") from error
+        raise UserError(f"suite {name} is neither a shipped one ({known}) nor a file ({error.reason})") from error
     except yaml.YAMLError as error:
         raise UserError(f"suite {name}: {explain.not_yaml(error, path.name)}") from error
+    values = tree.values
     if isinstance(values, dict) and isinstance(values.get("sets"), list):
         values = {**values, "sets": [_entry(item, name) for item in values["sets"]]}
     try:
         return Suite.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"suite {name}: {_first_problem(error)}") from None
+        raise UserError(f"suite {name}: {_first_problem(error, tree)}") from None
 
 
 def _entry(item: Any, suite: str | Path) -> Any:
@@ -56,13 +58,15 @@ def _entry(item: Any, suite: str | Path) -> Any:
     return found[wanted]
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, tree: yamltext.Tree) -> str:
     first = error.errors(include_url=False)[0]
     place = (*first["loc"], *first.get("ctx", {}).get("inside", ()))
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    mark = tree.mark(tuple(place))
+    where = f" ({mark.rpartition(', ')[2]})" if ", line " in mark else ""
     if first["type"] == "extra_forbidden":
-        return f"{key} is not a key of a suite; the keys of a set are {', '.join(SuiteSet.model_fields)}"
-    return f"{key} {first['msg'][0].lower()}{first['msg'][1:]}" if key else first["msg"]
+        return f"{key} is not a key of a suite; the keys of a set are {', '.join(SuiteSet.model_fields)}{where}"
+    return (f"{key} {first['msg'][0].lower()}{first['msg'][1:]}" if key else first["msg"]) + where
 
 
 def _folder() -> Path:

@@ -15,8 +15,9 @@ from torch import nn
 import harness
 import kdlosses
 from harness.errors import UserError
-from harness.files import write_json
+from harness.files import Unreadable, write_json
 from harness.locks import hold_lock
+from harness.records.reading import Schema, Text, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +67,9 @@ class Stages:
         marker = self._markers / f"{name}.json"
         inputs = json.loads(json.dumps(inputs))
         found = _read(marker)
-        if found is not None and found["inputs"] == inputs and (output is None or output.exists()):
+        if found is not None and found.inputs == inputs and (output is None or output.exists()):
             logger.info("%s: cached", name)
-            return dict(found["result"])
+            return found.result
         logger.info("%s: running", name)
         marker.unlink(missing_ok=True)
         if output is not None:
@@ -104,11 +105,21 @@ def fingerprint_model(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _read(marker: Path) -> dict[str, Any] | None:
+class _Marker(Schema):
+    """A finished stage."""
+
+    inputs: dict[Text, Any]
+    result: dict[Text, Any]
+
+
+def _read(marker: Path) -> _Marker | None:
     if not marker.is_file():
         return None
-    found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
-    return found
+    try:
+        return read_record(marker, _Marker)
+    except Unreadable as error:
+        logger.warning("%s is damaged (%s); its stage is run again", marker, error.reason)
+        return None
 
 
 def _remove(path: Path) -> None:

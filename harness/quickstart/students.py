@@ -1,6 +1,5 @@
 """Quickstart stages of one model: training and evaluation."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from harness.metrics import read_metrics
 from harness.model_folders import find_folder
 from harness.models import LoadedModel, load_model, pick_device
 from harness.quickstart.stages import Stages, fingerprint_code, fingerprint_model
+from harness.records.reading import Schema, Text, read_values
 from harness.report import RunResult
 from harness.runs import git_commit
 from harness.train import train
@@ -63,13 +63,20 @@ def train_student(context: QuickstartContext, name: str, recipe: Recipe, teacher
     return context.stages.run(f"train-{name}-seed-{recipe.seed}", inputs, folder, action), folder
 
 
+class _Training(Schema):
+    """What is recorded of a training, as far as it is."""
+
+    seed: int | None = None
+    seconds: float | None = None
+    images_per_second: float | None = None
+    git_commit: Text | None = None
+
+
 def training_record(spec: str) -> dict[str, Any]:
     """Training time and speed of a pretrained model, as far as they are recorded in its folder."""
     folder = find_folder(spec)
     records = [folder / "metrics.json", folder.parent / "summary.json"] if folder is not None else []
-    record: dict[str, Any] = next(
-        (json.loads(path.read_text(encoding="utf-8")) for path in records if path.is_file()), {}
-    )
+    record: dict[str, Any] = next((read_values(path, _Training) for path in records if path.is_file()), {})
     return {key: record[key] for key in ("seed", "seconds", "images_per_second", "git_commit") if key in record}
 
 

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from harness.metrics import read_metrics
+from harness.metrics import last_step
 from harness.study.study_run import StudyRun
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,4 @@ class PhaseDisplay:
     def _steps(self, run: StudyRun) -> int:
         if run.result_file().is_file():
             return run.recipe.train.steps or 0
-        metrics = run.folder / "metrics.jsonl"
-        lines = read_metrics(metrics) if metrics.is_file() else []
-        return lines[-1]["step"] if lines else 0
+        return last_step(run.folder / "metrics.jsonl")

@@ -12,10 +12,12 @@ from typing import Any
 from harness.config import EvalConfig, EvalSet, ModelConfig, Recipe
 from harness.errors import UserError
 from harness.evaluate import evaluate
-from harness.files import read_json, write_json
+from harness.files import Unreadable, write_json
 from harness.logs import to_console
 from harness.metrics import read_metrics
 from harness.models import LoadedModel, create_model, load_model, pick_device
+from harness.records.reading import Count, MaybeNan, Schema, Text, read_values
+from harness.records.run_folder import About, Metrics
 from harness.similarity import Features, alignment, cosines, embed, loss_projection, read_pairs
 from harness.study.results import RunRecord
 from harness.study.run_hash import eval_set_hash, run_inputs
@@ -66,6 +68,22 @@ class StudyRun:
         return self.folder / "measured" / f"{digest([sets, self.similarity])}.json"
 
 
+class Measurements(Schema):
+    """What was measured of a run, and how it was trained; a file in its folder."""
+
+    metrics: Metrics
+    similarity: dict[Text, MaybeNan] | None
+    steps: Count
+    seconds: float
+    images_per_second: float
+    parameters: dict[Text, Count]
+    date: Text
+    versions: dict[Text, Text | None]
+    git_commit: Text | None
+    device: Text
+    threads: Count
+
+
 def make_study_run(out: Path, recipe: Recipe, teacher: ModelConfig | None, similarity: str, **about: Any) -> StudyRun:
     """A run with its hash.
 
@@ -93,13 +111,16 @@ def train_and_measure(run: StudyRun, tick: Callable[[], None]) -> RunRecord:
                 measured = _train_and_measure(run)
             write_json(file, measured)
     tick()
-    return {**read_json(file), "losses": _last_losses(run.folder)}
+    measured = read_values(file, Measurements, "delete it to measure that run again")
+    return {**measured, "losses": _last_losses(run.folder)}
 
 
 def _last_losses(folder: Path) -> dict[str, float]:
     """The weighted loss terms at the end of training, averaged over the last logging interval."""
-    last = read_metrics(folder / "metrics.jsonl")[-1]
-    return {key: value for key, value in last.items() if key.endswith("_loss")}
+    lines = read_metrics(folder / "metrics.jsonl")
+    if not lines:
+        raise Unreadable.file(folder / "metrics.jsonl", "it has no lines", "delete its folder to train that run again")
+    return {key: value for key, value in lines[-1].items() if key.endswith("_loss")}
 
 
 def _train_and_measure(run: StudyRun) -> RunRecord:
@@ -113,7 +134,7 @@ def _train_and_measure(run: StudyRun) -> RunRecord:
     student = load_model(f"run:{run.folder}")
     sets, device = run.recipe.eval.sets, pick_device(run.recipe.train.device)
     metrics = evaluate(student, sets, batch_size=run.recipe.eval.batch_size, device=device)
-    record = read_json(run.folder / "run.json")
+    record = read_values(run.folder / "run.json", About)
     return {
         "metrics": metrics,
         "similarity": _similarity(run, student, next(item for item in sets if item.name == run.similarity)),

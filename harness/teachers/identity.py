@@ -13,7 +13,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from harness.config import ModelConfig
 from harness.errors import UserError
-from harness.model_folders import CONFIG, find_folder, folder_name, read_config
+from harness.model_folders import CONFIG, find_folder, folder_name, read_config, read_config_file
 from harness.models import named_config
 from harness.weights.hub import PREFIX as HUB
 from harness.weights.hub import Hub, hub_config, hub_weights, needs_of
@@ -62,7 +62,7 @@ def identify(config: ModelConfig) -> Identity:
     """
     folder, model_cfg = _find(config)
     if folder is not None:
-        view = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("preprocess_cfg", {})
+        view = read_config_file(folder / CONFIG).get("preprocess_cfg", {})
         weights, source = _folder_weights(folder), f"local-dir:{folder}"
         return Identity(folder_name(folder), model_cfg, weights, *_normalization(view), source)
     if config.model.startswith(HUB):

@@ -25,7 +25,7 @@ class TeacherCache:
 
     def __init__(self, stores: Sequence[Store]) -> None:
         self._stores = tuple(stores)
-        self.num_views: int = stores[0].meta.fingerprint["teacher_cache.views"]
+        self.num_views = stores[0].meta.num_views
 
     def lookup(self, raw: RawSample, epoch: int) -> CachedView | None:
         """Return the sample's view for this epoch; None if the sample could not be used when the cache was made.

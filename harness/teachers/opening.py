@@ -45,7 +45,13 @@ def _open_one(identity: Identity, wanted: Fingerprint, files: list[DataFile]) ->
 
 def _read_meta(folder: Path, home: Path, identity: Identity, wanted: Fingerprint) -> Meta:
     if (folder / META).is_file():
-        return Meta.read(folder)
+        meta = Meta.read(folder)
+        if digest(meta.fingerprint) != digest(wanted):
+            changed = ", ".join(differences(meta.fingerprint, wanted))
+            raise UserError(
+                f"{folder / META} is of another folder, as it differs in {changed}; delete the folder and {AGAIN}"
+            )
+        return meta
     others = [(differences(Meta.read(path.parent).fingerprint, wanted), path.parent) for path in home.glob(f"*/{META}")]
     if not others:
         raise UserError(f"there is no teacher cache of {identity.name} in {home}; {AGAIN} first")
@@ -58,8 +64,8 @@ def _read_meta(folder: Path, home: Path, identity: Identity, wanted: Fingerprint
 
 def _check_part(path: Path, file: DataFile, mark: str) -> None:
     header = read_header(path)
-    if header["cache"] != mark:
+    if header.cache != mark:
         raise UserError(f"{path} belongs to another teacher cache than the folder it is in; delete it and {AGAIN}")
-    if header["data"] != file.facts:
-        named = ", ".join(differences(header["data"], file.facts))
+    if header.data != file.facts:
+        named = ", ".join(differences(header.data, file.facts))
         raise UserError(f"{file.shard} has changed since its teacher cache {path} was made: {named}; {AGAIN} again")

@@ -61,7 +61,7 @@ class Part:
             check_part(path)
         except UserError:
             return False  # damaged: it is rebuilt
-        return header["cache"] == mark and header["data"] == self.file.facts
+        return header.cache == mark and header.data == self.file.facts
 
 
 def cut(file: DataFile, cfg: DataConfig, size: int = PART_SIZE) -> list[Part]:

@@ -8,19 +8,23 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from harness.data.samples import SkippedSample
 from harness.errors import UserError
 from harness.files import named
+from harness.records.jsontext import parse_json
+from harness.records.reading import Schema, Text, explain, read_record
 from harness.teachers.fingerprint import Fingerprint
 from harness.teachers.identity import digest
+from harness.teachers.part_tensors import tensor_problem
 from harness.weights.checksums import Damaged, check
 from harness.weights.tensor_files import save_tensors, tensor_records
 
@@ -28,8 +32,7 @@ META = "cache.json"
 _HEADER = "teacher_cache"
 
 
-@dataclass(frozen=True)
-class Meta:
+class Meta(Schema):
     """What all files of a cache share.
 
     Attributes:
@@ -41,30 +44,48 @@ class Meta:
         environment: versions and machine, for the record.
     """
 
-    teacher: str
+    model_config = ConfigDict(extra="ignore")
+
+    teacher: Text
     fingerprint: Fingerprint
-    weights: str
-    embed_dim: int
-    scalars: dict[str, float]
-    environment: dict[str, Any]
+    weights: Text
+    embed_dim: Annotated[int, Field(gt=0)]
+    scalars: dict[Text, float]
+    environment: dict[Text, Any]
+
+    @property
+    def num_views(self) -> int:
+        """How many views of an image are cached."""
+        views: int = self.fingerprint["teacher_cache.views"]
+        return views
 
     @classmethod
     def read(cls, folder: Path) -> Meta:
         """Read the cache.json of a cache's folder.
 
         Raises:
-            UserError: it is damaged.
+            Unreadable: it is damaged.
         """
-        try:
-            return cls(**json.loads((folder / META).read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            message = f"{folder / META} is damaged ({error}); delete the folder and make the cache again"
-            raise UserError(message) from error
+        return read_record(folder / META, cls, "delete its folder and make the cache again")
 
     def write(self, folder: Path) -> None:
         """Write it into a cache's folder."""
         with _whole(folder / META) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(self.model_dump(), indent=2) + "\n", encoding="utf-8")
+
+
+class PartHeader(Schema):
+    """What a part of a cache holds beside tensors.
+
+    Attributes:
+        cache: digest of the cache's fingerprint.
+        data: facts of the data file.
+        bad: the samples that could not be used.
+    """
+
+    cache: Text
+    data: dict[Text, Any]
+    bad: list[dict[Text, Any]]
 
 
 def folder_in(home: Path, teacher: str, fingerprint: Fingerprint) -> Path:
@@ -95,8 +116,8 @@ def write_part(
         shutil.copymode(path.parent / META, temporary)
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """Return what `write_part` was given beside tensors: `cache`, `data`, `bad`.
+def read_header(path: Path) -> PartHeader:
+    """Return what `write_part` was given beside tensors.
 
     Raises:
         UserError: the file is damaged.
@@ -104,7 +125,9 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         check(path, [record for record in tensor_records(path) if record.urgent])
         with safe_open(path, framework="pt") as file:
-            return json.loads(file.metadata()[_HEADER])
+            return PartHeader.model_validate(parse_json(file.metadata()[_HEADER].encode()))
+    except ValidationError as error:
+        raise _damaged(path, ValueError(explain(error))) from error
     except (Damaged, SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         raise _damaged(path, error) from error
 
@@ -121,17 +144,24 @@ def check_part(path: Path) -> None:
         raise _damaged(path, error) from error
 
 
-def map_part(path: Path) -> dict[str, Tensor]:
+def map_part(path: Path, meta: Meta) -> dict[str, Tensor]:
     """Return a part's tensors, which read the file as they are used and take no memory of their own.
+
+    Args:
+        path: the file.
+        meta: of its cache.
 
     Raises:
         UserError: the file is damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a mapping
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
+    if problem := tensor_problem(tensors, meta.embed_dim, meta.num_views):
+        raise _damaged(path, ValueError(problem))
+    return tensors
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -110,7 +110,7 @@ class Store:
                 if path not in self._checked:
                     check_part(path)
                     self._checked.add(path)
-                tensors = map_part(path)
+                tensors = map_part(path, self.meta)
                 bad = frozenset(tensors["bad_ids"].tolist())
                 part = _OpenPart(tensors["ids"].numpy(), tensors["keys"].numpy(), bad, tensors)
             self._open[path] = part  # the newest

@@ -8,8 +8,10 @@ from typing import Any
 from harness.checkpoint import write_checkpoint
 from harness.config import Recipe, dump_recipe, load_recipe
 from harness.errors import UserError
-from harness.files import read_json, write_json
+from harness.files import write_json
 from harness.models import LoadedModel, create_model
+from harness.records.reading import read_values
+from harness.records.run_folder import Best
 from harness.weights import load_into
 from harness.weights.checksums import Damaged
 
@@ -62,8 +64,15 @@ class BestCheckpoint:
 
 
 def read_best(folder: Path) -> dict[str, Any] | None:
-    """Step, set, metric and value (percent) of the best step that a checkpoint folder keeps, or None."""
-    return read_json(folder / RECORD) if (folder / RECORD).is_file() and (folder / WEIGHTS).is_file() else None
+    """Step, set, metric and value (percent) of the best step that a checkpoint folder keeps, or None.
+
+    Raises:
+        Unreadable: the record is damaged.
+    """
+    if not ((folder / RECORD).is_file() and (folder / WEIGHTS).is_file()):
+        return None
+    way_on = f"restore it, or delete it to have the best of the steps that follow in {WEIGHTS}"
+    return read_values(folder / RECORD, Best, way_on)
 
 
 def load_best(run: Path) -> LoadedModel:

@@ -11,8 +11,9 @@ from harness.checkpoint import checkpoint_path, list_checkpoints
 from harness.config import Recipe, parse_recipe
 from harness.errors import UserError
 from harness.runs import DONE
+from harness.train.best import read_best
 from harness.train.optimizer_check import check_not_empty
-from harness.weights.archives import load_archive
+from harness.train.training_state import read_state
 from harness.weights.checksums import Damaged
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,8 @@ def find_checkpoint(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool)
 
     Raises:
         UserError: the folder holds checkpoints and neither ``resume`` nor ``overwrite`` says what to do with them; none
-            of them can be read; the recipe has changed in a way that would make another run of it; or the optimizer's
-            state is empty.
+            of them can be read; the recipe has changed in a way that would make another run of it; the optimizer's
+            state is empty; or the record of the best step is damaged.
     """
     found = list_checkpoints(out / "checkpoints")
     if overwrite or not found:
@@ -60,6 +61,8 @@ def find_checkpoint(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool)
     state = load_newest(found)
     check_same_recipe(recipe, parse_recipe(state["recipe"], f"the recipe in {out}"), out)
     check_not_empty(state, out / "checkpoints")
+    if recipe.eval.best:
+        read_best(out / "checkpoints")  # it is needed after hours only, and refused now
     return state
 
 
@@ -71,25 +74,28 @@ def load_same_checkpoint(out: Path, step: int) -> dict[str, Any]:
     """
     path = checkpoint_path(out / "checkpoints", step)
     try:
-        state: dict[str, Any] = load_archive(path)
+        return read_state(path)
     except Exception as error:
         raise UserError(
             f"rank 0 resumes from {path}, which this rank cannot read "
             f"({' '.join(str(error).split())[:200]}); all ranks need the same run folder"
         ) from error
-    return state
 
 
 def load_newest(paths: list[Path]) -> dict[str, Any]:
     """Newest checkpoint that can be read; warns of newer ones that cannot, as a broken disk leaves them."""
+    reasons = []
     for path in reversed(paths):
         try:
-            state: dict[str, Any] = load_archive(path)
-            return state
+            return read_state(path)
         except Exception as error:  # the reader of pickles fails on garbage in every way there is
             reason = " ".join(str(error.reason if isinstance(error, Damaged) else error).split())[:200]
+            reasons.append(reason)
             logger.warning("the checkpoint %s cannot be read (%s); trying the one before", path, reason)
-    raise UserError(f"none of the checkpoints in {paths[0].parent} can be read; start over with --overwrite")
+    raise UserError(
+        f"none of the checkpoints in {paths[0].parent} can be read; start over with --overwrite (the newest: "
+        f"{reasons[0]})"
+    )
 
 
 def check_same_recipe(recipe: Recipe, saved: Recipe, out: Path) -> None:

@@ -61,13 +61,17 @@ def restore_state(trainer: Trainer, state: dict[str, Any]) -> None:
         task.loss.load_state_dict(state["loss"])
         load_optimizer_state(task, kind, trainer.optimizer, state["optimizer"])
         check_restored(trainer.optimizer, task.trainable())
-    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        _restore_progress(trainer, state)
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
         missing = "it lacks " if isinstance(error, KeyError) else ""
         reason = missing + " ".join(str(error).split())[:300]
         raise UserError(
             f"the checkpoint of step {state['step']} does not fit the recipe's models and loss ({reason}); resume it "
             "with the software that wrote it, or start over with --overwrite"
         ) from error
+
+
+def _restore_progress(trainer: Trainer, state: dict[str, Any]) -> None:
     trainer.schedule.load_state_dict(state["schedule"])
     trainer.scaler.load_state_dict(state["scaler"])
     trainer.metrics.load_state_dict(state["interval"], trainer.device)

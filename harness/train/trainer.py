@@ -22,6 +22,7 @@ from harness.metrics import MetricAccumulator, MetricsWriter, keep_steps
 from harness.models import LoadedModel
 from harness.optim import build_optimizer, build_schedule
 from harness.progress import Display, make_display
+from harness.records.run_folder import NonFiniteLine
 from harness.teachers.opening import open_cache
 from harness.teachers.replay import apply_maps
 from harness.train.clipping import clip_gradients
@@ -92,7 +93,7 @@ class Trainer:
         if start is not None:
             restore_state(self, start)
             if self.nonfinite.path.exists():
-                keep_steps(self.nonfinite.path, start["step"])  # later ones are taken again
+                keep_steps(self.nonfinite.path, start["step"], NonFiniteLine)  # later ones are taken again
             self.first = start["step"] + 1
         if self.first > self.steps + 1:
             raise UserError(

@@ -16,8 +16,10 @@ from harness.evaluate.find_sets import find_recipe_sets
 from harness.evaluate.layout import inspect_layout
 from harness.evaluate.result_store import EvalResultStore
 from harness.export import export_model
-from harness.files import read_json, write_json, write_text
+from harness.files import write_json, write_text
 from harness.models import LoadedModel, create_model
+from harness.records.reading import read_values
+from harness.records.run_folder import RunSummary
 from harness.runs import DONE, lock_run_folder, prepare_run, record_resume, run_in_place
 from harness.train.best import read_best
 from harness.train.distributed import DistributedContext, init_distributed
@@ -62,7 +64,7 @@ def _train(
     with init_distributed(recipe.train.device) as (distributed, device):
         done, start = _start(recipe, out, distributed, device, command, lock, resume=resume, overwrite=overwrite)
         if done:
-            return read_json(out / DONE) if distributed.is_rank_zero else {}
+            return _read_summary(out) if distributed.is_rank_zero else {}
         trainer = Trainer(recipe, out, device, distributed, start)
         stopped = f"stopped by SIGTERM or SIGHUP and saved in {out}; the same command with --resume continues there"
         with run_in_place(out) if distributed.is_rank_zero else nullcontext():
@@ -83,6 +85,11 @@ def _train(
         except Terminated:
             _write_stopped(out)
             raise
+
+
+def _read_summary(out: Path) -> dict[str, Any]:
+    way_on = "delete it, and the same command with --resume makes it again from the last checkpoint"
+    return read_values(out / DONE, RunSummary, way_on)
 
 
 def _write_stopped(out: Path) -> None:
@@ -141,7 +148,7 @@ def _prepare(
         prepare_run(recipe, out, command, device)
     else:
         check_world_size(start, distributed.world_size, recipe.train.parallel)
-        record_resume(out, start["step"], command, device)
+        record_resume(recipe, out, start["step"], command, device)
     (out / STOPPED).unlink(missing_ok=True)
     return start
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from harness.files import Unreadable
+from harness.records.reading import Count, Schema, Text, read_record
 
 FOLDER = "heartbeats"
 ENDED = "ended"
 
 
-@dataclass(frozen=True)
-class Heartbeat:
+class Heartbeat(Schema):
     """What a rank was doing when it last wrote; times are seconds of the wall clock, which hosts share well enough."""
 
-    rank: int
-    world_size: int
-    host: str
-    pid: int
-    phase: str
-    step: int
-    detail: str
+    rank: Count
+    world_size: Count
+    host: Text
+    pid: Count
+    phase: Text
+    step: Count
+    detail: Text
     since: float
     time: float
 
@@ -38,16 +39,15 @@ def write_heartbeat(folder: Path, beat: Heartbeat) -> None:
     path = _path(folder, beat.rank)
     path.parent.mkdir(exist_ok=True)  # without parents: a run folder that was deleted stays so
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(beat)) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(beat.model_dump()) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
 def read_heartbeat(folder: Path, rank: int, world_size: int) -> Heartbeat | None:
     """The rank's last heartbeat; None where there is none of a run with as many processes."""
     try:
-        values = json.loads(_path(folder, rank).read_text(encoding="utf-8"))
-        beat = Heartbeat(**{field.name: values[field.name] for field in fields(Heartbeat)})
-    except (OSError, ValueError, KeyError, TypeError):
+        beat = read_record(_path(folder, rank), Heartbeat)
+    except Unreadable:
         return None
     return beat if beat.world_size == world_size else None
 

@@ -183,8 +183,17 @@ class Watchdog:
 
     def _heartbeat(self) -> Heartbeat:
         state, wall = self._state, self._wall()
-        place = (self._rank, self._world_size, self._host, os.getpid())
-        return Heartbeat(*place, state.phase, state.step, state.detail, wall - (self._clock() - state.since), wall)
+        return Heartbeat(
+            rank=self._rank,
+            world_size=self._world_size,
+            host=self._host,
+            pid=os.getpid(),
+            phase=state.phase,
+            step=state.step,
+            detail=state.detail,
+            since=wall - (self._clock() - state.since),
+            time=wall,
+        )
 
     def _wants_peers(self) -> bool:
         # Before the limit, so that the watching thread finds the others' heartbeats read already.

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from open_clip.pretrained import download_pretrained_from_hf
 
 from harness.errors import UserError
-from harness.files import read_json
+from harness.model_folders import read_config_file
 
 PREFIX = "hf-hub:"
 _PATIENCE_S = 5.0
@@ -105,10 +105,7 @@ def hub_config(spec: str) -> dict[str, Any]:
     repo = spec.removeprefix(PREFIX)
     with Hub(spec, [("its config and weights", repo)]).asked():
         path = Path(download_pretrained_from_hf(repo, filename="open_clip_config.json"))
-    content = read_json(path)
-    if not isinstance(content, dict) or "model_cfg" not in content:
-        raise UserError(f"{path} of {spec} is not an open_clip config: it has no model_cfg")
-    return content
+    return read_config_file(path, f"model {spec!r}: ")
 
 
 def hub_weights(spec: str) -> Path:

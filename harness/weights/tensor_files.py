@@ -82,7 +82,7 @@ def tensor_records(path: Path) -> list[FileRecord]:
         whole = _seed(_REST, metadata) == rest
         found = [FileRecord("of the metadata", size, lambda: whole, urgent=True)]
         return found + [_record(path, name, header[name], 8 + size, crc) for name, crc in sums.items()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(path, f"its header does not fit its list of checksums ({error})") from error
 
 

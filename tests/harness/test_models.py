@@ -72,10 +72,19 @@ def test_random_weights_are_known_as_such(model, run):
     assert not load_model(str(run)).is_random
 
 
-@pytest.mark.parametrize("text", ["{}", "not json", '{"model_cfg": 3}'])
-def test_a_broken_config_is_said(run, text):
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{}", "the key model_cfg is missing"),
+        ("not json", "not valid JSON"),
+        ('{"model_cfg": 3}', "model_cfg must be a mapping, got 3"),
+        ('{"model_cfg": {"embed_dim": 8, "vision_cfg": {}}}', "the key model_cfg.text_cfg is missing"),
+        ("[" * 100_000, "it is nested deeper"),
+    ],
+)
+def test_a_broken_config_is_said(run, text, says):
     (run / "export" / "open_clip_config.json").write_text(text)
-    with pytest.raises(UserError, match="is not an open_clip config"):
+    with pytest.raises(UserError, match=rf"open_clip_config.json is not an open_clip config \({says}"):
         load_model(str(run))
 
 

@@ -82,6 +82,26 @@ def test_the_projection_is_the_one_that_the_run_has_learnt(tmp_path):
     assert loss_projection(tmp_path / "plain") is None
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({}, "it holds no state of a loss"),
+        ([1], "it holds no state of a loss"),
+        ({"loss": {"fd.visual_proj.weight": 3}}, "it holds no state of a loss"),
+        ({"loss": {"fd.visual_proj.weight": torch.zeros(4, 3)}}, "visual_proj of the run's newest checkpoint is not a"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_checkpoint_without_a_projection_that_can_be_used(tmp_path, content, says):
+    path = tmp_path / "checkpoints" / "step-0000003.pt"
+    path.parent.mkdir()
+    torch.save(content, path)
+    if content is None:
+        path.write_bytes(b"torn")
+    with pytest.raises(UserError, match=says):
+        loss_projection(tmp_path)
+
+
 def test_pairs_of_a_set_are_its_images_with_their_first_captions(tmp_path):
     item = EvalSet(name="pairs", kind="retrieval", path="synthetic:7")
     images, texts = read_pairs(item)

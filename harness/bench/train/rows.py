@@ -12,7 +12,7 @@ from harness.bench.losses.rows import Origin
 from harness.bench.losses.timing import Percentiles
 from harness.bench.train.parts import PARTS
 from harness.errors import UserError
-from harness.files import named
+from harness.files import named, read_bytes
 
 _DIGITS = 6
 
@@ -114,7 +114,7 @@ def check_file(path: Path) -> None:
     Raises:
         UserError: when `clipkd bench train` did not write it.
     """
-    if path.exists() and path.read_text(encoding="utf-8").partition("\n")[0] != ",".join(COLUMNS):
+    if path.exists() and read_bytes(path).partition(b"\n")[0] != ",".join(COLUMNS).encode():
         raise UserError(
             f"{path} is not a result file of this version of clipkd bench train (its columns differ); "
             "choose another --out or move it away"

@@ -3,12 +3,16 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from harness.data.openmoji.annotations import ATTRIBUTION, VERSION, Icon, read_icons
 from harness.data.openmoji.render import render, svg_folder
 from harness.data.openmoji.sets import write_all
 from harness.errors import UserError
+from harness.files import Unreadable
+from harness.records.reading import Count, Schema, Text, read_values
 
 LAYOUT = 2  # raise it when the split, the folders or the drawing change: data sets built before are rebuilt
 MARKER = "dataset.json"
@@ -45,17 +49,24 @@ def build(out: Path, size: int = 64, *, limit: int | None = None) -> dict[str, A
         ) from error
 
 
+class _Marker(Schema):
+    """What every version has written; those of other layouts are replaced."""
+
+    name: Literal["openmoji"]
+    files: dict[Text, Count] = Field(default_factory=dict)
+
+
 def _read_marker(out: Path) -> dict[str, Any] | None:
     """Return the marker of the data set at `out`, None if there is nothing, and refuse a folder of another kind."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     try:
-        marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        marker = None
-    if not isinstance(marker, dict) or marker.get("name") != "openmoji":
-        raise UserError(f"{out} exists and is not an OpenMoji data set (it has no {MARKER}); choose another folder.")
-    return marker
+        return read_values(out / MARKER, _Marker)
+    except Unreadable as error:
+        raise UserError(
+            f"{out} exists and is not an OpenMoji data set (its {MARKER} cannot be read: {error.reason}); choose "
+            "another folder."
+        ) from error
 
 
 def _build_aside(out: Path, svgs: Path, wanted: dict[str, Any]) -> dict[str, Any]:

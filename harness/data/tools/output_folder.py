@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,29 +10,50 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, Field
+
 from harness.data.samples import SkippedSample
-from harness.data.tools.plan import Plan, differences
+from harness.data.tools.plan import LAYOUT, Plan, differences
 from harness.errors import UserError
-from harness.files import write_json
+from harness.files import Unreadable, write_json
 from harness.locks import hold_lock
+from harness.records.reading import Count, Schema, Text, read_record, read_values
+
+logger = logging.getLogger(__name__)
 
 STATE = "convert.json"
 _WORK = ".convert"
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(Schema):
     """What came of one unit: usable samples, the file that holds them with its size, and the skipped samples."""
 
-    samples: int
-    file: str
-    bytes: int
-    skipped: list[dict[str, str]]
+    samples: Count
+    file: Text
+    bytes: Count
+    skipped: list[dict[Text, Text]]
 
     @classmethod
     def of(cls, samples: int, file: str, size: int, skipped: list[SkippedSample]) -> Record:
         """Make a record of samples as they are."""
-        return cls(samples, file, size, [asdict(sample) for sample in skipped])
+        return cls(samples=samples, file=file, bytes=size, skipped=[asdict(sample) for sample in skipped])
+
+
+class _Plan(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    to: Text
+    options: dict[Text, Any]
+    sources: list[dict[Text, Any]]
+    layout: int = LAYOUT
+
+
+class _State(Schema):
+    """What convert.json holds: the files of a finished conversion have sizes."""
+
+    plan: _Plan
+    summary: dict[Text, Any] | None
+    files: dict[Text, Count] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,14 +74,18 @@ class OutputFolder:
 
     def save(self, number: int, record: Record) -> None:
         """Write down that a unit is done, after its files are in place."""
-        write_json(self._record(number), asdict(record))
+        write_json(self._record(number), record.model_dump())
 
     def load(self, number: int) -> Record | None:
-        """Return what came of a unit, None if it is not done or its file has changed since."""
+        """Return what came of a unit, None if it is not done, or this or its file is not what was written."""
         path = self._record(number)
         if not path.is_file():
             return None
-        record = Record(**json.loads(path.read_text(encoding="utf-8")))
+        try:
+            record = read_record(path, Record)
+        except Unreadable as error:
+            logger.warning("%s is damaged (%s); its part of the data is converted again", path, error.reason)
+            return None
         whole = record.samples == 0 or _size(self.out / record.file) == record.bytes
         return record if whole else None
 
@@ -96,19 +121,23 @@ class OutputFolder:
         """Return what the folder's state file says, None for a new folder; it must be about this very plan."""
         if not self.out.exists() or {path.name for path in self.out.iterdir()} <= {_WORK, f"{STATE}.tmp"}:
             return None
-        try:
-            found = json.loads((self.out / STATE).read_text(encoding="utf-8"))
-            earlier = Plan(**found["plan"])
-        except (OSError, ValueError, KeyError, TypeError):
-            message = f"{self.out} holds other files (it has no readable {STATE}); choose an empty or new folder."
-            raise UserError(message) from None
-        if changed := differences(earlier, plan):
+        found = self._read_state()
+        if changed := differences(Plan(**found["plan"]), plan):
             state = "a finished" if found["summary"] else "an unfinished"
             raise UserError(
                 f"{self.out} holds {state} conversion that differs from this one: {'; '.join(changed)}; go on with "
                 "what it began with, or choose another --out."
             )
         return found
+
+    def _read_state(self) -> dict[str, Any]:
+        path = self.out / STATE
+        try:
+            return read_values(path, _State)
+        except Unreadable as error:
+            why = f": {error.reason}" if path.is_file() else ""
+            message = f"{self.out} holds other files (it has no readable {STATE}{why}); choose an empty or new folder."
+            raise UserError(message) from None
 
     def _check_files(self, sizes: dict[str, int]) -> None:
         for file, size in sizes.items():

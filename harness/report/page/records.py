@@ -12,12 +12,15 @@ import yaml
 from harness.config import Recipe, parse_recipe, yamltext
 from harness.config.errors import RecipeError
 from harness.errors import UserError
-from harness.report.page.json_files import JsonLines, read_json_lines, read_json_object
+from harness.files import Unreadable
+from harness.metrics import line_key
+from harness.records.lines import Lines, read_lines
+from harness.records.reading import Schema, read_noting, read_values
+from harness.records.run_folder import About, Best, Efficiency, MetricsLine, NonFiniteLine, RunSummary, SkippedLine
 from harness.report.page.result_files import EvalResultFile, read_result_files
 from harness.runs import DONE
 
 RECIPE = "recipe.yaml"
-_NUMBERS = ("steps", "seconds", "images_per_second")  # numeric keys of summary.json
 
 
 @dataclass(frozen=True)
@@ -103,15 +106,11 @@ def read_run(folder: Path, label: str, slot: int = 0) -> RunRecord:
     problems: list[str] = []
     text = (folder / RECIPE).read_text(encoding="utf-8", errors="replace")
     settings, recipe = _recipe(text, folder, problems)
-    metrics = read_json_lines(folder / "metrics.jsonl")
-    bad, nonfinite = _all_ranks(folder, "skipped_samples"), _all_ranks(folder, "nonfinite")
-    steps = [line for line in metrics.objects if isinstance(line.get("step"), int)]
-    strange = len(metrics.objects) - len(steps)
-    broken = {
-        "metrics.jsonl": metrics.broken + strange,
-        "skipped_samples.jsonl": bad.broken,
-        "nonfinite.jsonl": nonfinite.broken,
-    }
+    metrics = _lines(folder, "metrics", MetricsLine, problems, key=line_key)
+    skipped = _lines(folder, "skipped_samples", SkippedLine, problems)
+    nonfinite = _lines(folder, "nonfinite", NonFiniteLine, problems)
+    found = {"metrics.jsonl": metrics, "skipped_samples.jsonl": skipped, "nonfinite.jsonl": nonfinite}
+    steps = sorted(metrics.values, key=lambda line: line["step"])
     return RunRecord(
         folder=folder,
         label=label,
@@ -119,18 +118,16 @@ def read_run(folder: Path, label: str, slot: int = 0) -> RunRecord:
         settings=settings,
         recipe=recipe,
         recipe_text=text,
-        about=read_json_object(folder / "run.json", problems),
-        training=sorted((line for line in steps if "eval" not in line), key=lambda line: line["step"]),
-        evaluations=sorted(
-            (line for line in steps if isinstance(line.get("eval"), dict)), key=lambda line: line["step"]
-        ),
-        summary=_summary(read_json_object(folder / DONE, problems), problems),
+        about=read_noting(folder / "run.json", About, problems),
+        training=[line for line in steps if "eval" not in line],
+        evaluations=[line for line in steps if line.get("eval") is not None],
+        summary=read_noting(folder / DONE, RunSummary, problems),
         results=read_result_files(folder / "eval", problems),
-        efficiency=_efficiency(read_json_object(folder / "efficiency.json", problems), problems),
-        best=read_json_object(folder / "checkpoints" / "best.json", problems),
-        skipped_samples=bad.objects,
-        nonfinite=nonfinite.objects,
-        broken={name: count for name, count in broken.items() if count},
+        efficiency=_efficiency(folder, problems),
+        best=read_noting(folder / "checkpoints" / "best.json", Best, problems),
+        skipped_samples=skipped.values,
+        nonfinite=nonfinite.values,
+        broken={name: len(lines.bad) for name, lines in found.items() if lines.bad},
         problems=problems,
     )
 
@@ -156,27 +153,32 @@ def _recipe(text: str, folder: Path, problems: list[str]) -> tuple[dict[str, Any
         return settings, None
 
 
-def _summary(found: dict[str, Any], problems: list[str]) -> dict[str, Any]:
-    """Drop values of an unexpected type."""
-    wrong = [key for key in _NUMBERS if not isinstance(found.get(key, 0), int | float)]
-    sizes = found.get("parameters", {})
-    if not isinstance(sizes, dict) or not all(isinstance(size, int | float) for size in sizes.values()):
-        wrong.append("parameters")
-    if wrong:
-        problems.append(f"{DONE} has values that are not numbers for {', '.join(wrong)}; they are ignored.")
-    return {key: value for key, value in found.items() if key not in wrong}
-
-
-def _efficiency(found: dict[str, Any], problems: list[str]) -> dict[str, Any]:
-    if found and not all(isinstance(found.get(tower), dict) for tower in ("image", "text")):
-        problems.append("efficiency.json is not in the format of clipkd efficiency and is ignored.")
+def _efficiency(folder: Path, problems: list[str]) -> dict[str, Any]:
+    """All of the file or nothing: its numbers are compared with each other."""
+    path = folder / "efficiency.json"
+    try:
+        return read_values(path, Efficiency) if path.is_file() else {}
+    except Unreadable as error:
+        problems.append(f"efficiency.json is not in the format of clipkd efficiency ({error.reason}) and is ignored.")
         return {}
-    return found
 
 
-def _all_ranks(folder: Path, stem: str) -> JsonLines:
-    parts = [read_json_lines(path) for path in sorted(folder.glob(f"{stem}*.jsonl"))]
-    return JsonLines([line for part in parts for line in part.objects], sum(part.broken for part in parts))
+def _lines(folder: Path, stem: str, schema: type[Schema], problems: list[str], **options: Any) -> Lines:
+    """The lines of all ranks' files; what is wrong with them is said once."""
+    total = Lines()
+    for path in sorted(folder.glob(f"{stem}*.jsonl")):
+        try:
+            found = read_lines(path, schema, tolerant=True, **options)
+        except Unreadable as error:
+            problems.append(f"{path.name} cannot be read ({error.reason}) and is ignored.")
+            continue
+        if found.bad:
+            problems.append(f"{path.name} has unreadable lines, which are ignored: {found.problem()}.")
+        if found.ignored:
+            more = f" (and {len(found.ignored) - 1} more)" if len(found.ignored) > 1 else ""
+            problems.append(f"{path.name}, {found.ignored[0]}{more}.")
+        total = Lines(total.good + found.good, total.bad + found.bad)
+    return total
 
 
 def _labels(places: Sequence[Path]) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UserError
 from harness.evaluate.result_store import recorded_set_name
-from harness.evaluate.results import SHORT
+from harness.evaluate.results import SHORT, BenchmarkResult
+from harness.files import Unreadable
+from harness.records.reading import read_record
 
 _SHORT = {name: short for names in SHORT.values() for short, name in names.items()}
 
@@ -29,15 +29,16 @@ def read_result_files(folder: Path, problems: list[str]) -> list[EvalResultFile]
     found = []
     for path in _visible(folder):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            given = content["metrics"].items()
-            metrics = {_SHORT[key]: 100 * float(value) for key, value in given if key in _SHORT and value is not None}
-            ours = recorded_set_name(path)
-            name = ours or str(content["dataset"]).removeprefix("wds/")
-            own = path.parent == folder and path.stem == ours
-            found.append(EvalResultFile(str(content["model"]), name, _numbers(metrics), own))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
-            problems.append(f"{path.relative_to(folder.parent)} is not a result file of clip_benchmark and is ignored.")
+            content, ours = read_record(path, BenchmarkResult), recorded_set_name(path)
+        except Unreadable as error:
+            file = path.relative_to(folder.parent)
+            problems.append(f"{file} is not a result file of clip_benchmark ({error.reason}) and is ignored.")
+            continue
+        given = content.metrics.items()
+        metrics = {_SHORT[key]: 100 * float(value) for key, value in given if key in _SHORT and value is not None}
+        name = ours or content.dataset.removeprefix("wds/")
+        own = path.parent == folder and path.stem == ours
+        found.append(EvalResultFile(content.model, name, _numbers(metrics), own))
     return found
 
 

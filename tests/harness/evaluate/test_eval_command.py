@@ -159,7 +159,8 @@ def test_a_suite_file_names_sets_of_its_own_and_shipped_ones(clipkd, data, tmp_p
     [
         ("sets: [paper/imagenet2]", "paper has no set 'imagenet2'; it has imagenet1k"),
         ("sets: [other/x]", "other/x is not a set of a shipped suite"),
-        ("sets: [{name: a, kind: retrieval}]", "sets[0] a needs path or native"),
+        ("description: x\nsets: [{name: a, kind: retrieval}]", "sets[0] a needs path or native, the folders to look"),
+        ("description: x\nsets:\n- {name: 3, kind: retrieval}", "sets[0].name input should be a valid string (line 3)"),
         (
             "sets: [{name: a, kind: retrieval, path: b, pth: c}]",
             "sets[0].pth is not a key of a suite; the keys of a set are name, kind, path",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -257,6 +258,18 @@ def test_a_flipped_bit_is_refused_before_a_row_is_used_and_mended_by_precompute(
     assert build_cache(wanted).written == 1
     cache = open_cache(wanted)
     assert all(same(cache.lookup(raw, 0), view) for raw, view in zip(pairs, whole, strict=True))
+
+
+def test_a_record_of_another_cache_is_refused(tmp_path):
+    """The views of an image, for one, would be others."""
+    wanted = recipe("synthetic:3", tmp_path)
+    build_cache(wanted)
+    meta = next(tmp_path.rglob("cache.json"))
+    values = json.loads(meta.read_text())
+    values["fingerprint"]["teacher_cache.views"] = 3
+    meta.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"is of another folder, as it differs in teacher_cache.views \(3 in the cache"):
+        open_cache(wanted)
 
 
 def test_a_flipped_bit_in_the_facts_of_a_part_is_refused(tmp_path):

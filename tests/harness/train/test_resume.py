@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 
@@ -21,6 +22,7 @@ from harness.train import trainer as trainer_module
 from harness.train.optimizer_check import check_not_empty
 from harness.train.resume import load_newest, load_same_checkpoint
 from tests.harness import tiny
+from tests.harness.train.states import good_state
 from tests.harness.weights import damage
 
 
@@ -150,7 +152,7 @@ def test_a_torn_newest_checkpoint_gives_way_to_the_one_before(tmp_path, stop_at,
 def test_a_flipped_bit_in_the_newest_checkpoint_is_noticed(tmp_path, caplog):
     folder = tmp_path / "checkpoints"
     for step in (1, 2):
-        save_checkpoint(folder, {"step": step, "w": torch.randn(30, 30)}, step, keep=3)
+        save_checkpoint(folder, good_state(step), step, keep=3)
     record = damage.flip_largest_record(folder / "latest.pt")
     assert load_newest(list_checkpoints(folder))["step"] == 1
     newest = folder / "step-0000002.pt"
@@ -235,6 +237,57 @@ def test_metrics_after_the_checkpoint_are_dropped_and_a_torn_line_too(tmp_path):
     writer.write({"step": 5})
     writer.close()
     assert [line["step"] for line in read_metrics(path)] == [2, 4, 5]
+
+
+def test_damaged_lines_and_records_are_named_and_the_run_goes_on(tmp_path, checkpointed, caplog):
+    """Its checkpoint has all that it needs."""
+    recipe, out = checkpointed
+    run = tmp_path / "run"
+    shutil.copytree(out, run, symlinks=True)
+    whole = (run / "metrics.jsonl").read_bytes()
+    damaged = b'{"step": 5, "\n\xff\xfe{"step": 2}\n{"loss": 1.0}\n' + b"[" * 100_000 + b"\n"
+    (run / "metrics.jsonl").write_bytes(damaged + whole + whole)
+    (run / "nonfinite.jsonl").write_bytes(b'{"step": 1}\n{"st": 2}\n')
+    (run / "run.json").write_text('{"date": 3}')
+    assert train(recipe, run, resume=True, command="again")["steps"] == 6
+    says = (
+        "line 1: not valid JSON at column 13: .*; line 2: its bytes are not UTF-8 text; line 3: the key step is "
+        r"missing; and 2 more lines\): these lines are moved to metrics.jsonl.damaged; the run goes on"
+    )
+    assert re.search(rf"metrics\.jsonl is damaged \({says}", caplog.text)
+    assert "nonfinite.jsonl is damaged (line 2: the key step is missing)" in caplog.text
+    assert "run.json cannot be read (date must be text, got 3 (and 3 more)); a new one begins here" in caplog.text
+    assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == [2, 4, 6]
+    assert (run / "metrics.jsonl.damaged").read_bytes() == damaged + whole
+    assert json.loads((run / "run.json").read_text())["resumed"][0]["after_step"] == 3
+    assert (run / "run.json.damaged").read_text() == '{"date": 3}'
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda state: state["ranks"][0].update(torch=torch.zeros(3)), "does not fit the recipe's models and loss"),
+        (lambda state: state["ranks"][0].update(python=(3, (1, 2), None)), "does not fit the recipe's models and loss"),
+        (lambda state: state["schedule"].pop("lr_lambdas"), "does not fit the recipe's models and loss"),
+        (lambda state: state["interval"]["sums"].update(x=None), "none of the checkpoints in"),
+        (lambda state: state["ranks"][0]["loader"].update(position=3), "place in the data is not one of such data"),
+    ],
+)
+def test_a_state_that_fits_nothing_is_refused_in_a_sentence(tmp_path, checkpointed, spoil, says):
+    recipe, out = checkpointed
+    shutil.copytree(out, tmp_path / "run", symlinks=True)
+    (path,) = list_checkpoints(tmp_path / "run" / "checkpoints")
+    state = torch.load(path, weights_only=True)
+    spoil(state)
+    torch.save(state, path)
+    with pytest.raises(UserError, match=says):
+        train(recipe, tmp_path / "run", resume=True)
+
+
+def test_a_fresh_start_does_not_read_what_an_earlier_one_left(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\n")
+    MetricsWriter(tmp_path / "metrics.jsonl").close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
 
 
 def test_random_draws_go_on_where_they_were(tmp_path):

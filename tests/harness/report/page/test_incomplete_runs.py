@@ -84,7 +84,12 @@ def test_values_of_another_type_are_left_out_and_said(tmp_path: Path) -> None:
     (run / "efficiency.json").write_text('{"image": 5}')
     page = make(tmp_path / "out", run).page
     warnings = " ".join(text for kind, text in page.notes if kind == "warning")
-    assert "summary.json has values that are not numbers for steps, seconds, parameters; they are ignored" in warnings
+    for wrong in (
+        "steps must be a whole number, got '40'",
+        "seconds must be a number, got [1]",
+        "parameters.image must be a whole number, got 'many'",
+    ):
+        assert f"summary.json: {wrong}; it is ignored." in warnings
     assert "efficiency.json is not in the format of clipkd efficiency" in warnings
     assert "41.0" in page.table("Percent on held-out sets")[1]
     (run / "summary.json").unlink()
