@@ -14,8 +14,8 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from harness.checkpoint import list_checkpoints
 from harness.config import EvalSet
-from harness.data.decode import decode
-from harness.data.samples import REMARKS, RawSample, SkippedSample
+from harness.data.decode import decode, to_rgb
+from harness.data.samples import REMARKS, RawSample, SkippedSample, Unusable
 from harness.data.shards import ShardSource
 from harness.errors import UserError
 from harness.evaluate.synthetic import synthetic_sets_on_disk
@@ -43,7 +43,7 @@ def feature_similarity(
     Args:
         student: the trained model.
         teacher: the model it was distilled from.
-        images: preprocessed by each model's own preprocessing.
+        images: seen as in training, transparency on white, then preprocessed by each model's own preprocessing.
         texts: tokenized by each model's own tokenizer.
         projection: maps the student's features to the teacher's width. Required if the widths differ: use the layers
             that the loss has learnt (`loss_projection`).
@@ -75,13 +75,21 @@ def embed(
     model: Any = loaded.model.to(device).eval()
     rows = []
     for start in range(0, len(images), batch_size):
-        batch = torch.stack([loaded.preprocess(image) for image in images[start : start + batch_size]])
+        batch = torch.stack([loaded.preprocess(_seen(image)) for image in images[start : start + batch_size]])
         rows.append(model.encode_image(batch.to(device)))
     text_rows = []
     for start in range(0, len(texts), batch_size):
         text_rows.append(model.encode_text(loaded.tokenizer(list(texts[start : start + batch_size])).to(device)))
     model.train(training)
     return {"image": _unit(torch.cat(rows)), "text": _unit(torch.cat(text_rows))}
+
+
+def _seen(image: Image) -> Image:
+    """The image as training sees it: a model's own preprocessing drops transparency."""
+    try:
+        return to_rgb(image)
+    except Unusable as fault:
+        raise UserError(f"an image cannot be embedded: {fault.reason}") from None
 
 
 def cosines(student: Features, teacher: Features, projection: Projection | None = None) -> Features:
@@ -165,7 +173,7 @@ def read_pairs(item: EvalSet) -> tuple[list[Image], list[str]]:
 
 
 def _decode(raw: RawSample, item: EvalSet) -> tuple[Any, str]:
-    decoded = decode(raw, formats=item.image_formats)
+    decoded = decode(raw, formats=item.image_formats, stock=item.stock_decoding)
     if isinstance(decoded, SkippedSample):
         _refuse(decoded)
     return decoded

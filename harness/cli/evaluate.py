@@ -48,6 +48,14 @@ def evaluate(
             "and tiff. (default: jpeg,png,webp, or what a recipe or suite says)",
         ),
     ] = None,
+    stock_decoding: Annotated[
+        bool,
+        typer.Option(
+            "--stock-decoding",
+            help="See images with transparency or 16 bits as stock clip_benchmark does, which drops transparency and "
+            "cuts 16 bits off, rather than as training does.",
+        ),
+    ] = False,
     pretrained: Annotated[
         str | None, typer.Option(help="Weights of an open_clip model: a tag such as laion2b_s34b_b79k, or a file.")
     ] = None,
@@ -80,7 +88,8 @@ def evaluate(
     from harness.models import pick_device
 
     chosen = eval_models(models, pretrained, teacher or [], with_teacher=with_teacher)
-    found = _sets(models, suite, dataset or [], dataset_path or [], data, protocol, image_formats)
+    found = _sets(models, suite, dataset or [], dataset_path or [], data, protocol)
+    found = _decoded(found, image_formats, stock=stock_decoding)
     if as_json:
         keep_stdout_clean()
     options: dict[str, Any] = {
@@ -107,7 +116,6 @@ def _sets(
     folders: list[Path],
     root: Path,
     protocol: str,
-    formats: str | None,
 ) -> "SetSearch":
     """Find the requested sets, by default those of the first run's recipe.
 
@@ -117,7 +125,6 @@ def _sets(
     from harness.errors import UserError
     from harness.evaluate.find_sets import (
         SetSearch,
-        apply_formats,
         apply_protocol,
         find_dataset,
         find_suite,
@@ -129,7 +136,7 @@ def _sets(
     parts = [find_suite(load_suite(suite).sets, root)] if suite else []
     parts += [find_dataset(name, root) for name in datasets]
     parts += [SetSearch((set_from_folder(path),)) for path in folders]
-    found = apply_protocol(apply_formats(merge_searches(parts or [_sets_of_run(models)]), formats), protocol)
+    found = apply_protocol(merge_searches(parts or [_sets_of_run(models)]), protocol)
     for item in found.missing:
         typer.echo(str(item), err=True)
     if not found.sets:
@@ -137,6 +144,19 @@ def _sets(
             f"none of the {len(found.missing)} sets was found, so there is nothing to evaluate; see the lines above"
         )
     return found
+
+
+def _decoded(found: "SetSearch", formats: str | None, *, stock: bool) -> "SetSearch":
+    """The sets, with images of these formats, decoded in this way.
+
+    Raises:
+        UserError: a format is unknown.
+    """
+    from harness.cli.pairs import listed_formats
+    from harness.evaluate.find_sets import apply_formats, apply_stock_decoding
+
+    wanted = None if formats is None else listed_formats(formats)
+    return apply_stock_decoding(apply_formats(found, wanted), stock=stock)
 
 
 def _sets_of_run(models: list[str]) -> "SetSearch":

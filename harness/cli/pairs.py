@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from harness.config import DataConfig
+    from harness.config.data import ImageFormat
 
 Sources = Annotated[
     list[str],
@@ -51,6 +52,24 @@ MaxSkipRate = Annotated[
 ]
 
 
+def listed_formats(text: str) -> "tuple[ImageFormat, ...]":
+    """The value of --image-formats, a list with commas.
+
+    Raises:
+        UserError: a format is unknown.
+    """
+    from typing import cast, get_args
+
+    from harness.config.data import ImageFormat
+    from harness.errors import UserError
+
+    names = tuple(name.strip() for name in text.split(","))
+    unknown = next((name for name in names if name not in get_args(ImageFormat)), None)
+    if unknown is not None:
+        raise UserError(f"--image-formats has {unknown!r}; it takes {', '.join(get_args(ImageFormat))}")
+    return cast("tuple[ImageFormat, ...]", names)
+
+
 def config_of(
     source: list[str],
     root: str | None,
@@ -75,7 +94,7 @@ def config_of(
         "csv_separator": separator,
         "csv_image_key": image_key,
         "csv_caption_key": caption_key,
-        "image_formats": tuple(name.strip() for name in formats.split(",")),
+        "image_formats": listed_formats(formats),
         **limits,
     }
     try:
@@ -93,7 +112,7 @@ def named_as_options() -> Iterator[None]:
     names = {
         "data.train": "SOURCE", "data.root": "--root", "data.csv_separator": "--separator",
         "data.csv_image_key": "--image-key", "data.csv_caption_key": "--caption-key",
-        "data.max_image_pixels": "--max-image-pixels", "data.image_formats": "--image-formats",
+        "data.max_image_pixels": "--max-image-pixels",
     }  # fmt: skip
     try:
         yield

@@ -40,6 +40,11 @@ class EvalSet(Section):
         description="As data.image_formats, for the images of this set; another format among them is an error. A set "
         "of clip_benchmark's name may hold PPM images too, as GTSRB does.",
     )
+    stock_decoding: bool = Field(
+        False,
+        description="false = images are seen as in training, transparency on white and 16 bits scaled to 8; true = as "
+        "stock clip_benchmark sees them, which drops transparency and cuts 16 bits off. Others are the same.",
+    )
 
     @property
     def synthetic(self) -> int | None:

@@ -32,6 +32,7 @@ class SuiteSet(Section):
     )
     protocol: Literal["all", "one-caption"] = Field("all", description="As eval.sets[].protocol in a recipe.")
     image_formats: ImageFormats = Field(IMAGE_FORMATS, description="As eval.sets[].image_formats in a recipe.")
+    stock_decoding: bool = Field(False, description="As eval.sets[].stock_decoding in a recipe.")
     source: str = Field("", description="Where to get the set, in a sentence.")
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """From a raw sample to pixels and a caption, or to the reason why not."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,11 @@ _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def decode(
-    raw: RawSample, max_pixels: int = PILLOW_PIXELS, formats: Sequence[str] = IMAGE_FORMATS
+    raw: RawSample,
+    max_pixels: int = PILLOW_PIXELS,
+    formats: Sequence[str] = IMAGE_FORMATS,
+    *,
+    stock: bool = False,
 ) -> tuple[Tensor, str] | SkippedSample:
     """Return the image, uint8 [3, H, W] in RGB, and the caption; or what is wrong with the sample.
 
@@ -31,12 +36,13 @@ def decode(
         raw: the sample.
         max_pixels: an image of more pixels, by its header, is not decoded.
         formats: nor is one of another format, whatever its name.
+        stock: see the image as open_clip and clip_benchmark do, rather than as `to_rgb` does.
     """
     try:
         if raw.fault is not None:
             raise Unusable(raw.fault_kind, raw.fault)
         caption = _caption(raw)
-        return _pixels(_image_bytes(raw), max_pixels, formats), caption
+        return _pixels(_image_bytes(raw), max_pixels, formats, stock), caption
     except Unusable as problem:
         return SkippedSample(raw.key, raw.shard, problem.kind, problem.reason)
 
@@ -49,14 +55,14 @@ def _caption(raw: RawSample) -> str:
         # A CSV is read with undecodable bytes kept as surrogates, which do not encode.
         text = caption.decode() if isinstance(caption, bytes) else caption.encode().decode()
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
-        raise Unusable("caption_not_utf8", _not_utf8(error)) from None
+        raise Unusable("caption_not_utf8", not_utf8(error)) from None
     if not text.strip():
         raise Unusable("empty_caption", "the caption is empty")
     return text.strip()
 
 
-def _not_utf8(error: UnicodeDecodeError | UnicodeEncodeError) -> str:
-    """Return the same words for a shard's bytes and a CSV's surrogates: what stands before the fault."""
+def not_utf8(error: UnicodeDecodeError | UnicodeEncodeError) -> str:
+    """Return why a caption is refused, in the same words for a shard's bytes and a CSV's surrogates."""
     before = error.object[: error.start]
     text = before if isinstance(before, str) else bytes(before).decode()
     return f"the caption is not UTF-8 after {text[-20:]!r}"
@@ -67,10 +73,18 @@ def _instead(raw: RawSample) -> str:
 
 
 def _image_bytes(raw: RawSample) -> bytes:
-    image = raw.image
-    if image is None:
+    if raw.image is None:
         what = "no path in the CSV" if raw.members is None else "no jpg, jpeg, png or webp member"
         raise Unusable("missing_image", f"{what}{_instead(raw)}")
+    return image_bytes(raw.image)
+
+
+def image_bytes(image: bytes | Path) -> bytes:
+    """Return an image's content.
+
+    Raises:
+        Unusable: it is empty, or no regular file.
+    """
     if isinstance(image, Path):
         image = read_regular(image)
     if not image:
@@ -78,13 +92,19 @@ def _image_bytes(raw: RawSample) -> bytes:
     return image
 
 
-def _pixels(content: bytes, max_pixels: int, formats: Sequence[str]) -> Tensor:
+def _pixels(content: bytes, max_pixels: int, formats: Sequence[str], stock: bool) -> Tensor:
+    with image_faults(), open_image(content, formats) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise Unusable("decompression_bomb", f"{width} x {height} pixels, above {max_pixels}")
+        return pil_to_tensor(image.convert("RGB") if stock else to_rgb(image))
+
+
+@contextmanager
+def image_faults() -> Iterator[None]:
+    """Turn whatever Pillow raises while an image is opened and decoded into `Unusable`, with the reason."""
     try:
-        with open_image(content, formats) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise Unusable("decompression_bomb", f"{width} x {height} pixels, above {max_pixels}")
-            return pil_to_tensor(_rgb(image))
+        yield
     except (MemoryError, Unusable):
         raise
     except Image.DecompressionBombError as error:
@@ -98,8 +118,12 @@ def _pixels(content: bytes, max_pixels: int, formats: Sequence[str]) -> Tensor:
         raise Unusable(kind, f"{type(error).__name__}: {error}") from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: transparency is put on white, as on a web page; 16 bits of gray are scaled to 8."""
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB: transparency is put on white, as on a web page; 16 bits of gray are scaled to 8.
+
+    Raises:
+        Unusable: what its pixels mean is not known.
+    """
     if image.mode in _DEEP:
         return _from_16_bits(image)
     if image.mode in _TRANSPARENT or "transparency" in image.info:

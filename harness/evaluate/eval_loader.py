@@ -2,20 +2,22 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from os.path import abspath
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from clip_benchmark.datasets.builder import build_dataset, get_dataset_collate_fn
 from webdataset.autodecode import DecodingError
 
 from harness.config import EvalSet
+from harness.data.decode import not_utf8
 from harness.errors import UserError
-from harness.evaluate.allowed_images import each_restricted, formats_of, restrict
+from harness.evaluate.allowed_images import SetImages, UndecodableImageError
 from harness.evaluate.layout import Layout, set_error
 from harness.evaluate.native import build_native_dataset, native_set_error
 from harness.evaluate.results import TASKS
-from harness.images import ImageFormatError
 
 Batch = tuple[torch.Tensor, Any]
 
@@ -30,6 +32,9 @@ class EvalLoader:
         batch_size: images in a batch.
         workers: data loader processes; at most one per shard, since clip_benchmark cannot split shards.
         tick: called before each batch, as a heartbeat of long evaluations.
+
+    Attributes:
+        images: how its images are opened, which counts those that stock clip_benchmark sees otherwise.
     """
 
     def __init__(
@@ -42,21 +47,24 @@ class EvalLoader:
         tick: Callable[[], None] | None = None,
     ) -> None:
         self.item, self.layout, self._tick = item, layout, tick
-        self._formats = formats_of(item)
-        init = partial(restrict, self._formats)
         # clip_benchmark reads the class names from `dataloader.dataset`.
         if item.dataset is None:
-            self.dataset = _build_shards(item, preprocess)
+            self.dataset = _build_shards(item, layout.shards or 0, preprocess)
             batches = NamedErrorsDataset(self.dataset.batched(batch_size))
             workers = min(workers, layout.shards or 0)
+            self.images = SetImages(item, workers)
             self._loader = torch.utils.data.DataLoader(
-                batches, batch_size=None, num_workers=workers, worker_init_fn=init
+                batches, batch_size=None, num_workers=workers, worker_init_fn=self.images.install
             )
         else:
             self.dataset = build_native_dataset(item, preprocess)
-            collate = get_dataset_collate_fn(item.dataset)
+            self.images = SetImages(item, workers)
             self._loader = torch.utils.data.DataLoader(
-                self.dataset, batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=init
+                self.dataset,
+                batch_size,
+                num_workers=workers,
+                collate_fn=get_dataset_collate_fn(item.dataset),
+                worker_init_fn=self.images.install,
             )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -69,7 +77,7 @@ class EvalLoader:
     def _decoded(self) -> Iterator[Batch]:
         cause: Exception
         try:
-            yield from each_restricted(self._formats, self._loader)
+            yield from self.images.opening(self._loader)
         except SampleDecodeError as error:
             what, cause = f"{_reason(error)}; replace it or rebuild the set", error
         except (ValueError, OSError) as error:
@@ -119,8 +127,20 @@ class NamedErrorsDataset(torch.utils.data.IterableDataset[Any]):
         try:
             yield from self._data
         except DecodingError as error:
-            cause = f": {error.__cause__}" if isinstance(error.__cause__, ImageFormatError) else ""
-            raise SampleDecodeError(f"sample {error.key or error.url} cannot be decoded{cause}") from error
+            name = error.key or error.url
+            raise SampleDecodeError(f"sample {name} cannot be decoded: {_cause(error)}") from error
+
+
+def _cause(error: DecodingError) -> str:
+    """What is wrong with the member of a sample that webdataset could not decode."""
+    cause, member = error.__cause__, error.k
+    if isinstance(cause, UndecodableImageError):
+        return str(cause)
+    if isinstance(cause, UnicodeDecodeError):
+        return not_utf8(cause) if member == "txt" else f"its {member} is not UTF-8"
+    if isinstance(cause, ValueError) and member == "cls":
+        return f"its label is {error.sample[member][:40].decode(errors='replace')!r}, not a whole number"
+    return f"its {member} is damaged ({type(cause).__name__}: {' '.join(str(cause).split())[:200]})"
 
 
 def _reason(error: Exception) -> str:
@@ -131,9 +151,22 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split())[:300]
 
 
-def _build_shards(item: EvalSet, preprocess: Callable[[Any], torch.Tensor]) -> Any:
-    with warnings.catch_warnings():
+class ShardOpener:
+    """Opens shards as the files that they are; webdataset's own would cut their paths at a # or a ?, as addresses."""
+
+    def __init__(self, **_: Any) -> None: ...
+
+    def __call__(self, shards: Iterable[dict[str, str]]) -> Iterator[dict[str, Any]]:
+        for shard in shards:
+            with open(shard["url"], "rb") as stream:
+                yield {"url": shard["url"], "stream": stream, "local_path": shard["url"]}
+
+
+def _build_shards(item: EvalSet, num_shards: int, preprocess: Callable[[Any], torch.Tensor]) -> Any:
+    root = abspath(item.path)  # clip_benchmark would take one with :// in it for an address
+    # webdataset would take a path with braces for a range, one with "::" for two, one with "${" for a variable.
+    shards = [str(Path(root, "test", f"{number}.tar")) for number in range(num_shards)]
+    as_files = patch("webdataset.shardlists.expand_urls", lambda _: shards)
+    with warnings.catch_warnings(), as_files, patch("webdataset.cache.StreamingOpen", ShardOpener):
         warnings.filterwarnings("ignore", "WebDataset.shardshuffle", UserWarning)  # metrics do not depend on the order
-        return build_dataset(
-            f"wds/{item.name}", root=item.path, transform=preprocess, split="test", task=TASKS[item.kind]
-        )
+        return build_dataset(f"wds/{item.name}", root=root, transform=preprocess, split="test", task=TASKS[item.kind])

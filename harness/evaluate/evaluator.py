@@ -1,7 +1,9 @@
 """Zero-shot classification and retrieval metrics of a model on held-out sets."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -14,6 +16,8 @@ from harness.evaluate.layout import Layout, inspect_layout
 from harness.evaluate.results import RECALLS, Metrics, in_percent, write_result
 from harness.evaluate.synthetic import synthetic_sets_on_disk
 from harness.models import LoadedModel
+
+logger = logging.getLogger(__name__)
 
 _MEASURES = (zeroshot_classification, zeroshot_retrieval, image_caption_selection)
 
@@ -72,7 +76,24 @@ def iter_evaluate(
             loader = EvalLoader(item, layout, loaded.preprocess, batch_size, workers, tick)
             with _evaluating(loaded.model):
                 metrics = _evaluate_set(loaded, item, layout, loader, kind)
+            if loader.images.num_differing:
+                _tell_differing(item, loader.images.num_differing)
             yield given, metrics
+
+
+@cache
+def _tell_differing(item: EvalSet, count: int) -> None:
+    """Say how many images stock clip_benchmark sees otherwise; the evaluations of one run say it once."""
+    seen, other = "as in training", "stock clip_benchmark's, which `clipkd eval --stock-decoding` gives"
+    if item.stock_decoding:
+        seen, other = "as by stock clip_benchmark", "those of what training sees"
+    logger.warning(
+        "evaluation set %s: %d images with transparency, 16 bits or a palette are seen %s; its numbers are not %s",
+        item.name,
+        count,
+        seen,
+        other,
+    )
 
 
 def _evaluate_set(loaded: LoadedModel, item: EvalSet, layout: Layout, loader: EvalLoader, device: str) -> Metrics:

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 from harness.config import EvalConfig, EvalSet
 from harness.config.data import ImageFormat
 from harness.config.evaluation import METRICS
 from harness.config.suite import SuiteSet
 from harness.errors import UserError
-from harness.evaluate.layout import TYPES
+from harness.evaluate.layout import TYPES, read_utf8
 from harness.evaluate.native import build_native_dataset, check_dataset_known, default_kind
 from harness.evaluate.suites import load_suite
 
@@ -71,19 +70,22 @@ def apply_protocol(found: SetSearch, protocol: str) -> SetSearch:
     return SetSearch(tuple(changed), found.missing)
 
 
-def apply_formats(found: SetSearch, formats: str | None) -> SetSearch:
-    """Let all sets hold images of these formats, a list with commas; None leaves each its own.
-
-    Raises:
-        UserError: a format is unknown.
-    """
+def apply_formats(found: SetSearch, formats: tuple[ImageFormat, ...] | None) -> SetSearch:
+    """Let all sets hold images of these formats; None leaves each its own."""
     if formats is None:
         return found
-    wanted = tuple(name.strip() for name in formats.split(","))
-    unknown = next((name for name in wanted if name not in get_args(ImageFormat)), None)
-    if unknown is not None:
-        raise UserError(f"--image-formats has {unknown!r}; it takes {', '.join(get_args(ImageFormat))}")
-    return SetSearch(tuple(item.model_copy(update={"image_formats": wanted}) for item in found.sets), found.missing)
+    return SetSearch(tuple(item.model_copy(update={"image_formats": formats}) for item in found.sets), found.missing)
+
+
+def apply_stock_decoding(found: SetSearch, *, stock: bool) -> SetSearch:
+    """Decode images as stock clip_benchmark does, and say so in the sets' names: their numbers may differ."""
+    if not stock:
+        return found
+    changed = [
+        item if item.stock_decoding else item.model_copy(update={"stock_decoding": True, "name": f"{item.name}-stock"})
+        for item in found.sets
+    ]
+    return SetSearch(tuple(changed), found.missing)
 
 
 def find_suite(entries: Sequence[SuiteSet], root: str | Path) -> SetSearch:
@@ -126,7 +128,7 @@ def set_from_folder(path: Path) -> EvalSet:
     if not path.is_dir():
         raise UserError(f"--dataset-path {path}: no such folder")
     marker = path / "dataset_type.txt"
-    found = marker.read_text(encoding="utf-8").strip().lower() if marker.is_file() else "classification"
+    found = _type_in(marker) if marker.is_file() else "classification"
     kind = next((kind for kind, names in TYPES.items() if found in names), None)
     if kind is None:
         raise UserError(f"{marker} says {found!r}; supported are classification, multilabel and retrieval")
@@ -138,6 +140,13 @@ def set_from_folder(path: Path) -> EvalSet:
     # Names of sets are names of files.
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.resolve().name).lstrip("_.-")
     return EvalSet(name=name or "set", kind=kind, path=str(path))
+
+
+def _type_in(marker: Path) -> str:
+    try:
+        return read_utf8(marker).strip().lower()
+    except ValueError as error:
+        raise UserError(f"--dataset-path {marker.parent}: {error}") from None
 
 
 def _can_build(item: EvalSet) -> bool:
@@ -199,7 +208,7 @@ def _present(item: EvalSet) -> EvalSet | MissingSet:
 
 
 def _find(entry: SuiteSet, root: Path) -> EvalSet | MissingSet:
-    same = {name: getattr(entry, name) for name in ("name", "kind", "protocol", "image_formats")}
+    same = {name: getattr(entry, name) for name in ("name", "kind", "protocol", "image_formats", "stock_decoding")}
     make = partial(EvalSet, **same)
     looked = []
     for folder in entry.path:

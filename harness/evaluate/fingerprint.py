@@ -14,7 +14,8 @@ from harness.config import EvalSet
 from harness.models import LoadedModel
 
 # Increased when the same model on the same data would get other numbers.
-FORMAT = 1
+FORMAT = 2
+STOCK_FORMAT = 1  # likewise with stock_decoding: results of format 1 were decoded like that
 _TEXTS = ["a photo of a cat", "Größe: 3 km², naïve café!"]
 
 Fingerprint = dict[str, Any]
@@ -72,7 +73,7 @@ def _files(root: Path) -> Iterator[Path]:
 def result_fingerprint(model: str, item: EvalSet) -> Fingerprint:
     """Everything a result on this set depends on; ``model`` is the value of `model_digest`."""
     return {
-        "format": FORMAT,
+        "format": STOCK_FORMAT if item.stock_decoding else FORMAT,
         "model": model,
         "data": data_digest(item),
         "kind": item.kind,

@@ -1,5 +1,6 @@
 """Checks of clip_benchmark's webdataset layout, before any model runs."""
 
+import codecs
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from harness.evaluate.native import build_native_dataset, native_set_error
 from harness.evaluate.results import SetKind
 
 TYPES: dict[SetKind, tuple[str, ...]] = {"zeroshot": ("classification", "multilabel"), "retrieval": ("retrieval",)}
+_MARKS = ((codecs.BOM_UTF8, "UTF-8"), (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
+          (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_BE, "UTF-16"))  # fmt: skip
 IMAGES = (".webp", ".png", ".jpg", ".jpeg")
 
 
@@ -61,10 +64,40 @@ def set_error(item: EvalSet, what: str) -> UserError:
     return UserError(f"evaluation set {item.name} in {Path(item.path).absolute()}: {what}")
 
 
+def read_utf8(file: Path) -> str:
+    """Text of one of the small files of a set.
+
+    Raises:
+        ValueError: it is not UTF-8, or begins with a byte order mark, which would be part of the first line.
+    """
+    content = file.read_bytes()
+    how = "save it as UTF-8 without a byte order mark"
+    for mark, name in _MARKS:
+        if content.startswith(mark):
+            raise ValueError(f"line 1 of {file.name} begins with the byte order mark of {name}; {how}")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode("utf-8")
+        line = (before + "x").splitlines()  # the fault may be the first of its line
+        raise ValueError(f"line {len(line)} of {file.name} is not UTF-8 after {line[-1][:-1][-20:]!r}; {how}") from None
+    if "\0" in text:
+        line = text[: text.index("\0") + 1].splitlines()
+        raise ValueError(f"line {len(line)} of {file.name} has a zero byte, as in UTF-16; {how}")
+    return text
+
+
+def _text(item: EvalSet, file: Path) -> str:
+    try:
+        return read_utf8(file)
+    except ValueError as error:
+        raise set_error(item, str(error)) from None
+
+
 def _check_type(item: EvalSet, root: Path) -> None:
     file = root / "dataset_type.txt"
     # Without this file clip_benchmark assumes classification.
-    found = file.read_text(encoding="utf-8").strip().lower() if file.is_file() else "classification"
+    found = _text(item, file).strip().lower() if file.is_file() else "classification"
     if found not in TYPES[item.kind]:
         needed = " or ".join(TYPES[item.kind])
         raise set_error(item, f"{file.name} says {found}, kind: {item.kind} needs {needed}; correct kind or path")
@@ -73,7 +106,7 @@ def _check_type(item: EvalSet, root: Path) -> None:
 def _lines(item: EvalSet, file: Path) -> list[str]:
     if not file.is_file():
         raise set_error(item, f"{file.name} is missing; the webdataset layout needs it for kind: {item.kind}")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in _text(item, file).splitlines()]
     if not lines or "" in lines:
         where = f"line {lines.index('') + 1} of {file.name}" if lines else file.name
         raise set_error(item, f"{where} is empty; write one entry per line")
@@ -93,7 +126,7 @@ def _check_templates(item: EvalSet, file: Path) -> None:
 
 def _shards(item: EvalSet, folder: Path) -> list[Path]:
     file = folder / "nshards.txt"
-    text = file.read_text(encoding="utf-8").strip() if file.is_file() else None
+    text = _text(item, file).strip() if file.is_file() else None
     if text is None:
         raise set_error(item, "test/nshards.txt is missing; expected clip_benchmark's webdataset layout")
     if not text.isdecimal() or int(text) < 1:

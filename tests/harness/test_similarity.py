@@ -45,6 +45,15 @@ def test_cosines_are_those_of_the_models_own_features_and_no_batch_matters():
             assert found[side][place].item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_transparency_is_white_as_in_training():
+    student = model("test-similarity-white", tiny.STUDENT)
+    clear, white = Image.new("RGBA", (32, 32), (0, 0, 0, 0)), Image.new("RGB", (32, 32), "white")
+    found = embed(student, [clear, white], ["one"])["image"]
+    torch.testing.assert_close(found[0], found[1])
+    with pytest.raises(UserError, match="an image cannot be embedded: pixels of mode F, whose range is not known"):
+        embed(student, [Image.new("F", (32, 32))], ["one"])
+
+
 def test_widths_that_differ_need_the_projection():
     generator = torch.Generator().manual_seed(0)
     student = {side: torch.randn(6, 4, generator=generator) for side in ("image", "text")}

@@ -99,7 +99,7 @@ def test_fractions_are_unusable():
 
 def test_a_bomb_is_found_before_it_is_decoded(monkeypatch, recwarn):
     content = encoded(Image.new("1", (11_000, 9_000)), "png")
-    monkeypatch.setattr("harness.data.decode._rgb", lambda image: pytest.fail("decoded"))
+    monkeypatch.setattr("harness.data.decode.to_rgb", lambda image: pytest.fail("decoded"))
     found = read(content)
     assert (found.kind, found.reason) == ("decompression_bomb", f"11000 x 9000 pixels, above {PILLOW_PIXELS}")
     huge = read(encoded(Image.new("1", (20_000, 10_000)), "png"), 2 * PILLOW_PIXELS)

@@ -53,6 +53,31 @@ def test_shards_are_named_by_folder_range_or_glob(tmp_path, pattern):
     assert captions(opened(tmp_path / pattern)) == NUMBERS
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_name_that_exists_is_no_address_pattern_or_range(tmp_path, monkeypatch, relative):
+    monkeypatch.chdir(tmp_path)
+    odd = (
+        "10:30",
+        "run:1",
+        "file:x",
+        "run#3",
+        "a::b",
+        "what?",
+        "{0..3}",
+        "{x",
+        "${HOME}",
+        "a%20b",
+        "[1]",
+        "a,b",
+        "x y",
+    )
+    for name in odd:
+        write_shards(tmp_path / name, count=2, per_shard=1)
+        for given in (name, f"{name}/00001.tar"):
+            found = captions(opened(given if relative else tmp_path / given))
+            assert found == (NUMBERS[:2] if given == name else NUMBERS[1:2]), given
+
+
 def test_a_list_of_shards(tmp_path):
     write_shards(tmp_path, count=6, per_shard=2)
     assert captions(opened(tmp_path / "00002.tar", tmp_path / "00000.tar")) == [*NUMBERS[4:], *NUMBERS[:2]]

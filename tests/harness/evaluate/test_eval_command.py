@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from harness.cli import main
 from harness.config import EvalSet, dump_recipe
@@ -18,6 +19,7 @@ from harness.export import export_model
 from harness.models import create_model
 from tests.harness import tiny
 from tests.harness.evaluate.eval_sets import png, write_retrieval, write_set, write_zeroshot
+from tests.harness.evaluate.test_allowed_images import encoded
 
 CLASSES = [str(number) for number in range(6)]
 
@@ -266,6 +268,28 @@ def test_where_nothing_can_be_written_nothing_is_measured(clipkd, data, tmp_path
     monkeypatch.setattr("os.access", lambda _path, mode: not mode & os.W_OK)
     code, _, err = clipkd("eval", tmp_path / "small", "--suite", "quick", "--data", data, "--out", "locked")
     assert code == 2 and "no permission to read or write for locked" in err
+
+
+def test_stock_decoding_is_an_option_with_results_of_its_own_and_a_key_of_a_suite(clipkd, tmp_path):
+    small, folder = model(tmp_path / "small"), tmp_path / "data" / "icons"
+    icons = [Image.new("RGBA", (8, 8), (20 * n, 255 - 20 * n, 0, 40 * n)) for n in range(5)]
+    write_set(folder, [{"png": encoded(icon), "txt": b"%d" % n} for n, icon in enumerate(icons)], "retrieval")
+    code, out, err = clipkd("eval", small, "--dataset-path", folder, "--out", "results")
+    assert code == 0 and "icons: i2t_r1" in out
+    assert (
+        "WARNING: evaluation set icons: 5 images with transparency, 16 bits or a palette are seen as in training" in err
+    )
+    code, out, err = clipkd("eval", small, "--dataset-path", folder, "--out", "results", "--stock-decoding")
+    assert code == 0 and "icons-stock: i2t_r1" in out and "seen as by stock clip_benchmark" in err
+    assert sorted(path.name for path in Path("results").glob("*.json")) == [
+        "icons-stock_small.json",
+        "icons_small.json",
+    ]
+    (tmp_path / "suite.yaml").write_text("sets: [{name: icons, kind: retrieval, path: icons, stock_decoding: true}]")
+    # The same name and data, decoded otherwise: the result is not reused.
+    arguments = ("eval", small, "--suite", tmp_path / "suite.yaml", "--data", tmp_path / "data", "--out", "results")
+    assert "icons_small.json has other weights, data or settings and is replaced" in clipkd(*arguments)[1]
+    assert "icons: cached" in clipkd(*arguments, "--stock-decoding")[1]
 
 
 def test_formats_of_images_are_an_option_and_a_key_of_a_suite(clipkd, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -186,12 +187,26 @@ def remove(name: str):
     return lambda root: (root / name).unlink()
 
 
-def write(name: str, text: str):
-    return lambda root: (root / name).write_text(text)
+def write(name: str, text: str, encoding: str = "utf-8"):
+    return lambda root: (root / name).write_text(text, encoding=encoding)
 
 
 def shard(*members: tuple[str, bytes]):
     return lambda root: write_tar(root / "test" / "0.tar", members)
+
+
+def huge() -> bytes:
+    """A PNG whose header claims more pixels than Pillow reads."""
+    content = bytearray(png(0))
+    content[16:24] = (14_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
+def half_a_jpeg() -> bytes:
+    content = io.BytesIO()
+    Image.radial_gradient("L").save(content, "jpeg")
+    return content.getvalue()[:-1000]
 
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
@@ -208,7 +223,46 @@ BROKEN = {
     "missing shard": (write("test/nshards.txt", "2"), "shard test/1.tar is missing"),
     "no tar": (write("test/0.tar", "hello"), "test/0.tar cannot be read as a tar file"),
     "no images": (shard(), "no shard in .* holds an image"),
-    "corrupt image": (shard(("x.png", png(0)[:40]), ("x.cls", b"0")), "sample x cannot be decoded"),
+    "classes in Latin-1": (
+        write("classnames.txt", "chat\ngar\xe7on\n", "latin-1"),
+        "line 2 of classnames.txt is not UTF-8 after 'gar'; save it as UTF-8 without a byte order mark",
+    ),
+    "templates of another encoding": (write(TEMPLATES, "\xe4 {c}\n", "latin-1"), "line 1 of .* is not UTF-8 after ''"),
+    "classes in UTF-16": (write("classnames.txt", "a\nb\n", "utf-16"), "line 1 .* the byte order mark of UTF-16"),
+    "classes without a mark": (
+        write("classnames.txt", "a\nb\n", "utf-16-le"),
+        "line 1 .* has a zero byte, as in UTF-16",
+    ),
+    "a mark before the classes": (
+        write("classnames.txt", "a\n", "utf-8-sig"),
+        "line 1 .* byte order mark of UTF-8; save",
+    ),
+    "type in UTF-32": (write("dataset_type.txt", "retrieval", "utf-32"), "line 1 of dataset_type.txt .* of UTF-32"),
+    "count in UTF-16": (write("test/nshards.txt", "1", "utf-16"), "line 1 of nshards.txt .* of UTF-16"),
+    "corrupt image": (
+        shard(("x.png", png(0)[:30]), ("x.cls", b"0")),
+        "sample x cannot be decoded: not an image, or its header is broken; replace it or rebuild the set",
+    ),
+    "image cut short": (
+        shard(("x.jpg", half_a_jpeg()), ("x.cls", b"0")),
+        "sample x cannot be decoded: OSError: image file is truncated",
+    ),
+    "empty image": (
+        shard(("x.png", b""), ("x.cls", b"0")),
+        "sample x cannot be decoded: the image file has zero bytes",
+    ),
+    "too large an image": (
+        shard(("x.png", huge()), ("x.cls", b"0")),
+        "sample x cannot be decoded: Image size .196000000 pixels. exceeds limit",
+    ),
+    "label that is no number": (
+        shard(("x.png", png(0)), ("x.cls", b"cat")),
+        "sample x cannot be decoded: its label is 'cat', not a whole number",
+    ),
+    "another member": (
+        shard(("x.png", png(0)), ("x.cls", b"0"), ("x.json", b"{")),
+        "sample x cannot be decoded: its json is damaged .JSONDecodeError: ",
+    ),
     "postscript": (
         shard(("x.png", POSTSCRIPT), ("x.cls", b"0")),
         "sample x cannot be decoded: the file's content is PostScript, and only JPEG, PNG or WebP is decoded;",
@@ -231,7 +285,7 @@ def test_a_broken_set_gets_one_sentence(zeroshot: EvalSet, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("case", ["corrupt image", "postscript", "no label"])
+@pytest.mark.parametrize("case", ["label that is no number", "postscript", "no label"])
 def test_a_broken_sample_gets_the_same_sentence_from_a_worker(zeroshot: EvalSet, case: str) -> None:
     BROKEN[case][0](Path(zeroshot.path))
     told = []
@@ -240,6 +294,42 @@ def test_a_broken_sample_gets_the_same_sentence_from_a_worker(zeroshot: EvalSet,
             evaluate(classifier(), [zeroshot], workers=workers)
         told.append(str(caught.value))
     assert told[0] == told[1] and "Traceback" not in told[0]
+
+
+def test_a_caption_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    item = write_set(tmp_path / "pairs", [{"png": png(0), "txt": "un gar\xe7on".encode("latin-1")}], "retrieval")
+    with pytest.raises(
+        UserError, match="sample 0000 cannot be decoded: the caption is not UTF-8 after 'un gar'; replace"
+    ):
+        evaluate(retriever(), [item])
+
+
+ODD = (
+    "10:30",
+    "run:1",
+    "file:x",
+    "run#3",
+    "a::b",
+    "what?",
+    "{0..3}",
+    "{x",
+    "${HOME}",
+    "a%20b",
+    "[1]",
+    "pipe:ls",
+    "a b",
+)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_path_is_no_address_pattern_or_range(tmp_path: Path, monkeypatch, relative: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    last = "pairs"
+    write_retrieval(tmp_path / last, [["caption 0"], ["caption 1"]], shards=2)
+    for name in ODD:
+        last = Path(last).rename(name)
+        item = EvalSet(name="pairs", kind="retrieval", path=name if relative else str(tmp_path / name))
+        assert evaluate(retriever(), [item])["pairs"].keys() == {"i2t_r1", "t2i_r1"}, name
 
 
 def test_formats_that_a_set_asks_for_are_read_and_others_are_no_matter_to_anybody_else(zeroshot: EvalSet) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from PIL import Image
 
 from harness.config import EvalSet
-from harness.evaluate.allowed_images import each_restricted, formats_of
 from harness.evaluate.eval_loader import EvalLoader, NamedErrorsDataset
 from harness.evaluate.layout import Layout, inspect_layout, set_error
 from harness.evaluate.native import native_set_error
@@ -71,9 +70,9 @@ def samples(
     Raises:
         UserError: a sample cannot be decoded.
     """
-    dataset = EvalLoader(item, layout, transform, batch_size=1, workers=0).dataset
+    loader = EvalLoader(item, layout, transform, batch_size=1, workers=0)
     try:
-        yield from islice(each_restricted(formats_of(item), NamedErrorsDataset(dataset)), limit)
+        yield from islice(loader.images.opening(NamedErrorsDataset(loader.dataset)), limit)
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         make_error = set_error if item.dataset is None else native_set_error
