@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.export import export_model
 from harness.files import read_json
 from harness.model_folders import read_config_file
-from harness.models import LoadedModel, create_model, load_model
+from harness.models import SQUASH, LoadedModel, create_model, load_model
 from harness.weights import Loaded, load_into, read_checkpoint
 
 
@@ -99,7 +99,9 @@ def _student_of_run(path: Path) -> LoadedModel:
     student = values.get("student") if isinstance(values, dict) else None
     if not isinstance(student, dict):
         raise UserError(f"checkpoint {path} does not say which model it is of; give --model NAME or --config FILE")
-    return create_model(_section(path, {key: student.get(key) for key in ("model", "config")}))
+    data = values.get("data")
+    view = SQUASH if isinstance(data, dict) and data.get("crop") == "resize" else None
+    return create_model(_section(path, {key: student.get(key) for key in ("model", "config")}), view)
 
 
 def _section(file: Path, values: dict[str, Any]) -> ModelConfig:

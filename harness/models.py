@@ -10,7 +10,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from harness.config import ModelConfig
+from harness.config import ModelConfig, Recipe
 from harness.errors import UserError
 from harness.model_folders import find_folder, folder_name, read_config
 from harness.weights.hub import PREFIX as HUB
@@ -18,6 +18,9 @@ from harness.weights.hub import hub_config
 from harness.zoo import build, nearest, register, register_config
 
 register()
+
+# open_clip's words for what `data.crop: resize` does: the whole image, whatever its shape, is made a square.
+SQUASH = {"resize_mode": "squash"}
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,14 @@ class LoadedModel:
         return {"image": image, "text": total - image, "total": total}
 
 
-def load_model(spec: str, pretrained: str | None = None) -> LoadedModel:
+def load_model(spec: str, pretrained: str | None = None, view: dict[str, Any] | None = None) -> LoadedModel:
     """Load a model by what a user would write.
 
     Args:
         spec: an open_clip name, ``local-dir:PATH``, ``hf-hub:REPO``, ``run:PATH`` (a clipkd run), ``shipped:NAME``, or
             a path to a run or folder.
         pretrained: open_clip tag or checkpoint file; only beside an open_clip name.
+        view: what of open_clip's ``preprocess_cfg`` takes the place of the model's own.
 
     Raises:
         UserError: when it cannot be found or loaded, saying where it was looked for.
@@ -74,12 +78,12 @@ def load_model(spec: str, pretrained: str | None = None) -> LoadedModel:
     if folder is not None:
         if pretrained is not None:
             raise UserError(f"model {spec!r} is a folder with weights of its own; leave out the weights {pretrained!r}")
-        return _create(f"local-dir:{folder}", None, read_config(folder, spec), folder_name(folder))
+        return _create(f"local-dir:{folder}", None, read_config(folder, spec), folder_name(folder), view)
     if spec.startswith(HUB):
         if pretrained is not None:
             raise UserError(f"model {spec!r} has weights of its own on the Hub; leave out the weights {pretrained!r}")
-        return _create(spec, None, hub_config(spec)["model_cfg"], spec.rpartition("/")[2])
-    return _create(spec, pretrained, named_config(spec), spec)
+        return _create(spec, None, hub_config(spec)["model_cfg"], spec.rpartition("/")[2], view)
+    return _create(spec, pretrained, named_config(spec), spec, view)
 
 
 def named_config(name: str) -> dict[str, Any]:
@@ -117,15 +121,24 @@ def create_model(config: ModelConfig, view: dict[str, Any] | None = None) -> Loa
 
     Args:
         config: the section.
-        view: open_clip's ``preprocess_cfg`` for a model described inline; open_clip's defaults otherwise.
+        view: as for `load_model`; a model described inline has open_clip's defaults.
 
     Raises:
         UserError: as `load_model`.
     """
     if config.config is None:
-        return load_model(config.model, config.pretrained)
+        return load_model(config.model, config.pretrained, view)
     register_config(config.model, config.config)
     return _create(config.model, config.pretrained, open_clip.get_model_config(config.model), config.model, view)
+
+
+def create_student(recipe: Recipe) -> LoadedModel:
+    """The student of a recipe, freshly initialised; it is evaluated and exported with the view that it is trained on.
+
+    Raises:
+        UserError: as `load_model`.
+    """
+    return create_model(recipe.student, SQUASH if recipe.data.crop == "resize" else None)
 
 
 def _create(

@@ -9,7 +9,7 @@ from harness.checkpoint import write_checkpoint
 from harness.config import Recipe, dump_recipe, load_recipe
 from harness.errors import UserError
 from harness.files import write_json
-from harness.models import LoadedModel, create_model
+from harness.models import LoadedModel, create_student
 from harness.records.reading import read_values
 from harness.records.run_folder import Best
 from harness.weights import load_into
@@ -84,7 +84,7 @@ def load_best(run: Path) -> LoadedModel:
     path = run / "checkpoints" / WEIGHTS
     if not path.is_file():
         raise UserError(f"{path} is missing; a run keeps its best step where its recipe has eval.every and eval.best")
-    loaded = create_model(load_recipe(run / "recipe.yaml").student)
+    loaded = create_student(load_recipe(run / "recipe.yaml"))
     try:
         load_into(loaded.model, path, loaded.name)
     except Damaged as damage:

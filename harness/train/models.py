@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from harness.config import Recipe
-from harness.models import LoadedModel, create_model
+from harness.models import LoadedModel, create_model, create_student
 from harness.smoke_test import forward_smoke_test
 from harness.task import DistillTask, teacher_roles
 from harness.teachers.lookup import TeacherCache
@@ -54,7 +54,7 @@ def build_models(
     """
     train = recipe.train
     torch.manual_seed(recipe.seed)
-    student = create_model(recipe.student)
+    student = create_student(recipe)
     if built is None:
         teachers = cache.cached_teachers() if cache else [create_model(config) for config in recipe.all_teachers]
     else:

@@ -19,7 +19,7 @@ from harness.evaluate import evaluate
 from harness.evaluate.cached import format_metrics
 from harness.evaluate.find_sets import find_recipe_sets
 from harness.metrics import MetricsWriter, read_metrics
-from harness.models import LoadedModel, create_model
+from harness.models import LoadedModel, create_student
 from harness.train.best import BestCheckpoint
 from harness.train.parallel import student_state
 from harness.watchdog import Watchdog
@@ -156,7 +156,7 @@ class PeriodicEvaluation:
         if trainer.parallel == "ddp":
             return trainer.models.student
         if self._plain is None:
-            self._plain = create_model(trainer.recipe.student)
+            self._plain = create_student(trainer.recipe)
         self._plain.model.load_state_dict(weights)
         return self._plain
 

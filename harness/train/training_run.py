@@ -17,7 +17,7 @@ from harness.evaluate.layout import inspect_layout
 from harness.evaluate.result_store import EvalResultStore
 from harness.export import export_model
 from harness.files import write_json, write_text
-from harness.models import LoadedModel, create_model
+from harness.models import LoadedModel, create_student
 from harness.records.reading import read_values
 from harness.records.run_folder import RunSummary
 from harness.runs import DONE, lock_run_folder, prepare_run, record_resume, run_in_place
@@ -158,7 +158,7 @@ def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
     recipe, out = trainer.recipe, trainer.out
     student = trainer.models.student
     if trainer.parallel == "fsdp2":
-        student = create_model(recipe.student)
+        student = create_student(recipe)
         student.model.load_state_dict(weights)
         student.model.to(trainer.device)
     seconds = trainer.metrics.seconds

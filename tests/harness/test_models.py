@@ -5,12 +5,13 @@ import re
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from harness.config import ModelConfig
 from harness.errors import UserError
 from harness.export import export_model
-from harness.models import create_model, load_model, load_trained
+from harness.models import create_model, create_student, load_model, load_trained
 from harness.smoke_test import forward_smoke_test
 from harness.weights import read_checkpoint
 from harness.weights.tensor_files import tensor_records
@@ -188,6 +189,20 @@ def test_a_models_own_normalisation_is_kept(run):
     path.write_text(json.dumps(config))
     loaded = load_model(f"run:{run}")
     assert (loaded.mean, loaded.std) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+
+
+@pytest.mark.parametrize(("crop", "mode"), [("resize", "squash"), ("random_resized", "shortest")])
+def test_a_student_has_the_view_that_it_is_trained_on(run, tmp_path, crop, mode):
+    """Whether it is described inline or named: `crop: resize` makes a square of every image."""
+    for number, section in enumerate(({}, {"student": {"model": str(run), "config": None}})):
+        student = create_student(tiny.recipe(data={"crop": crop}, **section))
+        export_model(student, tmp_path / str(number))
+        config = json.loads((tmp_path / str(number) / "open_clip_config.json").read_text())
+        assert config["preprocess_cfg"]["resize_mode"] == mode
+        wide = Image.new("RGB", (96, 32), "black")
+        wide.paste("white", (0, 0, 32, 32))
+        cut_off = bool((student.preprocess(wide) == student.preprocess(Image.new("RGB", (32, 32)))).all())
+        assert cut_off == (crop == "random_resized")
 
 
 def test_random_weights_are_not_measured(run):

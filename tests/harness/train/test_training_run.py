@@ -80,6 +80,7 @@ def test_a_teacher_is_a_run_like_any_other(tmp_path):
     exported = open_clip.create_model(f"local-dir:{tmp_path / 'teacher' / 'export'}")
     weights = run.models.teachers[0].model.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in exported.state_dict().items())
+    assert exported.visual.preprocess_cfg["resize_mode"] == "squash"  # as crop: resize shows images
 
 
 def test_same_recipe_same_weights_another_seed_others(tmp_path):

@@ -151,6 +151,8 @@ def test_a_checkpoint_of_a_run_is_read_as_its_export(run, tmp_path):
     assert (done.loaded.checkpoint.step, done.loaded.checkpoint.run) == (4, "tiny")
     again, exported = load_model(str(tmp_path / "out")), load_model(f"run:{run}")
     assert equal(states(again.model), states(exported.model))
+    assert again.model.visual.preprocess_cfg == exported.model.visual.preprocess_cfg
+    assert again.model.visual.preprocess_cfg["resize_mode"] == "squash"  # as crop: resize shows images
     named = create_model(ModelConfig(model="test-named", config=tiny.STUDENT, pretrained=str(checkpoint)))
     assert equal(states(named.model), states(exported.model))
 
