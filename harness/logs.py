@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from harness import pillow_warnings
+
 LOGGERS = ("harness", "kdlosses")
 
 
@@ -51,6 +53,8 @@ _warnings.setLevel(logging.WARNING)
 def to_console() -> Iterator[None]:
     """Show messages while this is entered; of several processes, rank 0 shows all and the others only warnings.
 
+    Pillow's warnings are shown as a count at the end.
+
     Meanwhile the root logger does not see them: libraries that call `logging.info` themselves, as open_clip does, give
     it a handler that would show each a second time.
     """
@@ -67,7 +71,8 @@ def to_console() -> Iterator[None]:
         logger.setLevel(level)
         logger.propagate = False
     try:
-        yield
+        with pillow_warnings.counted():
+            yield
     finally:
         _info.stream = "stdout"
         for logger, level, propagate in before:

@@ -15,6 +15,7 @@ from itertools import islice
 from multiprocessing.context import BaseContext
 from typing import Any, Protocol, TypeVar
 
+from harness import pillow_warnings
 from harness.errors import UserError
 from harness.interrupts import deferred_interrupt, start_fork_server
 
@@ -87,7 +88,8 @@ def _in_processes(
     context = _context()
     done, stop = context.Value("q", 0), context.RawValue("b", 0)
     others = multiprocessing.active_children()
-    pool = ProcessPoolExecutor(workers, context, _begin, (done, stop))
+    warned = context.RawArray("B", pillow_warnings.SIZE)
+    pool = ProcessPoolExecutor(workers, context, _begin, (done, stop, warned))
     remaining = iter(tasks)
     waiting: deque[Future[Result]] = deque()
     try:
@@ -113,6 +115,7 @@ def _in_processes(
             for worker in {*multiprocessing.active_children()} - {*others}:
                 worker.terminate()
         pool.shutdown(cancel_futures=True)
+        pillow_warnings.take_in(warned)
 
 
 def _context() -> BaseContext:
@@ -152,9 +155,10 @@ class _Ticker:
 _ticker: _Ticker | None = None  # of this worker process
 
 
-def _begin(done: Any, stop: Any) -> None:
+def _begin(done: Any, stop: Any, warned: Any) -> None:
     global _ticker
     _ticker = _Ticker(done, stop)
+    pillow_warnings.count_here(warned)
     # Ctrl-C reaches every process of the terminal; the one that started them tells the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
