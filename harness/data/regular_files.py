@@ -1,5 +1,6 @@
 """Files that rows of a list name, and shards: a pipe or a device may never end, so only regular files are read."""
 
+import errno
 import os
 import stat
 from io import BufferedReader
@@ -8,6 +9,7 @@ from pathlib import Path
 from harness.data.samples import Unusable
 
 MAX_BYTES = 2**30
+_OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _KINDS = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
 # Where there is such a flag, opening or reading never waits for anybody.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -22,6 +24,7 @@ def check_regular(path: Path) -> None:
     try:
         found = path.stat()
     except OSError as error:
+        _raise_if_the_systems(error)
         raise Unusable("missing_image", f"{path}: {error.strerror}") from None
     except ValueError as error:  # a path with a zero byte in it
         raise Unusable("missing_image", f"{str(path)!r}: {error}") from None
@@ -36,12 +39,14 @@ def read_regular(path: Path) -> bytes:
 
     Raises:
         Unusable: as `check_regular`, or it cannot be read.
+        OSError: too many files are open, or memory ran out: the fault of no single file.
     """
     check_regular(path)
     try:
         with open(os.open(path, _FLAGS), "rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
+        _raise_if_the_systems(error)
         raise Unusable("missing_image", f"{path}: {error.strerror}") from None
     if len(content or b"") > MAX_BYTES:  # one of /proc has no size
         raise _too_large(path, len(content))
@@ -63,6 +68,12 @@ def open_regular(path: Path, buffering: int = -1) -> BufferedReader:
 def _irregular(mode: int) -> str:
     kind = next((words for test, words in _KINDS if test(mode)), "a device")
     return f"{kind}, and only regular files are read"
+
+
+def _raise_if_the_systems(error: OSError) -> None:
+    """Raise an error that the next file would meet as well."""
+    if error.errno in _OF_THE_SYSTEM:
+        raise error
 
 
 def _too_large(path: Path, size: int) -> Unusable:
