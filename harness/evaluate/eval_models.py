@@ -1,5 +1,7 @@
 """Models of one `clipkd eval` command: their names, how they are loaded, where their results are written."""
 
+import hashlib
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +13,7 @@ from harness.errors import UserError
 from harness.evaluate.result_store import EvalResultStore
 from harness.model_folders import find_folder, folder_name, spec_name
 from harness.models import LoadedModel, create_model, load_trained
+from harness.privacy import ELSEWHERE, absolute_paths, hide_paths
 
 SHARED = Path("eval")  # results of models that are not runs
 _TEACHER = " (teacher)"
@@ -44,8 +47,18 @@ class EvalModel:
             # In its own folder a run is the student, even if this command uses it as a teacher.
             name = self.name if self.run is None else self.name.removesuffix(_TEACHER)
             return EvalResultStore(self.own, name, self.pretrained)
-        slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", self.label)
+        slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", _without_folders(self.label))
         return EvalResultStore(out or SHARED, self.label, self.pretrained, suffix=f"_{slug}")
+
+
+def _without_folders(label: str) -> str:
+    """The label as part of a file name: a digest stands for the folders of an absolute path."""
+    name = hide_paths(label, absolute_paths(label))
+    return (
+        name
+        if name == label
+        else f"{name.replace(f'{ELSEWHERE}/', '')}_{hashlib.sha256(os.fsencode(label)).hexdigest()[:6]}"
+    )
 
 
 def run_folder(spec: str) -> Path | None:
@@ -90,7 +103,7 @@ def eval_models(
 
 def _named(spec: str, pretrained: str | None) -> EvalModel:
     bare, comma, tag = spec.rpartition(",")
-    if comma and not Path(spec).exists():
+    if comma and not Path(re.sub("^(run|local-dir):", "", spec)).exists():
         if pretrained is not None:
             raise UserError(
                 f"{spec} names its weights and --pretrained {pretrained} names others; give only one of the two"

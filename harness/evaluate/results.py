@@ -12,6 +12,7 @@ from pydantic import field_validator
 from harness.config import EvalSet
 from harness.config.explain import got
 from harness.files import write_json
+from harness.privacy import absolute_paths, hide_paths
 from harness.records.reading import MaybeNan, Schema, Text, read_record
 
 Metrics = dict[str, float]
@@ -51,8 +52,8 @@ def write_result(path: Path, item: EvalSet, model: str, metrics: Metrics, pretra
         path,
         {
             "dataset": _dataset(item),
-            "model": model,
-            "pretrained": pretrained,
+            "model": hide_paths(model, absolute_paths(model)),
+            "pretrained": hide_paths(pretrained, absolute_paths(pretrained)),
             "task": TASKS[item.kind],
             "metrics": values,
             "language": "en",

@@ -10,6 +10,7 @@ from harness.data.openmoji import ATTRIBUTION, build
 from harness.errors import UserError
 from harness.files import write_json, write_text
 from harness.models import LoadedModel, load_model, pick_device
+from harness.privacy import hide_in_command
 from harness.quickstart.stages import Stages, fingerprint_file, fingerprint_model
 from harness.quickstart.students import (
     QuickstartContext,
@@ -92,7 +93,7 @@ def _report(
     """Write figure, table and summary; always rewritten, which takes a second, and atomically."""
     device = pick_device(next(iter(recipes.values())).train.device)
     seeds = list(dict.fromkeys(seed for _, seed in recipes))
-    about = {"command": command_line(), "seeds": seeds, **environment(device)}
+    about = {"command": hide_in_command(command_line()), "seeds": seeds, **environment(device)}
     summary = summarize(models, about)
     plot(curves, models, out / "quickstart.png", TITLE)
     write_text(out / "table.md", f"{markdown(models)}\n{_provenance(about)}\n")

@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.locks import hold_lock
 from harness.models import create_model, pick_device
+from harness.privacy import hide_in_command
 from harness.runs import command_line, environment
 from harness.study.best_values import best_value_variants
 from harness.study.config import Variant
@@ -51,7 +52,7 @@ def run_study(file: StudyFile, out: Path, jobs: int = 1, console: Console | None
         better = runner.add_best_values(chosen, swept)
         added = [variant for variant in runner.study.variants if variant not in file.study.variants]
         final += runner.final(chosen, added)
-        about = {"command": command_line(), **environment(pick_device(runner.base.train.device))}
+        about = {"command": hide_in_command(command_line()), **environment(pick_device(runner.base.train.device))}
         results = StudyResults(runner.study, teacher, chosen, better, tuning, final, swept, about)
         write_result_files(results, out, console)
     return results

@@ -20,6 +20,7 @@ from harness.report.page.per_class import per_class_section
 from harness.report.page.records import RunRecord
 from harness.report.page.scores import student_scores
 from harness.report.page.settings import settings_section
+from harness.report.page.shareable import shareable
 from harness.report.page.training import training_section
 
 
@@ -50,4 +51,4 @@ def build_page(runs: Sequence[RunRecord], found: ModelAnalysis | None, subtitle:
     ]
     names = [run.label for run in runs]
     title = names[0] if len(names) == 1 else f"{plural(len(names), 'run')}: {listed(names, 4)}"
-    return Page(title, subtitle, sections)
+    return shareable(Page(title, subtitle, sections), runs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.privacy import hide_in_command
 from harness.report.page.blocks import Block, Code, Note, PageSection, Table
 from harness.report.page.formatting import NONE, moment
 from harness.report.page.records import RunRecord
@@ -26,7 +27,7 @@ def environment_section(runs: Sequence[RunRecord]) -> PageSection:
     for run in runs:
         command = run.about.get("command")
         if command:
-            blocks += [Note(f"Command of {run.label}:"), Code(str(command))]
+            blocks += [Note(f"Command of {run.label}:"), Code(hide_in_command(str(command)))]
         elif not run.about:
             blocks.append(Note(f"{run.label} has no readable run.json, so its environment is unknown.", "missing"))
     return PageSection("environment", "Environment", blocks)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from harness.privacy import hide_in_command
 from harness.report.page.blocks import Block, Note, PageSection, Table
 from harness.report.page.formatting import NONE, listed, moment, plural
 from harness.report.page.overview import status
@@ -42,7 +43,7 @@ def _resume_table(run: RunRecord) -> list[Block]:
             str(one.get("after_step", NONE)),
             moment(one.get("date", NONE)),
             str(one.get("device", NONE)),
-            str(one.get("command", NONE)),
+            hide_in_command(str(one.get("command", NONE))),
         ]
         for one in _resumes(run)
     ]

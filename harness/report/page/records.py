@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 
+from harness.bidi import isolated
 from harness.config import Recipe, parse_recipe, yamltext
 from harness.config.errors import RecipeError
 from harness.errors import UserError
 from harness.files import Unreadable
 from harness.metrics import line_key
+from harness.privacy import below_home
 from harness.records.lines import Lines, read_lines
 from harness.records.reading import Schema, read_noting, read_values
 from harness.records.run_folder import About, Best, Efficiency, MetricsLine, NonFiniteLine, RunSummary, SkippedLine
@@ -182,14 +184,13 @@ def _lines(folder: Path, stem: str, schema: type[Schema], problems: list[str], *
 
 
 def _labels(places: Sequence[Path]) -> list[str]:
-    """Names of the folders, with as many parent folders as make them unique."""
-    depth = 1
-    while depth < 8:
-        labels = ["/".join(place.parts[-depth:]) for place in places]
+    """Names of the folders, with as many parent folders below anybody's home as make them unique, else a number."""
+    parts = [below_home(place) for place in places]
+    for depth in range(1, 8):
+        labels = [isolated("/".join(one[-depth:])) for one in parts]
         if len(set(labels)) == len(labels):
             return labels
-        depth += 1
-    return [str(place) for place in places]
+    return [f"{isolated(one[-1])} ({number})" for number, one in enumerate(parts, start=1)]
 
 
 def _section(settings: dict[str, Any], name: str) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.config import yamltext
+from harness.privacy import hide_in_values
 from harness.report.page.blocks import Block, Code, Note, PageSection, Table
 from harness.report.page.records import RunRecord
 
@@ -43,7 +45,8 @@ _ABSENT = "not set"
 
 def settings_section(runs: Sequence[RunRecord]) -> PageSection:
     """Section on settings."""
-    flat = [dict(flatten(run.settings)) for run in runs]
+    settings = [hide_in_values(run.settings) for run in runs]
+    flat = [dict(flatten(one)) for one in settings]
     keys = dict.fromkeys(key for one in flat for key in one)
     differing = [key for key in keys if len({format_setting(one.get(key)) for one in flat}) > 1]
     blocks: list[Block] = []
@@ -57,7 +60,10 @@ def settings_section(runs: Sequence[RunRecord]) -> PageSection:
     if shared:
         caption = "Main shared settings." if len(runs) > 1 else "Main settings."
         blocks.append(Table(caption, ["setting", "value"], shared, wrap=True))
-    blocks += [Code(run.recipe_text, f"Full recipe of {run.label}, with all defaults") for run in runs]
+    for run, shown in zip(runs, settings, strict=True):
+        # Long texts are folded in a recipe, so that paths in it are found in its values alone.
+        text = run.recipe_text if shown == run.settings else yamltext.dump(shown)
+        blocks.append(Code(text, f"Full recipe of {run.label}, with all defaults"))
     return PageSection("settings", "Settings", blocks)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.bidi import isolated
 from harness.config import ModelConfig
 from harness.model_folders import spec_name
 from harness.report.page.records import RunRecord
@@ -57,7 +58,8 @@ def teacher_labels(configs: Sequence[ModelConfig]) -> dict[str, str]:
 def _labels(config: ModelConfig) -> tuple[str, str, str]:
     """Possible labels of a model, the shortest first."""
     name, weights = spec_name(config.model), config.pretrained or ""
-    return name, f"{name} {Path(weights).name}".strip(), f"{config.model} {weights}".strip()
+    labels = name, f"{name} {Path(weights).name}".strip(), f"{config.model} {weights}".strip()
+    return isolated(labels[0]), isolated(labels[1]), isolated(labels[2])
 
 
 def teacher_key(config: ModelConfig) -> str:

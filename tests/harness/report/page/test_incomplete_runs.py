@@ -129,7 +129,7 @@ def test_a_folder_without_export_and_sets_that_are_elsewhere(tmp_path: Path) -> 
         {"name": "retrieval", "kind": "retrieval", "path": "/data/retrieval-elsewhere"},
     ]
     page = make(tmp_path / "out", write_run(tmp_path / "run", recipe(eval={"sets": sets})), load_models=True).page
-    assert "zeroshot is missing: looked for /data/zeroshot-elsewhere." in page.missing
+    assert "zeroshot is missing: looked for …/zeroshot-elsewhere." in page.missing
     assert "No retrieval set of the recipes was found on this machine." in page.missing
     assert "No zeroshot set of the recipes was found on this machine." in page.missing
     assert "holds no finished run: its folder" in page.missing
