@@ -67,11 +67,11 @@ def make_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` under a temporary name, flush it to the disk, rename."""
+    """Write ``text`` under a temporary name, flush it to the disk, rename; bytes that are not UTF-8 are escaped."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with named(path), temporary.open("w", encoding="utf-8") as file:
+        with named(path), temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -9,7 +9,9 @@ from harness.cli import options
 
 app = typer.Typer(no_args_is_help=True, help="Benchmark the speed and memory of losses and training steps.")
 
-Results = Annotated[Path, typer.Argument(metavar="FILE", help="Results (CSV) of clipkd bench losses.")]
+Results = Annotated[
+    Path, typer.Argument(parser=options.path, metavar="FILE", help="Results (CSV) of clipkd bench losses.")
+]
 
 
 @app.callback()
@@ -35,12 +37,17 @@ def losses(
         Literal["paper", "released"], typer.Option(help="Formulas of the paper or of its released code.")
     ] = "paper",
     out: Annotated[
-        Path, typer.Option(help="CSV file, one row per case; cases that are in it are not measured again.")
+        Path,
+        typer.Option(
+            parser=options.path, help="CSV file, one row per case; cases that are in it are not measured again."
+        ),
     ] = Path("runs/bench/losses.csv"),
     process_memory: Annotated[
         bool, typer.Option("--process-memory", help="Measure the memory growth of a fresh process too (Linux, CPU).")
     ] = False,
-    plot: Annotated[Path | None, typer.Option(help="Output folder of the plots (default: that of the CSV).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(parser=options.path, help="Output folder of the plots (default: that of the CSV).")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads (default: torch's choice).")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Maximum number of timed repetitions per case.")] = 10,
     time_limit: Annotated[
@@ -60,7 +67,12 @@ def losses(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one such as openmoji/clipkd.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            parser=options.text, help="A recipe file, or the name of a shipped one such as openmoji/clipkd."
+        ),
+    ],
     overrides: options.Overrides = None,
     data_root: options.DataRoot = None,
     data: Annotated[
@@ -80,7 +92,9 @@ def train(
         int, typer.Option(min=1, help="Rounds of alternating between the trainers; --steps is divided among them.")
     ] = 3,
     threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads (default: the recipe's).")] = None,
-    out: Annotated[Path, typer.Option(help="CSV file to append to.")] = Path("runs/bench/train.csv"),
+    out: Annotated[Path, typer.Option(parser=options.path, help="CSV file to append to.")] = Path(
+        "runs/bench/train.csv"
+    ),
 ) -> None:
     """Time the parts of a recipe's training step, optionally against open_clip's own trainer.
 
@@ -102,7 +116,7 @@ def train(
 def table(
     file: Results,
     batch: Annotated[str | None, typer.Option(help="Batch sizes, one table for each (default: the largest).")] = None,
-    out: Annotated[Path | None, typer.Option(help="Output file. (default: print)")] = None,
+    out: Annotated[Path | None, typer.Option(parser=options.path, help="Output file. (default: print)")] = None,
 ) -> None:
     """Print results as Markdown tables: one row per loss, one column per backend or baseline."""
     from harness.bench.losses.choose import choose_batches
@@ -120,7 +134,9 @@ def table(
 @app.command()
 def plots(
     file: Results,
-    out: Annotated[Path | None, typer.Option(help="Output folder of the plots (default: that of the CSV).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=options.path, help="Output folder of the plots (default: that of the CSV).")
+    ] = None,
 ) -> None:
     """Plot results: time and memory against the batch size, one figure per loss."""
     from harness.bench.losses.plots import draw_all

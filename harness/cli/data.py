@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import pairs
+from harness.cli import options, pairs
 
 app = typer.Typer(no_args_is_help=True, help="Build, check and convert image-text data sets.")
 
@@ -17,7 +17,7 @@ def root() -> None:
 
 @app.command()
 def openmoji(
-    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("data/openmoji"),
+    out: Annotated[Path, typer.Option(parser=options.path, help="Output folder.")] = Path("data/openmoji"),
     size: Annotated[int, typer.Option(min=16, max=1024, help="Height and width of the images in pixels.")] = 64,
 ) -> None:
     """Render the 4,495 OpenMoji icons (CC BY-SA 4.0) into training shards and evaluation sets, offline."""
@@ -45,7 +45,10 @@ def check(
     max_skip_rate: pairs.MaxSkipRate = 0.05,
     out: Annotated[
         Path | None,
-        typer.Option(help="JSONL file that lists the unusable samples. (default: print the first of each kind)"),
+        typer.Option(
+            parser=options.path,
+            help="JSONL file that lists the unusable samples. (default: print the first of each kind)",
+        ),
     ] = None,
 ) -> None:
     """Decode every sample of a data set, before training, and report the unusable ones.
@@ -75,7 +78,11 @@ def check(
 def convert(
     source: pairs.Sources,
     out: Annotated[
-        Path, typer.Option(help="Output folder: a new one, or that of an interrupted conversion, which is resumed.")
+        Path,
+        typer.Option(
+            parser=options.path,
+            help="Output folder: a new one, or that of an interrupted conversion, which is resumed.",
+        ),
     ],
     root: pairs.Root = None,
     image_key: pairs.ImageKey = "filepath",

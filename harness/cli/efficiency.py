@@ -4,12 +4,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness.cli import options
+
 
 def efficiency(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...", help="A run folder, an open_clip folder, shipped:NAME, or an open_clip model name."
+            parser=options.text,
+            metavar="MODEL...",
+            help="A run folder, an open_clip folder, shipped:NAME, or an open_clip model name.",
         ),
     ],
     batch_size: Annotated[int, typer.Option(min=1, help="Batch size for throughput; latency is at batch size 1.")] = 64,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from harness.cli import options
+
 if TYPE_CHECKING:
     from harness.evaluate.find_sets import SetSearch
 
@@ -15,13 +17,15 @@ def evaluate(
     models: Annotated[
         list[str],
         typer.Argument(
+            parser=options.text,
             metavar="MODEL...",
             help="A run folder, an open_clip folder such as RUN/export, shipped:NAME, or an open_clip model name; "
             "NAME,TAG gives pretrained weights where several models are evaluated.",
         ),
     ],
     suite: Annotated[
-        str | None, typer.Option(help="Group of evaluation sets: paper, quick, or a YAML file of your own.")
+        str | None,
+        typer.Option(parser=options.text, help="Group of evaluation sets: paper, quick, or a YAML file of your own."),
     ] = None,
     dataset: Annotated[
         list[str] | None,
@@ -30,12 +34,13 @@ def evaluate(
     dataset_path: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Evaluation set in clip_benchmark's webdataset layout. Can be repeated. (default: the run's own sets)"
+            parser=options.path,
+            help="Evaluation set in clip_benchmark's webdataset layout. Can be repeated. (default: the run's own sets)",
         ),
     ] = None,
-    data: Annotated[Path, typer.Option(help="Data root, in which --suite and --dataset look for their sets.")] = Path(
-        "data"
-    ),
+    data: Annotated[
+        Path, typer.Option(parser=options.path, help="Data root, in which --suite and --dataset look for their sets.")
+    ] = Path("data"),
     protocol: Annotated[
         Literal["all", "one-caption"],
         typer.Option(help="Retrieval with all captions of an image, or only the first, as in CLIP-KD's released code."),
@@ -57,10 +62,14 @@ def evaluate(
         ),
     ] = False,
     pretrained: Annotated[
-        str | None, typer.Option(help="Weights of an open_clip model: a tag such as laion2b_s34b_b79k, or a file.")
+        str | None,
+        typer.Option(
+            parser=options.text, help="Weights of an open_clip model: a tag such as laion2b_s34b_b79k, or a file."
+        ),
     ] = None,
     teacher: Annotated[
-        list[str] | None, typer.Option(help="Teacher to evaluate too, shown first. Can be repeated.")
+        list[str] | None,
+        typer.Option(parser=options.text, help="Teacher to evaluate too, shown first. Can be repeated."),
     ] = None,
     with_teacher: Annotated[
         bool, typer.Option("--with-teacher", help="Evaluate the teacher of the run's recipe too.")
@@ -72,7 +81,10 @@ def evaluate(
     workers: Annotated[int, typer.Option(min=0, help="Data loading processes; 0 = none.")] = 0,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="Output folder: one JSON file per model and set. (default: RUN/eval, else eval)")
+        Path | None,
+        typer.Option(
+            parser=options.path, help="Output folder: one JSON file per model and set. (default: RUN/eval, else eval)"
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Evaluate again instead of using cached results.")

@@ -5,15 +5,23 @@ from typing import Annotated
 
 import typer
 
+from harness.cli import options
+
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="A run folder, an open_clip folder, shipped:NAME, or an open_clip model name.")
+        str,
+        typer.Argument(
+            parser=options.text, help="A run folder, an open_clip folder, shipped:NAME, or an open_clip model name."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Output folder; an earlier export there is replaced.")],
+    out: Annotated[Path, typer.Option(parser=options.path, help="Output folder; an earlier export there is replaced.")],
     fp16: Annotated[bool, typer.Option("--fp16", help="Store weight matrices in float16, at half the size.")] = False,
     pretrained: Annotated[
-        str | None, typer.Option(help="Weights of an open_clip model: a tag such as laion2b_s34b_b79k, or a file.")
+        str | None,
+        typer.Option(
+            parser=options.text, help="Weights of an open_clip model: a tag such as laion2b_s34b_b79k, or a file."
+        ),
     ] = None,
     best: Annotated[
         bool, typer.Option("--best", help="Export a run's best checkpoint (recipe key eval.best), not the last one.")

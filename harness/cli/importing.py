@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import options
+
 if TYPE_CHECKING:
     from harness.importing import Imported
 
@@ -12,15 +14,19 @@ if TYPE_CHECKING:
 def import_(
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="Checkpoint file (.pt, .pth, .bin, .safetensors): a state dict or a whole training state."),
+        typer.Argument(
+            parser=options.path,
+            help="Checkpoint file (.pt, .pth, .bin, .safetensors): a state dict or a whole training state.",
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Output folder; an earlier export there is replaced.")],
+    out: Annotated[Path, typer.Option(parser=options.path, help="Output folder; an earlier export there is replaced.")],
     model: Annotated[
         str | None,
         typer.Option(help="Architecture, such as ViT-T-16. (default: the one that a checkpoint of clipkd names)"),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="open_clip model config (JSON), for an architecture without a name.")
+        Path | None,
+        typer.Option(parser=options.path, help="open_clip model config (JSON), for an architecture without a name."),
     ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Store weight matrices in float16, at half the size.")] = False,
 ) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import options
+
 if TYPE_CHECKING:
     from harness.config import DataConfig
     from harness.config.data import ImageFormat
@@ -13,12 +15,16 @@ if TYPE_CHECKING:
 Sources = Annotated[
     list[str],
     typer.Argument(
+        parser=options.text,
         metavar="SOURCE",
         help="Like data.train in a recipe: a folder of .tar files, a glob, a {00000..00009} range, .csv or .tsv files.",
     ),
 ]
 Root = Annotated[
-    str | None, typer.Option(help="Folder that image paths in a CSV are relative to (default: the CSV's own folder).")
+    str | None,
+    typer.Option(
+        parser=options.text, help="Folder that image paths in a CSV are relative to (default: the CSV's own folder)."
+    ),
 ]
 ImageKey = Annotated[str, typer.Option(help="CSV column with the image path.")]
 CaptionKey = Annotated[str, typer.Option(help="CSV column with the caption.")]

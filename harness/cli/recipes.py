@@ -34,7 +34,7 @@ def list_recipes(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")],
+    recipe: Annotated[str, typer.Argument(parser=options.text, help="A recipe file, or the name of a shipped one.")],
     overrides: options.Overrides = None,
     data_root: options.DataRoot = None,
     plain: Annotated[bool, typer.Option("--plain", help="Omit the comments.")] = False,
@@ -62,7 +62,9 @@ def show(
 
 @app.command("dry-run")
 def dry_run(
-    recipe: Annotated[list[str] | None, typer.Argument(help="Recipe files, or names of shipped ones.")] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Argument(parser=options.text, help="Recipe files, or names of shipped ones.")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Try all shipped recipes.")] = False,
     overrides: options.Overrides = None,
     data_root: options.DataRoot = None,

@@ -5,11 +5,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness.cli import options
+
 
 def report(
-    run: Annotated[list[Path], typer.Argument(help="Run folders of clipkd train, finished or not.")],
+    run: Annotated[
+        list[Path], typer.Argument(parser=options.path, help="Run folders of clipkd train, finished or not.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Output folder (default: RUN/report for one run, else runs/report).")
+        Path | None,
+        typer.Option(parser=options.path, help="Output folder (default: RUN/report for one run, else runs/report)."),
     ] = None,
     models: Annotated[
         bool,

@@ -9,8 +9,12 @@ from harness.cli import options
 
 
 def study(
-    study: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one such as openmoji.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of runs and results (default: runs/study-NAME).")] = None,
+    study: Annotated[
+        str, typer.Argument(parser=options.text, help="A study file, or the name of a shipped one such as openmoji.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(parser=options.path, help="Folder of runs and results (default: runs/study-NAME).")
+    ] = None,
     data_root: options.DataRoot = None,
     jobs: Annotated[int, typer.Option(min=1, help="Parallel runs, each in a process with one thread.")] = 1,
 ) -> None:

@@ -18,7 +18,12 @@ def root() -> None:
 
 @app.command()
 def precompute(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one such as openmoji/clipkd.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            parser=options.text, help="A recipe file, or the name of a shipped one such as openmoji/clipkd."
+        ),
+    ],
     overrides: options.Overrides = None,
     data_root: options.DataRoot = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Batch size of the teacher.")] = 256,

@@ -10,10 +10,16 @@ from harness.errors import UserError
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one such as openmoji/clipkd.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            parser=options.text, help="A recipe file, or the name of a shipped one such as openmoji/clipkd."
+        ),
+    ],
     overrides: options.Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(help="Output folder of the run (default: runs/NAME, NAME from the recipe).")
+        Path | None,
+        typer.Option(parser=options.path, help="Output folder of the run (default: runs/NAME, NAME from the recipe)."),
     ] = None,
     data_root: options.DataRoot = None,
     resume: Annotated[

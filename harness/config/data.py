@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WrapValidator, model_validator
 
-from harness.config.section import Range, Section, Text, as_list, problem
+from harness.config.section import AnyPath, PathText, Range, Section, Text, as_list, expanded, problem
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # Pillow's own limit, above which it warns; above twice of it it refuses to open an image.
@@ -17,8 +17,8 @@ ImageFormats = Annotated[tuple[ImageFormat, ...], BeforeValidator(as_list), Fiel
 class TrainSource(Section):
     """One entry of `data.train` that needs more than a path."""
 
-    path: Text = Field(description="Files, as in a plain entry of data.train. ${data_root} is replaced.")
-    root: str | None = Field(
+    path: PathText = Field(description="Files, as in a plain entry of data.train. ${data_root} is replaced.")
+    root: AnyPath | None = Field(
         None, description="Folder that image paths in this CSV are relative to; null = data.root. CSV only."
     )
     weight: float = Field(
@@ -35,7 +35,7 @@ def _text_or_source(value: Any, validate: Any) -> Any:
     if isinstance(value, str):
         if not value:
             raise problem("must be a text that is not empty, got an empty text")
-        return value
+        return expanded(value)
     if isinstance(value, dict | TrainSource):
         return validate(value)
     raise problem(f"must be text, got {value!r}; or a mapping with the keys path, root and weight")
@@ -79,7 +79,7 @@ class DataConfig(Section):
         "file, several of these with commas between or as a list, or synthetic:N for N seeded random pairs. "
         "${data_root} is replaced."
     )
-    root: str | None = Field(
+    root: AnyPath | None = Field(
         None, description="Folder that image paths in a CSV are relative to; null = the CSV's own folder. CSV only."
     )
     csv_separator: Text = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from harness.config.data import IMAGE_FORMATS, ImageFormats
-from harness.config.section import Name, Section, Text, problem
+from harness.config.section import Name, PathText, Section, Text, problem
 
 SYNTHETIC = "synthetic:"
 COUNT = re.compile(r"[1-9][0-9]*")
@@ -26,7 +26,7 @@ class EvalSet(Section):
         description="zeroshot = accuracy over class names; retrieval = recall at 1, 5 and 10 both ways; selection = "
         "which of a few captions or images belongs (sugar_crepe, winoground)."
     )
-    path: Text = Field(
+    path: PathText = Field(
         description="Folder of the set, or synthetic:N for N seeded random pairs. ${data_root} is replaced."
     )
     dataset: Text | None = Field(
@@ -72,10 +72,10 @@ class EvalConfig(Section):
     sets: Annotated[tuple[EvalSet, ...], Field(strict=False)] = Field(
         (), description="Evaluation sets; [] = only those of eval.suite."
     )
-    suite: Text | None = Field(
+    suite: PathText | None = Field(
         None, description="More sets: paper, quick, or a YAML file of sets (docs/evaluation.md); needs root."
     )
-    root: Text | None = Field(
+    root: PathText | None = Field(
         None, description="Folder of the suite's sets, such as ${data_root}/eval; no effect on eval.sets."
     )
     missing: Literal["stop", "skip"] = Field(

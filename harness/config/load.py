@@ -14,6 +14,8 @@ from harness.config.overrides import apply_override
 from harness.config.recipe import PathsConfig, Recipe
 from harness.config.shipped import find_recipe
 from harness.config.yamltext import Tree
+from harness.errors import UserError
+from harness.paths import expand_home
 
 VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
@@ -127,13 +129,20 @@ def _merge(base: Any, own: Any) -> Any:
     return base | {key: _merge(base[key], value) if key in base else value for key, value in own.items()}
 
 
+def _expanded(text: str) -> str:
+    try:
+        return expand_home(text)
+    except UserError:  # the schema's to refuse, which knows the place
+        return text
+
+
 def _substitute(tree: Tree) -> set[str]:
     """Replace ${data_root} and its like in every text outside `paths`; tells which of them there were."""
     written = tree.values.get("paths")
     written = written if isinstance(written, dict) else {}
     variables = PathsConfig().model_dump()
     # A value of a wrong type is the schema's to refuse.
-    variables |= {name: written[name] for name in variables if isinstance(written.get(name), str)}
+    variables |= {name: _expanded(written[name]) for name in variables if isinstance(written.get(name), str)}
     found: set[str] = set()
 
     def fill(value: Any, path: yamltext.Path) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from harness.config.openclip import check_model_config
-from harness.config.section import Section, Text, problem
+from harness.config.section import PathText, Section, problem
 
 # These name a folder, here or on the Hub, that brings its own architecture and weights.
 READY_MADE = ("local-dir:", "run:", "shipped:", "hf-hub:")
@@ -17,11 +17,11 @@ REQUIRED = ("embed_dim", "vision_cfg", "text_cfg")
 class ModelConfig(Section):
     """One CLIP model."""
 
-    model: Text = Field(
+    model: PathText = Field(
         description="open_clip model name; or local-dir:PATH (an open_clip folder such as RUN/export), run:PATH (a "
         "clipkd run), hf-hub:REPO, shipped:NAME (a model that comes with this package)."
     )
-    pretrained: Text | None = Field(
+    pretrained: PathText | None = Field(
         None, description="open_clip tag or checkpoint file to start from; null = random weights."
     )
     config: Annotated[dict[str, Any], AfterValidator(check_model_config)] | None = Field(

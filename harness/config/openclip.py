@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.config import static
 from harness.config.model_sizes import check_sizes
-from harness.config.section import problem
+from harness.config.section import expanded, problem
 
 TOWERS = ("vision_cfg", "text_cfg")
 TOKENIZER = "hf_tokenizer_name"
@@ -27,7 +27,14 @@ def check_model_config(config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(tokenizer, str):
         raise problem(f"must be text, got {tokenizer!r}", inside=("text_cfg", TOKENIZER))
     check_sizes(config, defaults())
-    return config
+    return _expanded_texts(config)
+
+
+def _expanded_texts(value: Any) -> Any:
+    """Expand `~` wherever a tokenizer or tower is given as a folder."""
+    if isinstance(value, dict):
+        return {key: _expanded_texts(item) for key, item in value.items()}
+    return expanded(value) if isinstance(value, str) else value
 
 
 @functools.cache

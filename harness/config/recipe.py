@@ -7,7 +7,7 @@ from harness.config.evaluation import EvalConfig
 from harness.config.loss import LossConfig
 from harness.config.model import ModelConfig, TeacherConfig
 from harness.config.published import PublishedConfig
-from harness.config.section import Name, Section, Text, problem
+from harness.config.section import Name, PathText, Section, problem
 from harness.config.teacher_cache import TeacherCacheConfig
 from harness.config.training import OptimConfig, ScheduleConfig, TrainConfig
 
@@ -15,8 +15,10 @@ from harness.config.training import OptimConfig, ScheduleConfig, TrainConfig
 class PathsConfig(Section):
     """Folders that differ from machine to machine."""
 
-    data_root: Text = Field("data", description="What ${data_root} stands for in other keys; --data-root overrides it.")
-    weights_root: Text = Field(
+    data_root: PathText = Field(
+        "data", description="What ${data_root} stands for in other keys; --data-root overrides it."
+    )
+    weights_root: PathText = Field(
         "weights", description="What ${weights_root} stands for in other keys: where downloaded checkpoints are."
     )
 

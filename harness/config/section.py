@@ -2,8 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator
 from pydantic_core import PydanticCustomError
+
+from harness.errors import UserError
+from harness.paths import expand_home
 
 
 class Section(BaseModel):
@@ -40,6 +43,27 @@ def ordered(pair: tuple[float, float]) -> tuple[float, float]:
 # YAML has no tuples: strict=False lets a list in, the items stay strict.
 Range = Annotated[tuple[float, float], Field(strict=False), BeforeValidator(two_numbers), AfterValidator(ordered)]
 Text = Annotated[str, Field(min_length=1)]
+
+
+def expanded(text: str) -> str:
+    """Expand `~` in what names files, folders or models."""
+    if "\0" in text:
+        raise problem(f"must not hold a NUL character, which no path can, got {text!r}")
+    try:
+        return expand_home(text)
+    except UserError as error:
+        raise problem(f"is {error}") from None
+
+
+def _path_text(value: Any, validate: Any) -> str:
+    # Python writes a path's bytes that are not UTF-8 as surrogates, which pydantic refuses.
+    surrogates = isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value)
+    return expanded(value if surrogates else validate(value))
+
+
+# What names files, folders or models.
+AnyPath = Annotated[str, WrapValidator(_path_text)]
+PathText = Annotated[str, Field(min_length=1), WrapValidator(_path_text)]
 # Names become file and folder names.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 

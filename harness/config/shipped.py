@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 from harness.config.errors import RecipeError
+from harness.paths import expand_home
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SUFFIXES = (".yaml", ".yml")
@@ -29,7 +30,7 @@ def recipe_names() -> list[str]:
 
 def find_recipe(source: str | Path, beside: Path | None = None) -> Path:
     """Resolve a path (relative to the folder `beside`, else to the working folder) or the name of a shipped recipe."""
-    path = (beside or Path()) / source
+    path = (beside or Path()) / (expand_home(source) if isinstance(source, str) else source)
     if path.is_file():
         return path
     shipped = recipes_dir() / f"{str(source).removesuffix('.yaml')}.yaml"

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from harness.config.data import IMAGE_FORMATS, ImageFormats
-from harness.config.section import Name, Section, Text, as_list, problem
+from harness.config.section import Name, PathText, Section, Text, as_list, problem
 
 
 class NativeFolder(Section):
     """A folder in the layout that a clip_benchmark builder reads."""
 
     dataset: Text = Field(description="clip_benchmark's name, such as imagenet1k.")
-    folder: Text = Field(description="Where it may be, relative to the data root.")
+    folder: PathText = Field(description="Where it may be, relative to the data root.")
     needs: Text | None = Field(
         None, description="File or folder that has to be in it, where the folder alone is ambiguous."
     )
@@ -23,7 +23,7 @@ class SuiteSet(Section):
 
     name: Name = Field(description="Name in tables and of result files.")
     kind: Literal["zeroshot", "retrieval", "selection"] = Field(description="As eval.sets[].kind in a recipe.")
-    path: Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(as_list)] = Field(
+    path: Annotated[tuple[PathText, ...], Field(strict=False), BeforeValidator(as_list)] = Field(
         (),
         description="Folders in clip_benchmark's webdataset layout, relative to the data root; the first found is it.",
     )

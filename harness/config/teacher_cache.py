@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from harness.config.section import Section, Text
+from harness.config.section import PathText, Section
 
 
 class TeacherCacheConfig(Section):
@@ -20,7 +20,7 @@ class TeacherCacheConfig(Section):
         description="Views of each image in the cache, shown in turn, one an epoch; null = 4, or 1 where neither crop "
         "nor augment is random.",
     )
-    path: Text | None = Field(
+    path: PathText | None = Field(
         None,
         description="Folder of the cache; null = a folder teacher_cache beside the shards or the CSV file, and in "
         "paths.data_root for synthetic pairs. ${data_root} is replaced.",

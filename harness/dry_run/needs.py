@@ -19,6 +19,7 @@ from harness.errors import UserError
 from harness.evaluate.find_sets import MissingSet, find_suite
 from harness.evaluate.suites import load_suite
 from harness.model_folders import find_folder
+from harness.paths import expand_home
 
 PAPER = "docs/paper.md of the repository"
 OPENMOJI = "clipkd data openmoji"
@@ -88,7 +89,7 @@ def _weights(role: str, config: ModelConfig) -> Need | None:
         return None
     known = open_clip.get_pretrained_cfg(config.model, config.pretrained)
     if not known:
-        file = Path(config.pretrained).expanduser()  # as harness.weights.source finds it
+        file = Path(expand_home(config.pretrained))  # as harness.weights.source finds it
         get = RELEASED if file.name.endswith("_cc3m_12m_ep32.pt") else ""
         return Need(what, config.pretrained, file.is_file(), str(file.absolute()), get)
     repo, file = os.path.split(known.get("hf_hub", ""))

@@ -11,6 +11,7 @@ from harness.config import explain, yamltext
 from harness.config.suite import Suite, SuiteSet
 from harness.errors import UserError
 from harness.files import Unreadable, read_bytes
+from harness.paths import expand_home
 
 
 def shipped_suites() -> list[str]:
@@ -27,7 +28,7 @@ def load_suite(name: str | Path) -> Suite:
         UserError: there is no such suite, or it is invalid.
     """
     shipped = _folder() / f"{name}.yaml"
-    path = shipped if "/" not in str(name) and shipped.is_file() else Path(name)
+    path = shipped if "/" not in str(name) and shipped.is_file() else Path(expand_home(str(name)))
     try:
         tree = yamltext.parse(read_bytes(path), str(name))
     except Unreadable as error:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from harness.config import EvalSet
 from harness.config.evaluation import METRICS
-from harness.config.section import Name, Section, Text, problem
+from harness.config.section import Name, PathText, Section, Text, problem
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[a-z0-9_]+$")]
@@ -62,7 +62,7 @@ class Study(Section):
 
     name: Name = Field(description="Short name; the default output folder is runs/study-NAME.")
     description: str = Field("", description="Purpose of the study, in a sentence.")
-    base: Text = Field(
+    base: PathText = Field(
         description="The recipe that all variants change: a file (relative to this one) or a shipped recipe's name."
     )
     set: dict[str, Any] = Field(default_factory=dict, description="Keys of the base recipe to change for all variants.")

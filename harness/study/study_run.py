@@ -105,7 +105,11 @@ def train_and_measure(run: StudyRun, tick: Callable[[], None]) -> RunRecord:
     if not file.is_file():
         log = run.out / LOGS / f"{run.run_hash}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
+        with (
+            log.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as stream,
+            redirect_stdout(stream),
+            redirect_stderr(stream),
+        ):
             # A worker process starts without log handlers: the trainer's messages would be lost.
             with to_console():
                 measured = _train_and_measure(run)

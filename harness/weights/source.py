@@ -10,6 +10,7 @@ import open_clip
 from open_clip import get_pretrained_cfg
 
 from harness.errors import UserError
+from harness.paths import expand_home
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def find_source(model: str, pretrained: str | None, config: dict[str, Any]) -> S
     if tag := get_pretrained_cfg(model, pretrained):
         _check_activation(model, pretrained, tag, config)
         return Source(tag=pretrained, repo=tag["hf_hub"].strip("/"))
-    path = Path(pretrained).expanduser()
+    path = Path(expand_home(pretrained))
     if path.exists() or _looks_like_a_path(pretrained):
         if pretrained and path.is_dir():
             raise UserError(

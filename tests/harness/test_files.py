@@ -51,3 +51,8 @@ def test_metrics_are_on_disk_line_by_line_and_a_cut_line_is_left_out(tmp_path):
     with path.open("a") as file:
         file.write('{"step": 3, "lo')
     assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_name_that_is_not_utf8_is_escaped(tmp_path):
+    write_text(tmp_path / "a.txt", "caf\udce9")
+    assert (tmp_path / "a.txt").read_text() == "caf\\udce9"

@@ -21,7 +21,7 @@ import torch
 
 import kdlosses
 from kdlosses.integrations.attach import attach_loss, without_loss
-from kdlosses.integrations.open_clip_train.command import main
+from kdlosses.integrations.open_clip_train.command import expand_argument, main
 from kdlosses.integrations.open_clip_train.errors import ConfigError
 from kdlosses.integrations.open_clip_train.objective import Objective
 from kdlosses.integrations.open_clip_train.run import NAMES
@@ -478,6 +478,17 @@ class TestExport:
     def test_takes_nothing_else(self, capsys):
         assert main(["--export", "a", "b", "--model", "c"]) == 2
         assert "nothing else; got --model c" in capsys.readouterr().err
+
+
+def test_home_folders_are_expanded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["--export", "~/none.pt", "~/out.pt"]) == 2
+    assert main(["--kd-config=~/none.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/none.pt" in said and f"{tmp_path}/none.yaml" in said
+    assert expand_argument("--train-data=~/a.csv") == f"--train-data={tmp_path}/a.csv"
+    assert expand_argument("~/a.csv") == f"{tmp_path}/a.csv"
+    assert expand_argument("--lr=1e-3") == "--lr=1e-3" and expand_argument("a=~/b") == "a=~/b"
 
 
 def test_the_pages_file_is_one(tmp_path):

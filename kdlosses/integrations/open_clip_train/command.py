@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -23,10 +25,16 @@ def main(argv: Sequence[str]) -> int:
     try:
         if own.export:
             return _export(own.export, own.kd_config, rest)
-        return _train(own.kd_config, rest)
+        return _train(own.kd_config, [expand_argument(argument) for argument in rest])
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def expand_argument(argument: str) -> str:
+    """Expand `~` in a path among the trainer's arguments, which a shell leaves in --name=~/x."""
+    home = re.compile(r"\A(--[\w-]+=|)(~[^/]*)")
+    return home.sub(lambda match: match[1] + os.path.expanduser(match[2]), argument)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,11 +47,15 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,  # or the trainer's own arguments would be taken for ours
     )
     parser.add_argument(
-        "--kd-config", metavar="FILE", help="YAML with the loss: weights, variant, backend, options, check"
+        "--kd-config",
+        metavar="FILE",
+        type=os.path.expanduser,
+        help="YAML with the loss: weights, variant, backend, options, check",
     )
     parser.add_argument(
         "--export",
         nargs=2,
+        type=os.path.expanduser,
         metavar=("CHECKPOINT", "OUT"),
         help="write the student of a checkpoint, without the loss's parameters, as a file that open_clip loads",
     )
