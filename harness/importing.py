@@ -76,7 +76,9 @@ def _model_of_config(file: Path) -> LoadedModel:
     if tokenizer := _tokenizer_beside(file, config):
         config["text_cfg"]["hf_tokenizer_name"] = tokenizer
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", f"config-{file.stem}")
-    return create_model(_section(file, {"model": name, "config": config}), content.get("preprocess_cfg"))
+    return create_model(
+        _section(file, {"model": name, "config": config}), content.get("preprocess_cfg"), pretrained_towers=False
+    )
 
 
 def _tokenizer_beside(file: Path, config: Any) -> str | None:
@@ -101,7 +103,8 @@ def _student_of_run(path: Path) -> LoadedModel:
         raise UserError(f"checkpoint {path} does not say which model it is of; give --model NAME or --config FILE")
     data = values.get("data")
     view = SQUASH if isinstance(data, dict) and data.get("crop") == "resize" else None
-    return create_model(_section(path, {key: student.get(key) for key in ("model", "config")}), view)
+    section = _section(path, {key: student.get(key) for key in ("model", "config")})
+    return create_model(section, view, pretrained_towers=False)
 
 
 def _section(file: Path, values: dict[str, Any]) -> ModelConfig:

@@ -116,12 +116,16 @@ def load_trained(spec: str, pretrained: str | None = None) -> LoadedModel:
     return loaded
 
 
-def create_model(config: ModelConfig, view: dict[str, Any] | None = None) -> LoadedModel:
+def create_model(
+    config: ModelConfig, view: dict[str, Any] | None = None, *, pretrained_towers: bool = True
+) -> LoadedModel:
     """The model of a recipe's ``student`` or ``teacher`` section, freshly initialised unless it names weights.
 
     Args:
         config: the section.
         view: as for `load_model`; a model described inline has open_clip's defaults.
+        pretrained_towers: False where all weights are about to be replaced: then towers of an inline config begin
+            without weights of their own, which are not downloaded.
 
     Raises:
         UserError: as `load_model`.
@@ -129,22 +133,34 @@ def create_model(config: ModelConfig, view: dict[str, Any] | None = None) -> Loa
     if config.config is None:
         return load_model(config.model, config.pretrained, view)
     register_config(config.model, config.config)
-    return _create(config.model, config.pretrained, open_clip.get_model_config(config.model), config.model, view)
+    written = open_clip.get_model_config(config.model)
+    return _create(config.model, config.pretrained, written, config.model, view, pretrained_towers=pretrained_towers)
 
 
-def create_student(recipe: Recipe) -> LoadedModel:
+def create_student(recipe: Recipe, *, pretrained_towers: bool = True) -> LoadedModel:
     """The student of a recipe, freshly initialised; it is evaluated and exported with the view that it is trained on.
+
+    Args:
+        recipe: whose student.
+        pretrained_towers: as for `create_model`.
 
     Raises:
         UserError: as `load_model`.
     """
-    return create_model(recipe.student, SQUASH if recipe.data.crop == "resize" else None)
+    view = SQUASH if recipe.data.crop == "resize" else None
+    return create_model(recipe.student, view, pretrained_towers=pretrained_towers)
 
 
 def _create(
-    source: str, pretrained: str | None, config: dict[str, Any], name: str, view: dict[str, Any] | None = None
+    source: str,
+    pretrained: str | None,
+    config: dict[str, Any],
+    name: str,
+    view: dict[str, Any] | None = None,
+    *,
+    pretrained_towers: bool = True,
 ) -> LoadedModel:
-    model, preprocess, tokenizer = build(source, pretrained, config, view)
+    model, preprocess, tokenizer = build(source, pretrained, config, view, pretrained_towers=pretrained_towers)
     view = open_clip.get_model_preprocess_cfg(model)
     size = view["size"] if isinstance(view["size"], int) else max(view["size"])
     return LoadedModel(

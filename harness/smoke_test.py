@@ -29,7 +29,7 @@ def forward_smoke_test(loaded: LoadedModel, role: str) -> None:
         image = torch.zeros(1, 3, loaded.image_size, loaded.image_size)
         outputs = loaded.model(image, loaded.tokenizer(["a photo of a cat"]))
         found = outputs["image_features"].shape[1], outputs["text_features"].shape[1]
-    except (RuntimeError, IndexError, ValueError, AssertionError) as error:
+    except (RuntimeError, IndexError, ValueError, AssertionError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         usual = "check its config: image_size against patch_size, context_length, vocab_size against the tokenizer"
         raise UserError(

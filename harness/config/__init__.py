@@ -3,7 +3,7 @@
 from harness.config.data import AugmentConfig, DataConfig
 from harness.config.errors import RecipeError
 from harness.config.evaluation import EvalConfig, EvalSet
-from harness.config.load import dump_recipe, load_recipe, parse_recipe
+from harness.config.load import dump_recipe, load_recipe, parse_recipe, read_run_recipe
 from harness.config.loss import LossConfig
 from harness.config.model import ModelConfig, TeacherConfig
 from harness.config.published import PublishedConfig
@@ -29,6 +29,7 @@ __all__ = [
     "dump_recipe",
     "load_recipe",
     "parse_recipe",
+    "read_run_recipe",
     "recipe_names",
     "recipes_dir",
 ]

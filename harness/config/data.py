@@ -97,7 +97,7 @@ class DataConfig(Section):
         "random_resized", description="random_resized = a random crop, resized; resize = the whole image, resized."
     )
     crop_scale: Range = Field(
-        (0.9, 1.0), description="Area of the random crop as a fraction of the image. No effect with crop: resize."
+        (0.9, 1.0), description="Area of the random crop as a fraction of the image. Only with crop: random_resized."
     )
     augment: AugmentConfig | None = Field(None, description="Random affine map after the crop; null = none.")
     cache: Literal["none", "memory"] = Field(

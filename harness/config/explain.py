@@ -42,6 +42,13 @@ def invalid(error: ValidationError, tree: Tree, root: type[BaseModel] = Recipe) 
     return RecipeError(f"{tree.mark(path)}: {_sentence(first, path, root)}{more}")
 
 
+def without_effect(path: Path, when: str, tree: Tree) -> RecipeError:
+    """A key that changes nothing beside the others, though somebody has set it."""
+    return RecipeError(
+        f"{tree.mark(path)}: {dotted(path)} has no effect: it is read only where {when}; remove it, or change that"
+    )
+
+
 def not_yaml(error: yaml.YAMLError, name: str, *, lines: bool = True) -> RecipeError:
     """A document that PyYAML refuses; lines=False for one that is not a file."""
     mark = getattr(error, "problem_mark", None)

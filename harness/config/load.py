@@ -1,5 +1,6 @@
 """Read a recipe: file, inherited files, overrides, variables of paths, and the schema, in this order."""
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from harness.config import explain, yamltext
+from harness.config.effects import TOLERATED, idle_keys
 from harness.config.errors import RecipeError
 from harness.config.overrides import apply_override
 from harness.config.recipe import PathsConfig, Recipe
@@ -17,6 +19,9 @@ from harness.config.yamltext import Tree
 from harness.errors import UserError
 from harness.paths import expand_home
 
+logger = logging.getLogger(__name__)
+
+RUN_RECIPE = "recipe.yaml"
 VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -47,7 +52,26 @@ def load_with_tree(
     if data_root is not None and "data_root" not in used:
         raise RecipeError(f"--data-root has no effect: no path in {source} contains ${{data_root}}")
     try:
-        return Recipe.model_validate(tree.values), tree
+        recipe = Recipe.model_validate(tree.values)
+    except ValidationError as error:
+        raise explain.invalid(error, tree) from None
+    for path, when in idle_keys(recipe):
+        problem = explain.without_effect(path, when, tree)
+        if path not in TOLERATED:
+            raise problem
+        logger.warning("%s", problem)
+    return recipe, tree
+
+
+def read_run_recipe(run: Path) -> Recipe:
+    """The resolved recipe that a run folder holds; one of an older version may have keys without effect.
+
+    Raises:
+        RecipeError: it cannot be read, or is not a recipe of this version.
+    """
+    tree = _read(run / RUN_RECIPE)
+    try:
+        return Recipe.model_validate(tree.values)
     except ValidationError as error:
         raise explain.invalid(error, tree) from None
 

@@ -34,9 +34,7 @@ class ScheduleConfig(Section):
 
     warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises linearly to its peak.")
     kind: Literal["cosine", "constant"] = Field("cosine", description="What follows the warm-up.")
-    min_lr: float = Field(
-        0.0, ge=0, description="Learning rate at the end of the cosine. No effect with kind: constant."
-    )
+    min_lr: float = Field(0.0, ge=0, description="Learning rate at the end of the cosine. Only with kind: cosine.")
 
 
 class TrainConfig(Section):
@@ -78,7 +76,7 @@ class TrainConfig(Section):
     keep_last: int = Field(2, ge=1, description="How many checkpoints to keep; older ones are deleted.")
     threads: int | None = Field(None, ge=1, le=2**12, description="Torch's CPU threads; null = torch's own choice.")
     flush_denormal: bool = Field(
-        False, description="Treat denormal floats as 0: faster on CPUs, which slow down on them. No effect on CUDA."
+        False, description="Treat denormal floats as 0: faster on CPUs, which slow down on them. Not with device: cuda."
     )
 
     @model_validator(mode="after")

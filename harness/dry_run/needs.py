@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import open_clip
+import timm
 from huggingface_hub import constants, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
@@ -86,7 +87,7 @@ def _weights(role: str, config: ModelConfig) -> Need | None:
     if kind == "hf-hub":
         return Need(what, config.model, _in_cache(rest, ""), _caches(), f"{rest} of the Hugging Face Hub, at first use")
     if config.pretrained is None:
-        return None
+        return _image_tower(what, config)
     known = open_clip.get_pretrained_cfg(config.model, config.pretrained)
     if not known:
         file = Path(expand_home(config.pretrained))  # as harness.weights.source finds it
@@ -96,6 +97,17 @@ def _weights(role: str, config: ModelConfig) -> Need | None:
     found = bool(repo and _in_cache(repo, file)) or _downloaded(known.get("url", "")).is_file()
     get = f"open_clip downloads it at first use ({repo or known.get('url')})"
     return Need(what, f"{config.model} {config.pretrained}", found, _caches(), get)
+
+
+def _image_tower(what: str, config: ModelConfig) -> Need | None:
+    vision = (config.config or {}).get("vision_cfg", {})
+    name = vision.get("timm_model_name")
+    if not (name and vision.get("timm_model_pretrained")):
+        return None
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    repo = known.hf_hub_id if known is not None else None
+    get = f"timm downloads it at first use ({repo or 'which knows none of this name'})"
+    return Need(what, f"timm's {name}", bool(repo and _in_cache(repo, "model.safetensors")), _caches(), get)
 
 
 def _in_cache(repo: str, file: str) -> bool:

@@ -67,6 +67,9 @@ def small(recipe: Recipe, batch_size: int) -> Recipe:
     for section in (values["student"], values["teacher"], *values["teachers"]):
         if section is not None:
             section["pretrained"] = None  # random weights do, and need no download
+            for tower, key in (("vision_cfg", "timm_model_pretrained"), ("text_cfg", "hf_model_pretrained")):
+                if section["config"] and tower in section["config"]:
+                    section["config"] = {**section["config"], tower: {**section["config"][tower], key: False}}
     return Recipe.model_validate(values)
 
 

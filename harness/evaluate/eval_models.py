@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from harness.config import ModelConfig, Recipe, load_recipe
+from harness.config import ModelConfig, Recipe, read_run_recipe
 from harness.errors import UserError
 from harness.evaluate.result_store import EvalResultStore
 from harness.model_folders import find_folder, folder_name, spec_name
@@ -69,7 +69,7 @@ def run_folder(spec: str) -> Path | None:
 
 def recipe_of(run: Path) -> Recipe:
     """Resolved recipe of a run."""
-    return load_recipe(run / "recipe.yaml")
+    return read_run_recipe(run)
 
 
 def eval_models(

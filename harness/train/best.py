@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoint import write_checkpoint
-from harness.config import Recipe, dump_recipe, load_recipe
+from harness.config import Recipe, dump_recipe, read_run_recipe
 from harness.errors import UserError
 from harness.files import write_json
 from harness.models import LoadedModel, create_student
@@ -84,7 +84,7 @@ def load_best(run: Path) -> LoadedModel:
     path = run / "checkpoints" / WEIGHTS
     if not path.is_file():
         raise UserError(f"{path} is missing; a run keeps its best step where its recipe has eval.every and eval.best")
-    loaded = create_student(load_recipe(run / "recipe.yaml"))
+    loaded = create_student(read_run_recipe(run), pretrained_towers=False)
     try:
         load_into(loaded.model, path, loaded.name)
     except Damaged as damage:

@@ -156,7 +156,7 @@ class PeriodicEvaluation:
         if trainer.parallel == "ddp":
             return trainer.models.student
         if self._plain is None:
-            self._plain = create_student(trainer.recipe)
+            self._plain = create_student(trainer.recipe, pretrained_towers=False)
         self._plain.model.load_state_dict(weights)
         return self._plain
 

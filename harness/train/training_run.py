@@ -158,7 +158,7 @@ def _finish(trainer: Trainer, weights: dict[str, Any]) -> dict[str, Any]:
     recipe, out = trainer.recipe, trainer.out
     student = trainer.models.student
     if trainer.parallel == "fsdp2":
-        student = create_student(recipe)
+        student = create_student(recipe, pretrained_towers=False)
         student.model.load_state_dict(weights)
         student.model.to(trainer.device)
     seconds = trainer.metrics.seconds

@@ -1,8 +1,9 @@
 """Weights: read safely from the files that people have, renamed where a library changed, and fitted without gaps."""
 
+from harness.weights.adapting import say_adapted
 from harness.weights.fitting import Loaded, load_into, refuse_nonfinite
 from harness.weights.hub import Hub
-from harness.weights.reading import Checkpoint, file_records, read_checkpoint
+from harness.weights.reading import Checkpoint, file_records, read_checkpoint, unwrapped
 from harness.weights.source import find_source
 
 __all__ = [
@@ -14,4 +15,6 @@ __all__ = [
     "load_into",
     "read_checkpoint",
     "refuse_nonfinite",
+    "say_adapted",
+    "unwrapped",
 ]

@@ -1,4 +1,7 @@
-"""Putting a checkpoint into a model: every entry has its place and every place its entry, or nothing is loaded."""
+"""Putting a checkpoint into a model: every entry has its place and every place its entry, or nothing is loaded.
+
+Only what open_clip's own loader evens out is evened out here too: see `harness.weights.adapting`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import open_clip
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from harness.weights.adapting import adapt, say_adapted
 from harness.weights.reading import Checkpoint, read_checkpoint
 from harness.weights.renames import apply_rules
 
@@ -46,6 +50,8 @@ def load_into(model: nn.Module, path: Path, name: str) -> Loaded:
         return _load_arrays(model, Path(path), name)
     checkpoint = read_checkpoint(path)
     state, renamed = apply_rules(checkpoint.state, model)
+    shapes = {key: value.shape for key, value in state.items()}
+    state = adapt(state, model)
     complaints = differences(state, model.state_dict()) + _no_weights(state, model.state_dict())
     if complaints:
         raise UserError(
@@ -53,6 +59,7 @@ def load_into(model: nn.Module, path: Path, name: str) -> Loaded:
             "describe its model in a config (clipkd import --config FILE, or `config:` in a recipe)"
         )
     model.load_state_dict(state, strict=True)
+    say_adapted(path, shapes, model)
     return Loaded(checkpoint, renamed)
 
 

@@ -76,13 +76,17 @@ def silent(endpoint: str) -> str | None:
     return None
 
 
-def needs_of(source: str, repo: str | None, config: dict[str, Any]) -> list[tuple[str, str]]:
+def needs_of(
+    source: str, repo: str | None, config: dict[str, Any], image_tower: str = "", text_tower: str = ""
+) -> list[tuple[str, str]]:
     """What a model must have from the Hub or its cache.
 
     Args:
         source: as open_clip's factory takes it.
         repo: of the weights that a tag names, or None.
         config: its open_clip model config.
+        image_tower: timm's name of an image tower whose own weights are wanted, or "".
+        text_tower: likewise a text tower of the Hub.
     """
     text = config.get("text_cfg", {})
     needs = [("weights", repo)] if repo else []
@@ -92,7 +96,9 @@ def needs_of(source: str, repo: str | None, config: dict[str, Any]) -> list[tupl
     if tokenizer and not source.startswith("local-dir:") and not Path(tokenizer).is_dir():
         needs.append(("its tokenizer", tokenizer))
     if text.get("hf_model_name"):
-        needs.append(("its text tower's config", text["hf_model_name"]))
+        needs.append((f"its text tower's config{' and weights' if text_tower else ''}", text["hf_model_name"]))
+    if image_tower:
+        needs.append(("timm's weights of its image tower", image_tower))
     return needs
 
 

@@ -21,8 +21,9 @@ from harness.weights.checksums import Damaged, FileRecord, check
 from harness.weights.pickles import reading_numpy, refusal
 from harness.weights.tensor_files import load_tensors, tensor_records
 
-# What DistributedDataParallel and torch.compile put before every name.
-_WRAPPERS = ("module.", "_orig_mod.")
+# What DistributedDataParallel, torch.compile, FSDP and activation checkpointing put before the names of all that they
+# wrap, be it the model or one of its blocks.
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _ZIP, _PICKLE, _LFS = b"PK\x03\x04", b"\x80", b"version https://git-lfs"
 # The number that torch.save's older format begins with, as every pickle protocol from 2 on writes it.
 _MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -34,7 +35,7 @@ class Checkpoint:
 
     Args:
         path: the file.
-        state: by name, without what wrappers put before it.
+        state: by name, without the words of wrappers.
         epoch: of a training checkpoint that tells it.
         step: likewise.
         run: the run's name, likewise.
@@ -176,9 +177,29 @@ def _tensors(path: Path, found: Any) -> dict[str, Tensor]:
             f"{path} is not a state dict: {', '.join(odd[:3])} ({len(odd)} of {len(found)} entries) have no "
             "text as their name, or a tensor that is sparse, quantized or without values (meta); save dense ones"
         )
-    state = dict(found)
-    while prefix := next((word for word in _WRAPPERS if all(name.startswith(word) for name in state)), None):
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return unwrapped(found, path)
+
+
+def unwrapped(found: Mapping[str, Tensor], path: Path | str) -> dict[str, Tensor]:
+    """Entries without the words of wrappers in their names, wherever they stand.
+
+    Args:
+        found: the entries.
+        path: their file, for the message.
+
+    Raises:
+        UserError: two names become one.
+    """
+    state: dict[str, Tensor] = {}
+    for name, value in found.items():
+        *before, last = name.split(".")
+        plain = ".".join([*(word for word in before if word not in _WRAPPERS), last])
+        if plain in state:
+            raise UserError(
+                f"{path} holds {plain} twice, once as {name}; expected a state dict of one model: save it again with "
+                "either the names of the wrapped module or those of the plain one"
+            )
+        state[plain] = value
     return state
 
 

@@ -74,6 +74,10 @@ def derived_buffers(state: State, model: nn.Module) -> State:
     own = {name: buffer for name, buffer in model.named_buffers() if name not in wanted}
 
     def is_derived(name: str, value: Tensor) -> bool:
+        if name in own and name.endswith("attn_mask") and own[name].ndim == value.ndim == 2:
+            # Of texts of another length: a table of positions is then interpolated, and the mask is the model's.
+            rows, columns = map(min, own[name].shape, value.shape)
+            return torch.equal(own[name][:rows, :columns].to(value), value[:rows, :columns])
         if name in own:
             return own[name].shape == value.shape and torch.equal(own[name].to(value), value)
         # Text towers of older transformers counted their positions in a buffer that has since gone.

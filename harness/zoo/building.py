@@ -10,17 +10,21 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import open_clip
+import open_clip.factory
 from safetensors import SafetensorError
 
 from harness.errors import UserError
 from harness.model_folders import weight_files
-from harness.weights import Hub, file_records, load_into, refuse_nonfinite
+from harness.weights import Hub, file_records, load_into, refuse_nonfinite, say_adapted, unwrapped
 from harness.weights.checksums import Damaged, check, checked
 from harness.weights.hub import PREFIX, hub_weights, needs_of
 from harness.weights.source import Source, find_source
 from harness.zoo.towers import settle
+
+logger = logging.getLogger(__name__)
 
 # What open_clip, torch and safetensors raise over a config or a file of weights that they cannot use.
 _REFUSALS = (
@@ -41,7 +45,14 @@ _REFUSALS = (
 Parts = tuple[Any, Any, Any]
 
 
-def build(source: str, pretrained: str | None, config: dict[str, Any], view: dict[str, Any] | None = None) -> Parts:
+def build(
+    source: str,
+    pretrained: str | None,
+    config: dict[str, Any],
+    view: dict[str, Any] | None = None,
+    *,
+    pretrained_towers: bool = True,
+) -> Parts:
     """Make a model with open_clip, load its weights, and take its transform and tokenizer along.
 
     Args:
@@ -49,20 +60,26 @@ def build(source: str, pretrained: str | None, config: dict[str, Any], view: dic
         pretrained: a tag or a file; beside a name only.
         config: its open_clip model config.
         view: open_clip's ``preprocess_cfg``, where the model's own is not to be used.
+        pretrained_towers: whether towers of timm and the Hub begin with their own weights where the config asks for
+            it; False where all weights are about to be replaced.
 
     Raises:
         UserError: it cannot be made, or its weights cannot be had.
     """
     weights = find_source(source, pretrained, config)
     fresh = pretrained is None and not source.startswith(("local-dir:", PREFIX))
+    image, text = towers_with_weights(config) if fresh and pretrained_towers else ("", "")
+    options: dict[str, Any] = {"pretrained_image": bool(image), "pretrained_text": bool(text)}
     try:
-        with Hub(source, needs_of(source, weights.repo, config)).asked(), _checked_folder(source):
-            parts = _made(source, weights, config, view or {})
+        with Hub(source, needs_of(source, weights.repo, config, image, text)).asked(), _checked_folder(source):
+            parts = _made(source, weights, config, view or {}, options)
     except _REFUSALS as error:
-        logging.getLogger(__name__).debug("open_clip could not make %s", source, exc_info=True)
+        logger.debug("open_clip could not make %s", source, exc_info=True)
         reason = " ".join(str(error).split())[:600] or type(error).__name__
         words = f" with weights {weights.tag!r}" if weights.tag else ""
         raise UserError(f"open_clip could not make model {source!r}{words}: {reason}") from error
+    if image:
+        logger.info("%s: its image tower begins with timm's weights of %s", source, image)
     if weights.file is not None:
         load_into(parts[0], weights.file, source)
     elif not fresh:
@@ -71,17 +88,42 @@ def build(source: str, pretrained: str | None, config: dict[str, Any], view: dic
     return parts
 
 
-def _made(source: str, weights: Source, config: dict[str, Any], view: dict[str, Any]) -> Parts:
+def towers_with_weights(config: dict[str, Any]) -> tuple[str, str]:
+    """Names of the image tower of timm's and the text tower of the Hub that begin with weights of their own, or ""."""
+    vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
+    image = vision.get("timm_model_name") if vision.get("timm_model_pretrained") else None
+    return image or "", (text.get("hf_model_name") if text.get("hf_model_pretrained", True) else None) or ""
+
+
+def _made(source: str, weights: Source, config: dict[str, Any], view: dict[str, Any], towers: dict[str, Any]) -> Parts:
     if source.startswith(PREFIX):
         check(path := hub_weights(source), file_records(path))
     options = {f"image_{key}": view[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in view}
-    # A text tower from the Hub starts from its own weights, unless all of the model's are about to be loaded.
-    options["pretrained_text"] = weights.file is None
     with _quiet():
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            source, pretrained=weights.tag, output_dict=True, **options
-        )
-        return model, preprocess, get_tokenizer(source, config)
+        with _recorded_weights() as read:
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                source, pretrained=weights.tag, output_dict=True, **options, **towers
+            )
+        parts = model, preprocess, get_tokenizer(source, config)
+    for file, shapes in read.items():
+        say_adapted(file, shapes, model)
+    return parts
+
+
+@contextmanager
+def _recorded_weights() -> Iterator[dict[str, dict[str, Any]]]:
+    """Take wrappers' words off the names that open_clip reads, and note the shapes, which it fits to the model."""
+    read: dict[str, dict[str, Any]] = {}
+    original = open_clip.factory.load_state_dict
+
+    def load(path: str, *arguments: Any, **options: Any) -> dict[str, Any]:
+        state = original(path, *arguments, **options)
+        plain = unwrapped(state, path)
+        read[str(path)] = {name: value.shape for name, value in plain.items()}
+        return state if plain.keys() == state.keys() else plain
+
+    with patch.object(open_clip.factory, "load_state_dict", load):
+        yield read
 
 
 @contextmanager

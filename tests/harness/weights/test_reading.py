@@ -43,9 +43,18 @@ def test_bare_or_nested_wrapped_or_not(tmp_path, nested, prefix):
     assert (checkpoint.epoch, checkpoint.run) == ((3, "run") if nested else (None, None))
 
 
-def test_a_prefix_of_some_names_only_is_part_of_them(tmp_path):
-    weights = {"module.a": torch.ones(1), "b": torch.ones(1)}
-    assert same(saved(tmp_path / "c.pt", weights), weights)
+@pytest.mark.parametrize("word", ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_words_of_wrappers_mean_nothing_wherever_they_stand(tmp_path, word):
+    """Blocks are compiled, sharded and checkpointed one by one, so some names have a word in them and others none."""
+    weights = {f"blocks.0.{word}.a": torch.ones(1), f"{word}.{word}.b": torch.ones(1), "c": torch.ones(1)}
+    assert list(read_checkpoint(saved(tmp_path / "c.pt", weights)).state) == ["blocks.0.a", "b", "c"]
+    assert list(read_checkpoint(saved(tmp_path / "d.pt", {f"x.{word}": torch.ones(1)})).state) == [f"x.{word}"]
+
+
+def test_two_names_that_become_one_are_refused(tmp_path):
+    path = saved(tmp_path / "c.pt", {"a": torch.ones(1), "module.a": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"holds a twice, once as module\.a; expected a state dict of one model"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.bin", "odd.name"])
