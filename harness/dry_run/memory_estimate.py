@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.config import Recipe
 from harness.models import LoadedModel
@@ -77,8 +78,10 @@ def _kept_for_backward(student: LoadedModel, half: bool) -> tuple[float, float]:
     bfloat16 on the CPU stands for either half precision: autocast casts the same layers, the copies of the weights that
     it makes being what does not grow with the batch.
     """
-    one, two = (_bytes_kept(student, count, half) for count in (1, 2))
-    return max(0, 2 * one - two), two - one
+    few = 2 if any(isinstance(module, _BatchNorm) for module in student.model.modules()) else 1
+    kept, more = (_bytes_kept(student, count, half) for count in (few, few + 1))
+    slope = more - kept
+    return max(0, kept - few * slope), slope
 
 
 def _bytes_kept(student: LoadedModel, count: int, half: bool) -> int:

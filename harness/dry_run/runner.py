@@ -20,6 +20,7 @@ from harness.errors import UserError
 from harness.models import LoadedModel, create_model
 from harness.smoke_test import forward_smoke_test
 from harness.train.length import check_warmup, local_batch_size
+from harness.train.step import check_batch_norm
 
 PROCESSES = 8  # as the paper's
 
@@ -98,13 +99,13 @@ def _dry_run_one(
         result.hours = result.steps * recipe.train.batch_size / images_per_second / 3600
     if result.steps is not None:
         check_warmup(recipe, result.steps)
-    if processes is not None:
-        local_batch_size(recipe, processes)
+    pairs = local_batch_size(recipe, processes) if processes is not None else recipe.train.batch_size
     _refuse_downloads(recipe)
     trial = small(recipe, batch_size)
     models = teachers.of(trial)
     with tempfile.TemporaryDirectory(prefix="clipkd-dry-run-") as folder:
         result.trial, student = try_out(trial, models, Path(folder))
+    check_batch_norm(student.model, pairs // recipe.train.accum_freq)
     sizes = [teacher["total"] for teacher in result.trial.teachers]
     result.memory = estimate(recipe, student, sizes, result.trial.loss_parameters, processes or PROCESSES)
 

@@ -12,6 +12,7 @@ from harness.config import Recipe, parse_recipe
 from harness.errors import UserError
 from harness.runs import DONE
 from harness.train.best import read_best
+from harness.train.moved import check_inputs, is_same_unreplaced, roots_of
 from harness.train.optimizer_check import check_not_empty
 from harness.train.training_state import read_state
 from harness.weights.checksums import Damaged
@@ -29,6 +30,8 @@ HARMLESS = (
     "data.workers",
     "data.max_skip_rate",
     "loss.backend",
+    # A cache knows which teacher, views and data it is of.
+    "teacher_cache.path",
     "train.accum_freq",
     "train.compile",
     "train.device",
@@ -47,8 +50,8 @@ def find_checkpoint(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool)
 
     Raises:
         UserError: the folder holds checkpoints and neither ``resume`` nor ``overwrite`` says what to do with them; none
-            of them can be read; the recipe has changed in a way that would make another run of it; the optimizer's
-            state is empty; or the record of the best step is damaged.
+            of them can be read; the recipe has changed in a way that would make another run of it, or what has moved
+            is not the same; the optimizer's state is empty; or the record of the best step is damaged.
     """
     found = list_checkpoints(out / "checkpoints")
     if overwrite or not found:
@@ -59,7 +62,8 @@ def find_checkpoint(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool)
             "from there, or --overwrite to lose it and start over"
         )
     state = load_newest(found)
-    check_same_recipe(recipe, parse_recipe(state["recipe"], f"the recipe in {out}"), out)
+    if check_same_recipe(recipe, parse_recipe(state["recipe"], f"the recipe in {out}"), out):
+        check_inputs(recipe, state.get("inputs"), out)
     check_not_empty(state, out / "checkpoints")
     if recipe.eval.best:
         read_best(out / "checkpoints")  # it is needed after hours only, and refused now
@@ -98,12 +102,18 @@ def load_newest(paths: list[Path]) -> dict[str, Any]:
     )
 
 
-def check_same_recipe(recipe: Recipe, saved: Recipe, out: Path) -> None:
-    """Refuse a recipe that would not continue the saved one, naming each difference; log the harmless ones."""
+def check_same_recipe(recipe: Recipe, saved: Recipe, out: Path) -> bool:
+    """Refuse a recipe that would not continue the saved one, naming each difference; log the harmless ones.
+
+    Returns:
+        Whether data or weights are elsewhere, so that their content is to be compared.
+    """
     changes = list(_changes(saved.model_dump(mode="json"), recipe.model_dump(mode="json")))
     lengths = ("train.steps", "train.epochs") if recipe.schedule.kind == "constant" else ()
     harmless = [change for change in changes if change[0].startswith(HARMLESS) or change[0] in lengths]
-    other = [change for change in changes if change not in harmless]
+    roots = roots_of(saved, recipe)
+    moved = [change for change in changes if change not in harmless and is_same_unreplaced(*change[1:], roots)]
+    other = [change for change in changes if change not in harmless and change not in moved]
     if other:
         listed = "; ".join(f"{key} was {was!r} and is {now!r}" for key, was, now in other)
         raise UserError(
@@ -112,6 +122,9 @@ def check_same_recipe(recipe: Recipe, saved: Recipe, out: Path) -> None:
         )
     for key, was, now in harmless:
         logger.info("resuming with %s changed from %r to %r", key, was, now)
+    for key, was, now in moved:
+        logger.info("resuming with %s moved from %r to %r", key, was, now)
+    return bool(moved)
 
 
 def check_world_size(state: dict[str, Any], world_size: int, parallel: str) -> None:

@@ -37,6 +37,7 @@ def capture_state(trainer: Trainer, step: int) -> dict[str, Any] | None:
         "step": step,
         "name": trainer.recipe.name,
         "recipe": dump_recipe(trainer.recipe),
+        "inputs": trainer.inputs,
         "world_size": trainer.distributed.world_size,
         "parallel": kind,
         "state_dict": student,

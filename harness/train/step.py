@@ -13,10 +13,32 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from harness.errors import UserError
 from harness.task import DistillTask, ModelInputs
 
 Losses = dict[str, Tensor]
 Scale = Callable[[Tensor], Tensor]
+
+
+def check_batch_norm(student: nn.Module, pairs: int) -> None:
+    """Refuse BatchNorm of a single pair: its mean is the pair itself, and torch takes none of one value a channel.
+
+    Args:
+        student: the model that is trained.
+        pairs: of a micro-batch of one process.
+
+    Raises:
+        UserError: the student has BatchNorm and would see one pair at a time.
+    """
+    if pairs > 1:
+        return
+    name = next((name for name, module in student.named_modules() if isinstance(module, _BatchNorm)), None)
+    if name is not None:
+        raise UserError(
+            f"the student has BatchNorm ({name}), which takes its statistics from the pairs of a micro-batch, and here "
+            "that is one pair: make train.batch_size, divided by the number of processes and by train.accum_freq, at "
+            "least 2"
+        )
 
 
 def forward_backward(

@@ -30,11 +30,12 @@ from harness.train.distributed import DistributedContext, Signal
 from harness.train.length import local_batch_size, total_steps
 from harness.train.messages import describe_run, warn_skipped
 from harness.train.models import build_models
+from harness.train.moved import inputs_of
 from harness.train.nonfinite import NonFiniteMonitor, is_finite_step
 from harness.train.periodic_evaluation import PeriodicEvaluation, warn_missing
 from harness.train.saving import capture_state, restore_state
 from harness.train.signals import watch_for_sigterm
-from harness.train.step import forward_backward
+from harness.train.step import check_batch_norm, forward_backward
 from harness.watchdog import Watchdog
 from kdlosses.layers import MAX_LOGIT_SCALE
 
@@ -72,6 +73,7 @@ class Trainer:
         self.cache = open_cache(recipe) if recipe.teacher_cache.use else None
         self.models = build_models(recipe, self.distributed, device, self.cache, teachers)
         self.task = self.models.task
+        check_batch_norm(self.task.student, self.batch_size // recipe.train.accum_freq)
         self.loader = self._build_loader(start)
         try:
             self._prepare(start)
@@ -82,6 +84,7 @@ class Trainer:
     def _prepare(self, start: dict[str, Any] | None) -> None:
         """Build what depends on the models and the data, and load the checkpoint."""
         recipe, train = self.recipe, self.recipe.train
+        self.inputs = inputs_of(recipe) if self.distributed.is_rank_zero else {}
         self.steps = total_steps(recipe, self.loader.num_samples)
         self.augment = BatchAugment(recipe.data.augment)
         self._build_optimizer()

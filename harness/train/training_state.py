@@ -91,6 +91,7 @@ class TrainingState(Schema):
     step: Count
     name: Text
     recipe: Text
+    inputs: dict[Text, Text] | None = None
     world_size: Annotated[int, Field(gt=0)]
     parallel: Literal["ddp", "fsdp2"]
     state_dict: Annotated[dict[Text, _Tensor], Field(min_length=1)]

@@ -8,14 +8,18 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from harness.dry_run import dry_run
+from harness.errors import UserError
 from harness.train import step as step_module
 from harness.train.distributed import DistributedContext
 from harness.train.models import build_models
-from harness.train.step import forward_backward
+from harness.train.step import check_batch_norm, forward_backward
+from harness.train.trainer import Trainer
 from tests.harness import tiny
 
 ALL = {"contrastive": 1, "crd": 1, "fd": 100, "mfd": 100, "gd": 1, "icl": 1, "afd": 1, "cross_kd": 1}
 CPU = torch.device("cpu")
+TIMM = {"timm_model_name": "resnet18", "timm_pool": "avg", "image_size": 32}
 
 
 class _Batch:
@@ -131,3 +135,34 @@ def test_the_ranks_average_once_a_step(slices, monkeypatch):
     task = build(**tiny.DISTILL)
     step(task, _Batch(8), slices)
     assert len(local) == slices - 1
+
+
+@pytest.mark.parametrize("model", [tiny.RESNET, {**tiny.STUDENT, "vision_cfg": TIMM}])
+def test_batch_norm_of_one_pair_is_refused_beforehand(model):
+    student = build(student={"config": model, "model": "test-bn"}).student
+    check_batch_norm(student, 2)
+    with pytest.raises(
+        UserError, match=r"student has BatchNorm \(visual\..*one pair: make train\.batch_size.* at least 2"
+    ):
+        check_batch_norm(student, 1)
+
+
+def test_layer_norm_of_one_pair_is_fine():
+    check_batch_norm(build().student, 1)
+
+
+@pytest.mark.parametrize(("batch_size", "accum_freq"), [(1, 1), (16, 16)])
+def test_the_trainer_asks_for_the_pairs_of_a_slice(tmp_path, batch_size, accum_freq):
+    train = {"batch_size": batch_size, "accum_freq": accum_freq}
+    recipe = tiny.recipe(student={"config": tiny.RESNET, "model": "test-bn"}, train=train)
+    with pytest.raises(UserError, match="which takes its statistics from the pairs of a micro-batch"):
+        Trainer(recipe, tmp_path, CPU)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "error"), [(4, "student has BatchNorm"), (2, None)])
+def test_a_dry_run_says_so_of_the_real_runs_processes(processes, error):
+    config = {**tiny.STUDENT, "vision_cfg": TIMM}  # whose last maps are single values, so it cannot take one pair
+    recipe = tiny.recipe(student={"config": config, "model": "test-bn"}, train={"batch_size": 16, "accum_freq": 4})
+    (result,) = dry_run([("bn", lambda: recipe)], processes=processes)
+    assert error in result.error if error else result.error is None and result.memory is not None
