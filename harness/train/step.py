@@ -70,6 +70,23 @@ def forward_backward(
     return {name: value.detach() for name, value in losses.items()}, outputs["logit_scale"].detach().reshape(())
 
 
+def settle_buckets(task: DistillTask, inputs: ModelInputs, generator: Generator, accum_freq: int, scale: Scale) -> None:
+    """Take a first step's passes and drop their gradients, so that DDP's buckets are the same in all steps that follow.
+
+    DDP lays them out anew after its first backward pass, and a sum over three or more ranks is rounded by a value's
+    place in its bucket: a resumed run's first step would be rounded otherwise than the uninterrupted run's.
+
+    Args:
+        task: as of `forward_backward`, and so are the others.
+    """
+    state = RngState.capture(generator)
+    with _keep_batchnorm_buffers(task.student):
+        forward_backward(task, inputs, generator, accum_freq, scale)
+    state.restore(generator)
+    for _, parameter in task.trainable():
+        parameter.grad = None
+
+
 def _accumulated(
     task: DistillTask, inputs: ModelInputs, generator: Generator, accum_freq: int, scale: Scale
 ) -> tuple[dict[str, Tensor], Losses]:

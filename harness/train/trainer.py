@@ -35,7 +35,7 @@ from harness.train.nonfinite import NonFiniteMonitor, is_finite_step
 from harness.train.periodic_evaluation import PeriodicEvaluation, warn_missing
 from harness.train.saving import capture_state, restore_state
 from harness.train.signals import watch_for_sigterm
-from harness.train.step import check_batch_norm, forward_backward
+from harness.train.step import check_batch_norm, forward_backward, settle_buckets
 from harness.watchdog import Watchdog
 from kdlosses.layers import MAX_LOGIT_SCALE
 
@@ -92,6 +92,7 @@ class Trainer:
         self.metrics = MetricAccumulator(train.batch_size)
         self.nonfinite = NonFiniteMonitor(self._own_file("nonfinite"), train.on_nonfinite, train.max_nonfinite)
         self.evaluation = PeriodicEvaluation(self)
+        self._settled = self.parallel != "ddp" or self.distributed.world_size < 3  # two ranks' sum has one order
         self.first = 1
         if start is not None:
             restore_state(self, start)
@@ -207,10 +208,17 @@ class Trainer:
         if self.recipe.train.channels_last:
             view = view.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
-        inputs = self.task.inputs(view, batch)
-        losses, scale = forward_backward(
-            self.task, inputs, self.generator, self.recipe.train.accum_freq, self.scaler.scale
+        passes = (
+            self.task,
+            self.task.inputs(view, batch),
+            self.generator,
+            self.recipe.train.accum_freq,
+            self.scaler.scale,
         )
+        if not self._settled:
+            settle_buckets(*passes)
+            self._settled = True
+        losses, scale = forward_backward(*passes)
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.parameters, self.recipe.optim.grad_clip or math.inf)
         ok = is_finite_step(losses, norm, self.scaler)
