@@ -114,7 +114,8 @@ ELSEWHERE = {
     "name", "description", "paths.weights_root", "data.workers", "teacher_cache.views", "teacher_cache.path",
     "loss.backend", "train.accum_freq", "train.parallel", "train.device", "train.compile", "train.on_nonfinite",
     "train.max_nonfinite", "train.stall_timeout", "train.stall_abort_timeout", "train.threads", "train.flush_denormal",
-    "eval.sets[].stock_decoding", "eval.sets[].protocol", "eval.sets[].image_formats", "eval.root", "eval.missing", "eval.batch_size", "eval.workers",
+    "eval.sets[].stock_decoding", "eval.sets[].protocol", "eval.sets[].image_formats", "eval.root",
+    "eval.missing", "eval.batch_size", "eval.workers",
 }  # fmt: skip
 
 
