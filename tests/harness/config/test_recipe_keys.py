@@ -53,7 +53,7 @@ CHANGED = {
     "data.cache": {"data.cache": "memory"},
     "data.max_image_pixels": {"data.max_image_pixels": 10},
     "data.image_formats": {"data.image_formats": ["jpeg"]},
-    "data.max_skip_rate": {"data.train": "broken.csv", "data.max_skip_rate": 0.5},
+    "data.max_skip_rate": {"data.train": "broken.csv", "data.cache": "memory", "data.max_skip_rate": 0.5},
     "student.model": {"student.model": "ViT-B-32"},
     "student.pretrained": {"student.pretrained": "missing.pt"},
     "student.config": {"student.config.embed_dim": 24},
@@ -102,7 +102,7 @@ CHANGED = {
 BESIDE = {
     "paths.data_root": {"data.train": "${data_root}/pairs.csv"},
     "data.crop": {"data.crop_scale": [0.9, 1.0]},
-    "data.max_skip_rate": {"data.train": "broken.csv"},
+    "data.max_skip_rate": {"data.train": "broken.csv", "data.cache": "memory"},
     "teachers[].weight": {"teacher": None, "teachers": TWO},
     "loss.backend_options": {"loss.backend": "chunked"},
     "optim.grad_clip": {"optim.eps": 1e-2},
