@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from harness.errors import UserError
+from harness.files import named
 from harness.models import LoadedModel
 from harness.weights import refuse_nonfinite
 from harness.weights.tensor_files import save_tensors
@@ -42,7 +43,8 @@ def export_model(loaded: LoadedModel, out: Path, *, fp16: bool = False, metadata
         _write_tokenizer(loaded, config["text_cfg"], folder)
         content = {"model_cfg": config, "preprocess_cfg": _preprocess(loaded), "metadata": metadata or {}}
         (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        save_tensors(folder / WEIGHTS, weights, {"format": "pt"})
+        with named(out / WEIGHTS):
+            save_tensors(folder / WEIGHTS, weights, {"format": "pt"})
         shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors makes a file that only its owner can read
 
 

@@ -30,14 +30,21 @@ def deferred_interrupt() -> Iterator[None]:
             before(*arrived[0])
 
 
-def start_fork_server() -> None:
-    """Start Python's fork server, unless it runs, so that it and its processes are deaf to Ctrl-C from birth.
+@contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C come after the block, and never to the processes that are started in it.
 
     The signals that a process blocks are inherited; one that it ignores is ignored only once its code says so.
     """
-    resource_tracker.ensure_running()  # the fork server starts it, and its start unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        forkserver.ensure_running()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start_fork_server() -> None:
+    """Start Python's fork server, unless it runs, so that it and its processes are deaf to Ctrl-C from birth."""
+    resource_tracker.ensure_running()  # the fork server starts it, and its start unblocks the signal
+    with deaf_to_ctrl_c():
+        forkserver.ensure_running()

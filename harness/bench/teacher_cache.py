@@ -24,6 +24,7 @@ from harness.bench.losses.timing import make_clock
 from harness.config import Recipe, dump_recipe, load_recipe
 from harness.files import write_json
 from harness.models import pick_device
+from harness.orphans import child_command
 from harness.runs import environment
 from harness.teachers.build import build_cache
 from harness.train import Trainer
@@ -150,8 +151,8 @@ def _weigh(recipes: dict[str, Recipe], folder: Path, steps: int) -> dict[str, An
 
 
 def _in_own_process(recipe: Path, steps: int) -> int:
-    command = [sys.executable, "-m", "harness.bench.teacher_cache", "-", "--child"]
-    command += ["--recipe", str(recipe), "--steps", str(steps)]
+    arguments = ["-", "--child", "--recipe", str(recipe), "--steps", str(steps)]
+    command = child_command("harness.bench.teacher_cache", *arguments)
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 

@@ -18,9 +18,12 @@ from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from harness.data.chunks import Chunk
+from harness.data.lost_workers import lost_worker, workers_of
 from harness.data.seeds import derive
-from harness.data.worker_exit import end_with_trainer, survive_first_sigterm
+from harness.data.worker_exit import start_worker, survive_first_sigterm
 from harness.errors import UserError
+from harness.interrupts import deaf_to_ctrl_c
+from harness.way_on import way_on
 
 
 class Chunks(Iterator[Chunk]):
@@ -59,8 +62,8 @@ class Chunks(Iterator[Chunk]):
                 # Without a generator of its own it would draw from torch's global one.
                 generator=torch.Generator().manual_seed(derive(seed, "workers")),
             )
-        self._workers = workers
-        self._chunks: Iterator[Chunk] | None = _begun(self._loader, state)
+        with deaf_to_ctrl_c():
+            self._chunks: Iterator[Chunk] | None = _begun(self._loader, state)
         self._tell_workers = finalize(self, _tell_workers, closing, os.getpid())
         # Before torch's own, which were registered just now and wait for each worker in turn.
         atexit.register(self._tell_workers)
@@ -70,10 +73,14 @@ class Chunks(Iterator[Chunk]):
         try:
             return next(self._chunks)
         except (RuntimeError, OSError, EOFError) as error:
-            lost = lost_worker(error) if self._workers else None
+            lost = self.lost_worker(error)
             if lost is None:
                 raise
             raise lost from error
+
+    def lost_worker(self, error: Exception) -> UserError | None:
+        """The error for a worker that has died, None where another is the reason."""
+        return lost_worker(error, workers_of(self._chunks), "data.workers", "train.batch_size")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state after the last chunk handed out."""
@@ -101,38 +108,16 @@ def _begun(loader: StatefulDataLoader[Chunk], state: dict[str, Any] | None) -> I
     except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise UserError(
             f"the checkpoint's place in the data cannot be used ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:100]}); resume from another checkpoint, or start over with --overwrite"
+            f"{' '.join(str(error).split())[:100]}); resume from another checkpoint, or {way_on().restart}"
         ) from error
 
 
 def _init_worker(closed: Connection, _worker: int) -> None:
     survive_first_sigterm()
-    end_with_trainer(closed)
+    start_worker(closed)
 
 
 def _tell_workers(closing: Connection, trainer: int) -> None:
     """Tell the workers that the loader is closed; a process that was forked since has a copy of it and says nothing."""
     if os.getpid() == trainer:
         closing.send_bytes(b"closed")
-
-
-def lost_worker(error: Exception) -> UserError | None:
-    """Return the message about a worker that died; None for an error of another kind.
-
-    On Linux torch raises this error wherever the main thread happens to be when the worker's end is signalled, so who
-    runs the training loop has to ask as well.
-    """
-    text = str(error) or type(error).__name__
-    # One that dies while it hands a batch over breaks the connection; an error raised in a worker says "Caught".
-    is_cut_off = isinstance(error, ConnectionError | EOFError | FileNotFoundError) or "DataLoader worker" in text
-    if not is_cut_off or text.startswith("Caught"):
-        return None
-    if "shared memory" in text or "Bus error" in text:
-        return UserError(
-            "a data worker ran out of shared memory (/dev/shm); enlarge it (docker run --shm-size=16g, for one), or "
-            "lower data.workers or train.batch_size."
-        )
-    return UserError(
-        f"a data worker ended by itself or was killed ({text.splitlines()[0].rstrip('.')}), most often because the "
-        "machine ran out of memory; lower data.workers, or look into the system's log (dmesg)."
-    )

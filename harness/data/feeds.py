@@ -83,6 +83,10 @@ class MemoryFeed:
         """Return where it stands after the last batch."""
         return {"batches": self._num_batches, "usable": self._num_pairs}
 
+    def lost_worker(self, error: Exception) -> UserError | None:
+        """None: it has no workers."""
+        return None
+
     def close(self) -> None:
         """Stop."""
         self._batches.close()
@@ -125,6 +129,10 @@ class IndexedFeed:
     def position(self) -> int:
         """Return the number of batches handed out."""
         return self._position
+
+    def lost_worker(self, error: Exception) -> UserError | None:
+        """See `Chunks.lost_worker`."""
+        return self._chunks.lost_worker(error)
 
     def close(self) -> None:
         """Stop the workers."""
@@ -180,6 +188,10 @@ class ShardFeed:
     def position(self) -> dict[str, Any]:
         """Return where every worker stands after its last batch handed out."""
         return self._chunks.state_dict()
+
+    def lost_worker(self, error: Exception) -> UserError | None:
+        """See `Chunks.lost_worker`."""
+        return self._chunks.lost_worker(error)
 
     def close(self) -> None:
         """Stop the workers."""

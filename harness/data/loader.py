@@ -54,6 +54,10 @@ class Loader(Iterator[Batch]):
         """Return one line on what is loaded and how."""
         return self._feed.about
 
+    def lost_worker(self, error: Exception) -> UserError | None:
+        """The error for a worker process that has died, None where another is the reason for ``error``."""
+        return self._feed.lost_worker(error)
+
     def close(self) -> None:
         """Stop the worker processes; no batch can be had afterwards."""
         self._feed.close()

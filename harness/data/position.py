@@ -9,6 +9,7 @@ from harness.data.feeds import Share
 from harness.data.shards import ShardSource
 from harness.data.sources import Opened
 from harness.errors import UserError
+from harness.way_on import way_on
 
 # What is compared, and how it is called in the sentence to the user.
 _NAMES = {
@@ -93,7 +94,7 @@ def check_place(position: Any, *, in_memory: bool, shards: bool) -> None:
     if not fits:
         raise UserError(
             f"the checkpoint's place in the data is not one of such data ({str(position)[:60]}); resume from another "
-            "checkpoint, or start over with --overwrite."
+            f"checkpoint, or {way_on().restart}."
         )
 
 

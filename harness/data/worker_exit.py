@@ -2,65 +2,42 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import threading
+import sys
 import time
+import traceback
 from multiprocessing.connection import Connection
-from pathlib import Path
-from types import FrameType
+from multiprocessing.queues import Queue
+from types import FrameType, TracebackType
+
+from harness.orphans import end_with_parent
 
 # Seconds within which several SIGTERMs are one wish to stop, and those that a worker then has left; torchrun gives 30.
 _ONE_STOP = 5.0
 _LAST_WORK = 60
-# Seconds between two looks for the trainer, and those that a worker has once its loader is closed; torch waits for 5.
-_POLL = 1.0
-_GRACE = 2.0
 
 
-def end_with_trainer(closed: Connection | None = None) -> None:
-    """Let this worker process end when its trainer does, whatever it is doing by then.
-
-    torch's own workers look for their parent only while they wait for work, so one that reads for ever stays for ever.
-    A thread looks, as PR_SET_PDEATHSIG is about the thread that started the worker and not about its process.
+def start_worker(closed: Connection | None = None) -> None:
+    """What every data worker does first: it is to end with its trainer, and to do so without a word.
 
     Args:
         closed: becomes readable when the loader is closed.
     """
-    threading.Thread(target=_watch, args=(os.getppid(), closed), daemon=True).start()
+    end_with_parent(closed)
+    sys.excepthook = _report_unless_cut_off
+    Queue._on_queue_feeder_error = staticmethod(_drop)  # type: ignore[attr-defined]
 
 
-def _watch(parent: int, closed: Connection | None) -> None:
-    while _is_there(parent):
-        if closed is None:
-            time.sleep(_POLL)
-        elif closed.poll(_POLL):
-            time.sleep(_GRACE)  # most workers end by themselves: torch has told them too
-            break
-    _end_commands(os.getpid())
-    os._exit(0)  # any other status and torch takes it for a crash
+def _report_unless_cut_off(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    # From a thread that hands batches over: there is nobody at the other side any more.
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
-def _is_there(parent: int) -> bool:
-    process = multiprocessing.parent_process()
-    # A fork server lives as long as its last child, so its id alone says nothing about the trainer.
-    return os.getppid() == parent and (process is None or process.is_alive())
-
-
-def _end_commands(process: int) -> None:
-    """End the programs behind pipe: and remote shards, which may wait for a network for ever."""
-    try:
-        tasks = [*Path(f"/proc/{process}/task").iterdir()]
-        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:  # it has just ended, or this system does not say
-        return
-    for child in children:
-        _end_commands(child)
-        try:
-            os.kill(child, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+def _drop(error: Exception, batch: object) -> None:
+    if not isinstance(error, ConnectionError | EOFError):
+        traceback.print_exception(error)
 
 
 def survive_first_sigterm() -> None:

@@ -48,7 +48,7 @@ class SetImages:
         """How many of the images read are others to stock clip_benchmark than to training."""
         return int(self._counts.sum())
 
-    def install(self, _worker: int = 0) -> None:
+    def install(self) -> None:
         """Stay in its place for the rest of this process, a data worker."""
         Image.open = self._open  # type: ignore[assignment]
         decoders.update(_NEVER_RUN)

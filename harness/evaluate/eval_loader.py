@@ -1,7 +1,10 @@
 """Data loader of an evaluation set: clip_benchmark's own dataset builder, plus checks that it lacks."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from multiprocessing.process import BaseProcess
 from os.path import abspath
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,14 @@ from webdataset.autodecode import DecodingError
 
 from harness.config import EvalSet
 from harness.data.decode import not_utf8
+from harness.data.lost_workers import naming_lost_workers, workers_of
+from harness.data.worker_exit import start_worker
 from harness.errors import UserError
 from harness.evaluate.allowed_images import SetImages, UndecodableImageError
 from harness.evaluate.layout import Layout, set_error
 from harness.evaluate.native import build_native_dataset, native_set_error
 from harness.evaluate.results import TASKS
+from harness.interrupts import deaf_to_ctrl_c
 
 Batch = tuple[torch.Tensor, Any]
 
@@ -47,6 +53,7 @@ class EvalLoader:
         tick: Callable[[], None] | None = None,
     ) -> None:
         self.item, self.layout, self._tick = item, layout, tick
+        self._workers: Sequence[BaseProcess] = ()
         # clip_benchmark reads the class names from `dataloader.dataset`.
         if item.dataset is None:
             self.dataset = _build_shards(item, layout.shards or 0, preprocess)
@@ -54,7 +61,7 @@ class EvalLoader:
             workers = min(workers, layout.shards or 0)
             self.images = SetImages(item, workers)
             self._loader = torch.utils.data.DataLoader(
-                batches, batch_size=None, num_workers=workers, worker_init_fn=self.images.install
+                batches, batch_size=None, num_workers=workers, worker_init_fn=partial(_init_worker, self.images)
             )
         else:
             self.dataset = build_native_dataset(item, preprocess)
@@ -64,7 +71,7 @@ class EvalLoader:
                 batch_size,
                 num_workers=workers,
                 collate_fn=get_dataset_collate_fn(item.dataset),
-                worker_init_fn=self.images.install,
+                worker_init_fn=partial(_init_worker, self.images),
             )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -77,7 +84,11 @@ class EvalLoader:
     def _decoded(self) -> Iterator[Batch]:
         cause: Exception
         try:
-            yield from self.images.opening(self._loader)
+            with deaf_to_ctrl_c():
+                batches = iter(self._loader)
+            self._workers = workers_of(batches)
+            with self.naming_lost_workers():
+                yield from self.images.opening(batches)
         except SampleDecodeError as error:
             what, cause = f"{_reason(error)}; replace it or rebuild the set", error
         except (ValueError, OSError) as error:
@@ -87,6 +98,11 @@ class EvalLoader:
             return
         # The cause's traceback would hold the data loader, whose workers would live as long as the error is kept.
         raise self._fault(what) from cause.with_traceback(None)
+
+    def naming_lost_workers(self) -> AbstractContextManager[None]:
+        """Say of a worker that has died how it ended; torch raises that wherever the main thread happens to be."""
+        options = "--workers (eval.workers in a recipe)", "--batch-size (eval.batch_size in a recipe)"
+        return naming_lost_workers(lambda: self._workers, *options)
 
     def _check(self, targets: Any) -> None:
         """Reject what clip_benchmark would count as a miss: labels out of range, images without a caption."""
@@ -107,6 +123,11 @@ class EvalLoader:
 
     def _fault(self, what: str) -> UserError:
         return (set_error if self.item.dataset is None else native_set_error)(self.item, what)
+
+
+def _init_worker(images: SetImages, _worker: int) -> None:
+    images.install()
+    start_worker()
 
 
 class SampleDecodeError(ValueError):

@@ -74,7 +74,7 @@ def iter_evaluate(
         loaded.model.to(device)
         for given, item, layout in zip(sets, written, layouts, strict=True):
             loader = EvalLoader(item, layout, loaded.preprocess, batch_size, workers, tick)
-            with _evaluating(loaded.model):
+            with _evaluating(loaded.model), loader.naming_lost_workers():
                 metrics = _evaluate_set(loaded, item, layout, loader, kind)
             if loader.images.num_differing:
                 _tell_differing(item, loader.images.num_differing)

@@ -23,6 +23,7 @@ from harness.study.results import RunRecord
 from harness.study.run_hash import eval_set_hash, run_inputs
 from harness.teachers.identity import digest
 from harness.train import train
+from harness.way_on import AGAIN, going_on
 
 RUNS = "runs"
 LOGS = "logs"
@@ -110,8 +111,7 @@ def train_and_measure(run: StudyRun, tick: Callable[[], None]) -> RunRecord:
             redirect_stdout(stream),
             redirect_stderr(stream),
         ):
-            # A worker process starts without log handlers: the trainer's messages would be lost.
-            with to_console():
+            with to_console(), going_on(AGAIN):
                 measured = _train_and_measure(run)
             write_json(file, measured)
     tick()

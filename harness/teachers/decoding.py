@@ -16,7 +16,8 @@ from harness.data.decode import decode
 from harness.data.samples import RawSample, SkippedSample
 from harness.data.seeds import derive
 from harness.data.view import View
-from harness.data.worker_exit import end_with_trainer
+from harness.data.worker_exit import start_worker
+from harness.interrupts import deaf_to_ctrl_c
 from harness.teachers.parts import Part
 from harness.teachers.replay import draw_maps
 from harness.teachers.samples import image_check, key_id, sample_id
@@ -123,10 +124,10 @@ def decode_parts(pieces: Pieces, workers: int) -> Iterator[Piece]:
     # Without a generator of its own the DataLoader would draw from torch's global one.
     generator = torch.Generator().manual_seed(0)
     workers = min(workers, len(pieces.parts))
-    return iter(
-        DataLoader(pieces, batch_size=None, num_workers=workers, generator=generator, worker_init_fn=_init_worker)
-    )
+    loader = DataLoader(pieces, batch_size=None, num_workers=workers, generator=generator, worker_init_fn=_init_worker)
+    with deaf_to_ctrl_c():
+        return iter(loader)
 
 
 def _init_worker(_worker: int) -> None:
-    end_with_trainer()
+    start_worker()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.config import DataConfig
+from harness.data.lost_workers import naming_lost_workers, workers_of
 from harness.data.skipped import SkippedSamples
 from harness.data.tools.display import WorkDisplay
 from harness.data.view import View
@@ -71,8 +72,12 @@ def write_parts(job: PrecomputeJob, report: PrecomputeReport) -> None:
     paths = list(job.todo)
     log = SkippedSamples(paths[0].parent / "skipped_samples.jsonl", job.data.max_skip_rate, job.num_shards())
     start = time.perf_counter()
-    with WorkDisplay("caching", "files", len(paths), job.num_samples()) as display:
-        for number, pieces in _complete_parts(job, log, display):
+    decoded = decode_parts(job.pieces(), job.data.workers)
+    with (
+        WorkDisplay("caching", "files", len(paths), job.num_samples()) as display,
+        naming_lost_workers(lambda: workers_of(decoded), "data.workers", "--batch-size"),
+    ):
+        for number, pieces in _complete_parts(job, decoded, log, display):
             path = paths[number]
             _write(path, pieces, job)
             report.written += 1
@@ -86,11 +91,13 @@ def write_parts(job: PrecomputeJob, report: PrecomputeReport) -> None:
         report.skipped_lists.append(log.path)
 
 
-def _complete_parts(job: PrecomputeJob, log: SkippedSamples, display: WorkDisplay) -> Iterator[tuple[int, list[Piece]]]:
+def _complete_parts(
+    job: PrecomputeJob, decoded: Iterator[Piece], log: SkippedSamples, display: WorkDisplay
+) -> Iterator[tuple[int, list[Piece]]]:
     """Embed piece by piece; yield the number of each part with all its pieces when it is complete."""
     waiting: dict[int, list[Piece]] = {}
     done = 0
-    for piece in decode_parts(job.pieces(), job.data.workers):
+    for piece in decoded:
         log.add([sample for _, sample in piece.bad], len(piece))
         _embed(piece, job.embedder)
         waiting.setdefault(piece.part, []).append(piece)

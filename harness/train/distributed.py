@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from harness.errors import Terminated, UserError
 from harness.models import pick_device
+from harness.orphans import end_with_torchrun
 
 
 class Signal(IntEnum):
@@ -92,6 +93,7 @@ def init_distributed(device: str) -> Iterator[tuple[DistributedContext, torch.de
         UserError: no such device, or fewer GPUs than processes on this machine.
     """
     distributed = _from_environment()
+    end_with_torchrun()
     chosen = pick_device(device, distributed.local_rank)
     if distributed.world_size == 1 or dist.is_initialized():
         yield distributed, chosen

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.errors import UserError
 from harness.files import named
+from harness.way_on import way_on
 
 _WAYS_OUT = "try a lower optim.lr, a longer schedule.warmup_steps, optim.grad_clip, or train.precision bf16 or fp32"
 
@@ -73,13 +74,12 @@ class NonFiniteMonitor:
         where = f"{', '.join(wrong)} became NaN or infinite in step {step.number}, whose samples are in {self.path}"
         if self._policy == "stop":
             raise UserError(
-                f"{where}; the weights were not touched; go on without such steps by --resume --set "
-                f"train.on_nonfinite=skip, or start over with --overwrite: {_WAYS_OUT}"
+                f"{where}; the weights were not touched; to go on without such steps {way_on().skip_nonfinite}, or "
+                f"{way_on().restart}: {_WAYS_OUT}"
             )
         if self.count > self._limit:
             raise UserError(
-                f"{where}; {self.count} such steps are more than train.max_nonfinite; start over with "
-                f"--overwrite: {_WAYS_OUT}"
+                f"{where}; {self.count} such steps are more than train.max_nonfinite; {way_on().restart}: {_WAYS_OUT}"
             )
 
 

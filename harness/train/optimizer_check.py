@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from harness.way_on import way_on
 
 # What AdamW keeps of each parameter.
 _KEPT = {"step", "exp_avg", "exp_avg_sq"}
@@ -31,7 +32,7 @@ def check_not_empty(state: dict[str, Any], folder: Path) -> None:
     if not kept and not may_be_empty:
         raise UserError(
             f"the checkpoint of step {state['step']} in {folder} has an empty optimizer state, so the run would go on "
-            "otherwise than it began; delete it to resume from the one before, or start over with --overwrite"
+            f"otherwise than it began; delete it to resume from the one before, or {way_on().restart}"
         )
 
 

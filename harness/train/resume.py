@@ -15,6 +15,7 @@ from harness.train.best import read_best
 from harness.train.moved import check_inputs, is_same_unreplaced, roots_of
 from harness.train.optimizer_check import check_not_empty
 from harness.train.training_state import read_state
+from harness.way_on import way_on
 from harness.weights.checksums import Damaged
 
 logger = logging.getLogger(__name__)
@@ -97,8 +98,7 @@ def load_newest(paths: list[Path]) -> dict[str, Any]:
             reasons.append(reason)
             logger.warning("the checkpoint %s cannot be read (%s); trying the one before", path, reason)
     raise UserError(
-        f"none of the checkpoints in {paths[0].parent} can be read; start over with --overwrite (the newest: "
-        f"{reasons[0]})"
+        f"none of the checkpoints in {paths[0].parent} can be read; {way_on().restart} (the newest: {reasons[0]})"
     )
 
 

@@ -17,6 +17,7 @@ from harness.train.parallel import (
     optimizer_state,
     student_state,
 )
+from harness.way_on import way_on
 
 if TYPE_CHECKING:
     from harness.train.trainer import Trainer
@@ -68,7 +69,7 @@ def restore_state(trainer: Trainer, state: dict[str, Any]) -> None:
         reason = missing + " ".join(str(error).split())[:300]
         raise UserError(
             f"the checkpoint of step {state['step']} does not fit the recipe's models and loss ({reason}); resume it "
-            "with the software that wrote it, or start over with --overwrite"
+            f"with the software that wrote it, or {way_on().restart}"
         ) from error
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from torch import Tensor
 
 from harness.checkpoint import flush_to_disk, save_checkpoint
 from harness.config import Recipe
-from harness.data import Batch, BatchAugment, Loader, build_loader
-from harness.data.dataloader import lost_worker
+from harness.data import Batch, BatchAugment
 from harness.errors import UserError
 from harness.metrics import MetricAccumulator, MetricsWriter, keep_steps
 from harness.models import LoadedModel
@@ -27,7 +27,9 @@ from harness.teachers.opening import open_cache
 from harness.teachers.replay import apply_maps
 from harness.train.clipping import clip_gradients
 from harness.train.distributed import DistributedContext, Signal
+from harness.train.failures import told_in_a_sentence
 from harness.train.length import local_batch_size, total_steps
+from harness.train.loading import open_loader
 from harness.train.messages import describe_run, warn_skipped
 from harness.train.models import build_models
 from harness.train.moved import inputs_of
@@ -74,7 +76,7 @@ class Trainer:
         self.models = build_models(recipe, self.distributed, device, self.cache, teachers)
         self.task = self.models.task
         check_batch_norm(self.task.student, self.batch_size // recipe.train.accum_freq)
-        self.loader = self._build_loader(start)
+        self.loader = open_loader(self, start)
         try:
             self._prepare(start)
         except BaseException:
@@ -107,42 +109,35 @@ class Trainer:
 
     def run(self) -> bool:
         """Take every step that is left; False when SIGTERM or SIGHUP has ended the run early, after a checkpoint."""
-        writer = None
-        if self.distributed.is_rank_zero:
-            writer = MetricsWriter(self.out / "metrics.jsonl", up_to=self.first - 1 if self.first > 1 else None)
         self.task.train()
-        try:
-            with (
-                make_display(
-                    self.recipe.name, self.steps, quiet=not self.distributed.is_rank_zero, before=self.first - 1
-                ) as display,
-                self._watchdog() as watchdog,
-                watch_for_sigterm() as asked_to_stop,
-            ):
-                logger.info("%s", describe_run(self))
-                warn_missing(self)
-                known = self._warn_skipped(0)
-                finished = self._loop_naming_lost_processes(display, writer, watchdog, asked_to_stop)
-                self._warn_skipped(known)
-                return finished
-        finally:
-            self.loader.close()
-            if writer is not None:
-                writer.close()
+        with (
+            watch_for_sigterm() as asked_to_stop,
+            self._writing() as writer,
+            closing(self.loader),
+            make_display(
+                self.recipe.name, self.steps, quiet=not self.distributed.is_rank_zero, before=self.first - 1
+            ) as display,
+            self._watchdog() as watchdog,
+            told_in_a_sentence(self.out, self.distributed, watchdog.position, self.loader.lost_worker),
+        ):
+            logger.info("%s", describe_run(self))
+            warn_missing(self)
+            known = self._warn_skipped(0)
+            finished = self._loop(display, writer, watchdog, asked_to_stop)
+            self._warn_skipped(known)
+            return finished
+
+    @contextmanager
+    def _writing(self) -> Iterator[MetricsWriter | None]:
+        """The writer of metrics.jsonl, which only rank 0 has."""
+        if not self.distributed.is_rank_zero:
+            yield None
+            return
+        with closing(MetricsWriter(self.out / "metrics.jsonl", up_to=self.first - 1 if self.first > 1 else None)) as it:
+            yield it
 
     def _warn_skipped(self, known: int) -> int:
         return warn_skipped(self.recipe.name, self.loader, known) if self.distributed.is_rank_zero else 0
-
-    def _loop_naming_lost_processes(self, *arguments: Any) -> bool:
-        try:
-            return self._loop(*arguments)
-        except (RuntimeError, OSError, EOFError) as error:
-            # Torch raises for a killed data worker wherever the main thread happens to be, and for another process that
-            # is gone wherever this one next needs it.
-            lost = lost_worker(error) or self.distributed.lost_peer(error)
-            if lost is None:
-                raise
-            raise lost from error
 
     def _loop(
         self, display: Display, writer: MetricsWriter | None, watchdog: Watchdog, asked_to_stop: Callable[[], bool]
@@ -255,27 +250,6 @@ class Trainer:
             for lines in self.out.glob("*.jsonl"):
                 flush_to_disk(lines)
             save_checkpoint(self.out / "checkpoints", state, step, self.recipe.train.keep_last)
-
-    def _build_loader(self, start: dict[str, Any] | None) -> Loader:
-        recipe, rank = self.recipe, self.distributed.rank
-        states = start["ranks"] if start else None
-        # Cached teachers read no captions.
-        tokenizers: dict[str, Callable[[list[str]], Any]] = {
-            r: m.tokenizer for r, m in self.models.by_role(live=True).items() if not self.cache or r == "student"
-        }
-        return build_loader(
-            recipe.data,
-            batch_size=self.batch_size,
-            seed=recipe.seed,
-            image_size=recipe.data.image_size or max(model.image_size for model in self.models.by_role().values()),
-            tokenizers=tokenizers,
-            cache=self.cache,
-            skipped_samples=self.out / "skipped_samples.jsonl",
-            rank=rank,
-            world_size=self.distributed.world_size,
-            state=states[min(rank, len(states) - 1)]["loader"] if states else None,
-            pin_memory=self.device.type == "cuda",
-        )
 
     def _build_optimizer(self) -> None:
         recipe = self.recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from harness.records.run_folder import RunSummary
 from harness.runs import DONE, lock_run_folder, prepare_run, record_resume, run_in_place
 from harness.train.best import read_best
 from harness.train.distributed import DistributedContext, init_distributed
+from harness.train.failures import remove_tracebacks, told_in_a_sentence
 from harness.train.parallel import student_state
 from harness.train.periodic_evaluation import warn_missing
 from harness.train.resume import check_world_size, find_checkpoint, is_finished, load_same_checkpoint
 from harness.train.signals import exit_on_sigterm
 from harness.train.trainer import Trainer
+from harness.way_on import WayOn, going_on, way_on
 
 # Left by a run that SIGTERM or SIGHUP has ended, for schedulers that start it again.
 STOPPED = "stopped"
@@ -54,32 +57,61 @@ def train(
         UserError: for anything the user can fix.
         Terminated: SIGTERM or SIGHUP came; the run is saved and can be resumed.
     """
-    with ExitStack() as lock:
-        return _train(recipe, out, command, lock, resume=resume, overwrite=overwrite)
+    order = _Order(recipe, out, command, resume=resume, overwrite=overwrite)
+    with ExitStack() as lock, going_on(order.way_on()):
+        return _train(order, lock)
 
 
-def _train(
-    recipe: Recipe, out: Path, command: str | None, lock: ExitStack, *, resume: bool, overwrite: bool
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Order:
+    """What `train` was called with."""
+
+    recipe: Recipe
+    out: Path
+    command: str | None
+    resume: bool
+    overwrite: bool
+
+    def way_on(self) -> WayOn:
+        """How `clipkd train` goes on after this call of it."""
+        if self.overwrite:
+            return WayOn(
+                resume="run the same command again with --resume in the place of --overwrite",
+                restart="run the same command again",
+                skip_nonfinite="run the same command again with --resume --set train.on_nonfinite=skip in the place of "
+                "--overwrite",
+            )
+        if self.resume:
+            return WayOn(
+                resume="run the same command again",
+                restart="start over with --overwrite in the place of --resume",
+                skip_nonfinite="run the same command again with --set train.on_nonfinite=skip",
+            )
+        return WayOn()
+
+
+def _train(order: _Order, lock: ExitStack) -> dict[str, Any]:
+    recipe, out = order.recipe, order.out
     with init_distributed(recipe.train.device) as (distributed, device):
-        done, start = _start(recipe, out, distributed, device, command, lock, resume=resume, overwrite=overwrite)
+        done, start = _start(order, distributed, device, lock)
         if done:
             return _read_summary(out) if distributed.is_rank_zero else {}
-        trainer = Trainer(recipe, out, device, distributed, start)
-        stopped = f"stopped by SIGTERM or SIGHUP and saved in {out}; the same command with --resume continues there"
-        with run_in_place(out) if distributed.is_rank_zero else nullcontext():
-            finished = trainer.run()
+        with told_in_a_sentence(out, distributed, lambda: "before the first step"):
+            trainer = Trainer(recipe, out, device, distributed, start)
+            with run_in_place(out) if distributed.is_rank_zero else nullcontext():
+                finished = trainer.run()
         if not finished:
             if distributed.is_rank_zero:
                 _write_stopped(out)
             # The first to leave has torchrun end the others.
             distributed.broadcast_object(None)
-            raise Terminated(stopped)
+            raise Terminated(_stopped(out))
         weights = student_state(trainer.task, trainer.parallel)
     if not distributed.is_rank_zero:
         return {}
     # The other ranks are done: none waits for rank 0 any longer.
-    with exit_on_sigterm(stopped):
+    position = "in the export or evaluation after the last step"
+    with exit_on_sigterm(_stopped(out)), told_in_a_sentence(out, distributed, lambda: position):
         try:
             return _finish(trainer, weights)
         except Terminated:
@@ -88,36 +120,32 @@ def _train(
 
 
 def _read_summary(out: Path) -> dict[str, Any]:
-    way_on = "delete it, and the same command with --resume makes it again from the last checkpoint"
-    return read_values(out / DONE, RunSummary, way_on)
+    way = f"delete it, and {way_on().resume}: it is made again from the last checkpoint"
+    return read_values(out / DONE, RunSummary, way)
+
+
+def _stopped(out: Path) -> str:
+    return f"stopped by SIGTERM or SIGHUP and saved in {out}; to go on, {way_on().resume}"
 
 
 def _write_stopped(out: Path) -> None:
-    write_text(out / STOPPED, "SIGTERM or SIGHUP came; clipkd train --resume continues\n")
+    write_text(out / STOPPED, f"SIGTERM or SIGHUP came; to go on, {way_on().resume}\n")
 
 
 def _start(
-    recipe: Recipe,
-    out: Path,
-    distributed: DistributedContext,
-    device: torch.device,
-    command: str | None,
-    lock: ExitStack,
-    *,
-    resume: bool,
-    overwrite: bool,
+    order: _Order, distributed: DistributedContext, device: torch.device, lock: ExitStack
 ) -> tuple[bool, dict[str, Any] | None]:
     """Check what can be checked before hours of training, and make the run folder, which rank 0 then holds.
 
     Returns:
         Whether the run is finished already, and the checkpoint to resume from. Rank 0 decides for all.
     """
-    _set_up_torch(recipe)
+    _set_up_torch(order.recipe)
     problem, start, done = None, None, False
     if distributed.is_rank_zero:
         try:
-            done = resume and is_finished(out)
-            start = None if done else _prepare(recipe, out, distributed, device, command, lock, resume, overwrite)
+            done = order.resume and is_finished(order.out)
+            start = None if done else _prepare(order, distributed, device, lock)
         except Exception as error:  # of whatever kind: the other ranks wait for a word
             problem = error
     decided = None if problem is None else str(problem), done, None if start is None else start["step"]
@@ -125,31 +153,26 @@ def _start(
     if problem is not None or refused:
         raise problem or UserError(f"{distributed} stops because rank 0 cannot begin: {refused}")
     if step is not None and not distributed.is_rank_zero:
-        start = load_same_checkpoint(out, step)
+        start = load_same_checkpoint(order.out, step)
     return done, start
 
 
 def _prepare(
-    recipe: Recipe,
-    out: Path,
-    distributed: DistributedContext,
-    device: torch.device,
-    command: str | None,
-    lock: ExitStack,
-    resume: bool,
-    overwrite: bool,
+    order: _Order, distributed: DistributedContext, device: torch.device, lock: ExitStack
 ) -> dict[str, Any] | None:
+    recipe, out = order.recipe, order.out
     for item in find_recipe_sets(recipe.eval).sets:
         if item.synthetic is None:
             inspect_layout(item)
     lock.enter_context(lock_run_folder(out))
-    start = find_checkpoint(recipe, out, resume=resume, overwrite=overwrite)
+    start = find_checkpoint(recipe, out, resume=order.resume, overwrite=order.overwrite)
     if start is None:
-        prepare_run(recipe, out, command, device)
+        prepare_run(recipe, out, order.command, device)
     else:
         check_world_size(start, distributed.world_size, recipe.train.parallel)
-        record_resume(recipe, out, start["step"], command, device)
+        record_resume(recipe, out, start["step"], order.command, device)
     (out / STOPPED).unlink(missing_ok=True)
+    remove_tracebacks(out)
     return start
 
 

@@ -15,7 +15,10 @@ ENDED = "ended"
 
 
 class Heartbeat(Schema):
-    """What a rank was doing when it last wrote; times are seconds of the wall clock, which hosts share well enough."""
+    """What a rank was doing when it last wrote; times are seconds of the wall clock, which hosts share well enough.
+
+    `place` is a line of its source, `waits` whether it waited for other ranks there.
+    """
 
     rank: Count
     world_size: Count
@@ -26,6 +29,8 @@ class Heartbeat(Schema):
     detail: Text
     since: float
     time: float
+    place: Text = ""
+    waits: bool = False
 
 
 def write_heartbeat(folder: Path, beat: Heartbeat) -> None:

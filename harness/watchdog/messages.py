@@ -18,6 +18,14 @@ _DOING = {
     "checkpoint": "has been writing the checkpoint of step {step} for {span}",
     "evaluation": "has been evaluating after step {step} for {span}",
 }
+_AT = {
+    "start": "before the first step",
+    "data": "while it loads the batch of step {step}",
+    "step": "in step {step}",
+    "exchange": "before step {step}",
+    "checkpoint": "in the checkpoint of step {step}",
+    "evaluation": "in the evaluation after step {step}",
+}
 # Where a rank of a step may well be when another waits for it at the same step.
 _WITHIN = ("step", "exchange")
 
@@ -33,6 +41,11 @@ def describe_phase(phase: str, step: int, detail: str, seconds: float) -> str:
     """What a rank has been doing, and for how long."""
     text = _DOING.get(phase, f"has been in phase {phase} of step {{step}} for {{span}}")
     return text.format(span=format_duration(seconds), step=step) + (f" ({detail})" if detail else "")
+
+
+def describe_position(phase: str, step: int) -> str:
+    """Where the loop is: `in step 3`."""
+    return _AT.get(phase, "after step {step}").format(step=step)
 
 
 def about_self(pid: int, host: str) -> str:
@@ -62,33 +75,34 @@ def about_data(workers: Sequence[WorkerProcess], reads: Sequence[str]) -> str:
     return "; ".join([*facts, _advice(workers)])
 
 
-def about_peers(peers: Peers, phase: str, step: int, now: float, silent: float) -> str | None:
+def about_peers(peers: Peers, own: Heartbeat, silent: float) -> str | None:
     """Which ranks hold this one up, and what to do; None when no other rank does.
 
     Args:
         peers: the other ranks with their last heartbeats.
-        phase: where this rank is.
-        step: likewise.
-        now: the wall clock.
+        own: this rank's, as of now.
         silent: seconds without a heartbeat after which a rank counts as silent.
     """
-    late = [(rank, beat) for rank, beat in peers if beat is None or _is_late(beat, phase, step, now, silent)]
+    late = [(rank, beat) for rank, beat in peers if beat is None or _is_late(beat, own, silent)]
     if not late:
         stuck = (
             "all other ranks are alive and at the same step: the network between them or the collective library is "
             "stuck; a run with NCCL_DEBUG=INFO (gloo: TORCH_DISTRIBUTED_DEBUG=DETAIL) shows where"
         )
-        return stuck if phase == "exchange" and peers else None
-    named = _some([_peer(rank, beat, now, silent) for rank, beat in late])
+        return stuck if own.phase == "exchange" and peers else None
+    named = _some([_peer(rank, beat, own.time, silent) for rank, beat in late])
     first = next((beat for _, beat in late if beat is not None and beat.phase != ENDED), None)
     where = f", `py-spy dump --pid {first.pid}` on {first.host} shows where it is" if first else ""
     return f"{named}; look at the log and the machine of {_ranks(late)} first{where}"
 
 
-def _is_late(beat: Heartbeat, phase: str, step: int, now: float, silent: float) -> bool:
-    if beat.phase == ENDED or now - beat.time > silent or beat.step < step:
+def _is_late(beat: Heartbeat, own: Heartbeat, silent: float) -> bool:
+    if beat.phase == ENDED or own.time - beat.time > silent or beat.step < own.step:
         return True
-    return beat.step == step and beat.phase not in (*_WITHIN, phase)
+    if beat.step == own.step and beat.phase in _WITHIN:
+        # Within a step ranks wait for each other too, in the losses and in the backward pass.
+        return own.waits and bool(beat.place) and not beat.waits
+    return beat.step == own.step and beat.phase != own.phase
 
 
 def _peer(rank: int, beat: Heartbeat | None, now: float, silent: float) -> str:
@@ -102,7 +116,8 @@ def _peer(rank: int, beat: Heartbeat | None, now: float, silent: float) -> str:
         return (
             f"{who} last beat {format_duration(now - beat.time)} ago at step {beat.step} in phase {beat.phase}{detail}"
         )
-    return f"{who} {describe_phase(beat.phase, beat.step, beat.detail, now - beat.since)}"
+    at = f" at {beat.place}" if beat.phase == "step" and beat.place and not beat.waits else ""
+    return f"{who} {describe_phase(beat.phase, beat.step, beat.detail, now - beat.since)}{at}"
 
 
 def _ranks(late: Peers) -> str:

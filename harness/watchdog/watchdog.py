@@ -15,7 +15,16 @@ from types import TracebackType
 from typing import NamedTuple
 
 from harness.watchdog.heartbeat import ENDED, Heartbeat, HeartbeatThread
-from harness.watchdog.messages import about_data, about_folder, about_peers, about_self, describe_phase, format_duration
+from harness.watchdog.messages import (
+    about_data,
+    about_folder,
+    about_peers,
+    about_self,
+    describe_phase,
+    describe_position,
+    format_duration,
+)
+from harness.watchdog.place import place_of
 from harness.watchdog.worker_processes import child_processes, open_files
 
 logger = logging.getLogger(__name__)
@@ -83,6 +92,7 @@ class Watchdog:
         self._first: int | None = None
         self._checked = self._awake = clock()
         self._stalled: LoopState | None = None
+        self._loop = threading.get_ident()
         self._next = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -116,6 +126,10 @@ class Watchdog:
             self._first = step
         # One assignment, which the threads see whole or not at all: this is called several times a step.
         self._state = LoopState(name, step, detail, self._clock())
+
+    def position(self) -> str:
+        """Where the loop is, for messages: "in step 3"."""
+        return describe_position(self._state.phase, self._state.step)
 
     def check(self) -> None:
         """Check once, as the thread does every few seconds."""
@@ -167,10 +181,10 @@ class Watchdog:
             return about_data(child_processes(own), open_files(own))
         if self.heartbeats is None:
             return about_self(own, self._host)
-        now, silent = self._wall(), SILENT_BEATS * self._interval
-        if self.heartbeats.last_written is not None and now - self.heartbeats.last_written > silent:
-            return about_folder(self.heartbeats.folder, now - self.heartbeats.last_written)
-        return about_peers(self.heartbeats.peers, state.phase, state.step, now, silent) or about_self(own, self._host)
+        beat, silent = self._heartbeat(), SILENT_BEATS * self._interval
+        if self.heartbeats.last_written is not None and beat.time - self.heartbeats.last_written > silent:
+            return about_folder(self.heartbeats.folder, beat.time - self.heartbeats.last_written)
+        return about_peers(self.heartbeats.peers, beat, silent) or about_self(own, self._host)
 
     def _abort(self, state: LoopState, waited: float) -> None:
         self._warn(f"{self._sentence(state, waited)}: it ends itself with exit code {EXIT_STALLED}; stacks follow")
@@ -183,6 +197,7 @@ class Watchdog:
 
     def _heartbeat(self) -> Heartbeat:
         state, wall = self._state, self._wall()
+        place = place_of(self._loop)
         return Heartbeat(
             rank=self._rank,
             world_size=self._world_size,
@@ -193,6 +208,8 @@ class Watchdog:
             detail=state.detail,
             since=wall - (self._clock() - state.since),
             time=wall,
+            place=place.text,
+            waits=place.waits,
         )
 
     def _wants_peers(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -31,7 +34,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     sums = {name: "0" * 8 for name in (_REST, *tensors)}
     # safetensors writes several entries in any order: it gets one, which is as long as what then takes its place.
     entry = {"x": "x" * (len(_compact(_with(metadata, sums))) - len('{"x":""}'))}
-    save_file(dict(tensors), path, metadata=entry)
+    try:
+        save_file(dict(tensors), path, metadata=entry)
+    except SafetensorError as error:
+        raise _of_the_system(error) from error
     with path.open("r+b") as file:
         size, header = _read_header(file)
         for name, tensor in tensors.items():
@@ -42,6 +48,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         assert len(content) == size and _SUMS.encode() in content, "safetensors wrote its metadata in another form"
         file.seek(8)
         file.write(content)
+
+
+def _of_the_system(error: SafetensorError) -> Exception:
+    """The OSError that safetensors has put into words, as of a full disk; the error itself if there is none."""
+    number = re.search(r"Os \{ code: (\d+)|\(os error (\d+)\)", str(error))
+    if number is None:
+        return error
+    code = int(number[1] or number[2])
+    return OSError(code, os.strerror(code))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

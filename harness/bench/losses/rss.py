@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from harness.bench.losses.cases import Case
+from harness.orphans import child_command
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
@@ -31,7 +32,7 @@ def rss_unavailable(device: str) -> str | None:
 
 def measure_rss(case: Case) -> int | None:
     """Bytes, or None when the process was ended, as the system does with one that takes too much."""
-    command = [sys.executable, "-m", "harness.bench.losses.rss", json.dumps(asdict(case))]
+    command = child_command("harness.bench.losses.rss", json.dumps(asdict(case)))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else None
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from harness.config import ModelConfig, Recipe
 from harness.errors import UserError
 from harness.model_folders import find_folder
 from harness.models import LoadedModel
+from harness.orphans import child_command
 
 # What open_clip's DistillClipLoss computes: CLIP's loss, and the cross-entropy from the teacher's distributions to the
 # student's, which is CRD but for a constant.
@@ -86,7 +86,7 @@ class OpenClipTrainer:
             "threads": torch.get_num_threads(),
             "flush_denormal": recipe.train.flush_denormal,
         }
-        command = [sys.executable, "-m", "harness.bench.train.open_clip_child", json.dumps(order)]
+        command = child_command("harness.bench.train.open_clip_child", json.dumps(order))
         alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
         with self._log.open("w") as log:
             self._process = subprocess.Popen(

@@ -12,10 +12,14 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from logging import LogRecord
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
 from harness import pillow_warnings
+from harness.data.lost_workers import end_of
+from harness.data.worker_log import RecordCollector, collect_records, current_level, show_records
 from harness.errors import UserError
 from harness.interrupts import deferred_interrupt, start_fork_server
 
@@ -89,25 +93,29 @@ def _in_processes(
     done, stop = context.Value("q", 0), context.RawValue("b", 0)
     others = multiprocessing.active_children()
     warned = context.RawArray("B", pillow_warnings.SIZE)
-    pool = ProcessPoolExecutor(workers, context, _begin, (done, stop, warned))
+    pool = ProcessPoolExecutor(workers, context, _begin, (done, stop, warned, current_level()))
     remaining = iter(tasks)
-    waiting: deque[Future[Result]] = deque()
+    waiting: deque[Future[tuple[Result, list[LogRecord]]]] = deque()
+    started: set[BaseProcess] = set()
     try:
         while True:
             for task in islice(remaining, workers * _AHEAD - len(waiting)):
                 with deferred_interrupt():  # a pool interrupted while it starts a worker waits for it for ever
                     waiting.append(pool.submit(_run, work, task))
+            started |= {*multiprocessing.active_children()} - {*others}
             if not waiting:
                 terminate = False
                 return
             while not waiting[0].done():
                 wait([waiting[0]], timeout=_PAUSE)
                 watch(done.get_obj().value)  # without its lock, which a worker may have died with
-            yield waiting.popleft().result()
+            result, records = waiting.popleft().result()
+            show_records(records)
+            yield result
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed, most likely because memory ran out; run the same command again with fewer "
-            f"{option} than {workers}."
+            f"{_died(started)}; if the system did it for lack of memory, its log (dmesg) says so: run the same command "
+            f"again, then with fewer {option} than {workers}."
         ) from error
     finally:
         stop.value = True
@@ -116,6 +124,13 @@ def _in_processes(
                 worker.terminate()
         pool.shutdown(cancel_futures=True)
         pillow_warnings.take_in(warned)
+
+
+def _died(workers: Iterable[BaseProcess]) -> str:
+    # The pool itself ends the others by SIGTERM.
+    others = (None, 0, -signal.SIGTERM)
+    dead = next((worker for worker in workers if worker.exitcode not in others), None)
+    return f"worker process {dead.pid} {end_of(dead.exitcode)}" if dead else "a worker process was killed by SIGTERM"
 
 
 def _context() -> BaseContext:
@@ -152,12 +167,14 @@ class _Ticker:
         self._pending, self._last = 0, time.monotonic()
 
 
-_ticker: _Ticker | None = None  # of this worker process
+# Of this worker process.
+_ticker: _Ticker | None = None
+_collector: RecordCollector | None = None
 
 
-def _begin(done: Any, stop: Any, warned: Any) -> None:
-    global _ticker
-    _ticker = _Ticker(done, stop)
+def _begin(done: Any, stop: Any, warned: Any, level: int) -> None:
+    global _ticker, _collector
+    _ticker, _collector = _Ticker(done, stop), collect_records(level)
     pillow_warnings.count_here(warned)
     # Ctrl-C reaches every process of the terminal; the one that started them tells the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -172,10 +189,10 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run(work: Work[Task, Result], task: Task) -> Result:
-    assert _ticker is not None
+def _run(work: Work[Task, Result], task: Task) -> tuple[Result, list[LogRecord]]:
+    assert _ticker is not None and _collector is not None
     _ticker.check()
     try:
-        return work(task, _ticker)
+        return work(task, _ticker), _collector.take()
     finally:
         _ticker.flush()

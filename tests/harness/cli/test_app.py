@@ -27,6 +27,13 @@ def clipkd(monkeypatch, capsys):
     return run
 
 
+def _initialization_failed() -> ImportError:
+    """What an extension module makes of Ctrl-C while it loads."""
+    error = ImportError("initialization failed")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
 @pytest.fixture
 def stand_in(monkeypatch):
     """Put a module with the given functions in place of a heavy one."""
@@ -135,6 +142,12 @@ def test_train_records_the_command_as_runs_writes_it(clipkd, stand_in, tmp_path)
         ),
         (Terminated("stopped by SIGTERM and saved in runs/a"), 75, "stopped by SIGTERM and saved in runs/a\n"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (_initialization_failed(), 130, "interrupted"),
+        (
+            MemoryError("Unable to allocate 7.28 TiB for an array"),
+            2,
+            "error: out of memory: 7.28 TiB more were asked for",
+        ),
         (Terminated("stopped by SIGTERM and saved in runs/a"), 75, "stopped by SIGTERM and saved in runs/a\n"),
     ],
 )

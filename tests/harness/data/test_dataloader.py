@@ -1,4 +1,4 @@
-"""What a user is told of a worker that dies, and what workers share: texts and tokenizers."""
+"""What a user is told of a failure in a worker, and what workers share: texts and tokenizers."""
 
 from __future__ import annotations
 
@@ -6,29 +6,10 @@ import open_clip
 import pytest
 import torch
 
-from harness.data.dataloader import lost_worker
 from harness.data.texts import Texts
 from harness.data.tokens import leaders
 from harness.errors import UserError
 from tests.harness.data.pairs import load, numbers, take, write_csv, write_shards
-
-
-def test_too_little_shared_memory_is_told():
-    error = RuntimeError(
-        "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that dataloader's workers are out "
-        "of shared memory. Please try to raise your shared memory limit."
-    )
-    assert "ran out of shared memory (/dev/shm); enlarge it" in str(lost_worker(error))
-    assert lost_worker(RuntimeError("CUDA error: out of memory")) is None
-
-
-def test_a_worker_that_dies_while_it_hands_a_batch_over_is_told():
-    assert "or was killed ([Errno 104] Connection reset" in str(
-        lost_worker(ConnectionResetError(104, "Connection reset"))
-    )
-    assert "or was killed (EOFError)" in str(lost_worker(EOFError()))
-    assert lost_worker(FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0.")) is None
-    assert lost_worker(OSError(5, "Input/output error")) is None
 
 
 def test_a_failure_in_a_worker_is_one_sentence(tmp_path):

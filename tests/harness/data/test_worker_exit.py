@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from harness.data import gather, worker_exit
-from harness.data.dataloader import lost_worker
 from harness.errors import UserError
 from harness.teachers.decoding import Pieces, decode_parts
 from tests.harness.data.forked import children, running, start, until_gone
@@ -148,15 +148,17 @@ def kill_workers(connection, folder: Path) -> None:
             os.kill(worker, signal.SIGKILL)
         take(loader, 50)
     except Exception as error:  # torch raises it wherever the main thread is
-        connection.send(str(lost_worker(error) or error))
+        connection.send(str(loader.lost_worker(error) or error))
 
 
 def test_a_killed_worker_is_one_sentence(tmp_path):
     process, connection = start(kill_workers, tmp_path)
     assert connection.poll(60)
-    message = connection.recv()
-    assert message.startswith("a data worker ended by itself or was killed (")
-    assert message.endswith("lower data.workers, or look into the system's log (dmesg).")
+    assert re.fullmatch(
+        r"data worker \d+ was killed by SIGKILL; if the system did it for lack of memory, its log \(dmesg\) says so: "
+        r"lower data\.workers then",
+        connection.recv(),
+    )
     process.join(20)
 
 

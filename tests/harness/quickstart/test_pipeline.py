@@ -18,6 +18,7 @@ from harness.errors import UserError
 from harness.export import export_model
 from harness.models import create_model
 from harness.quickstart import pipeline, run_quickstart, stages, students
+from harness.way_on import way_on
 from tests.harness import tiny
 from tests.harness.evaluate.eval_sets import png, write_retrieval, write_set
 
@@ -50,6 +51,7 @@ class Stage:
 
     def train(self, recipe: Recipe, out: Path, *, overwrite: bool) -> dict[str, Any]:
         assert overwrite, "what a killed stage left is not its to go on from"
+        assert way_on().resume == "run the same command again", "the quickstart has no --resume"
         assert not (out / "summary.json").exists() and recipe.eval.sets == ()
         self.calls[f"train {out.parent.name} {out.name}"] += 1
         out.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from harness.study import study_run
 from harness.study.load import load_study
 from harness.study.run_hash import eval_set_hash, run_inputs
 from harness.study.runner import _recipes_to_cache, lock_folder, run_study
+from harness.way_on import way_on
 from tests.harness.study.studies import TINY, write
 
 
@@ -39,6 +40,7 @@ def trained(monkeypatch):
     train = study_run.train
 
     def recording(recipe, out, **options):
+        assert way_on().resume == "run the same command again", "a study has no --resume"
         if not (out / "summary.json").exists():
             names.append(recipe.name)
         return train(recipe, out, **options)

@@ -8,9 +8,11 @@ another, their exit codes written to ``codes.json``.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -28,9 +30,15 @@ from harness.cli.guard import TERMINATED
 from harness.config import Recipe
 from harness.errors import Terminated
 from harness.logs import to_console
+from harness.task import DistillTask
 from harness.train import Trainer, train
 
 LIMIT = 120.0  # seconds that a run may take at most
+# What the watchdog says of a rank that stalls in the third step's loss.
+NAMED = re.compile(
+    r"rank 0 on host \S+ has been computing step 3 for .*; rank 1 on host \S+ has been computing step 3 for .* "
+    r"at \w+\.py:\d+ in \w+; look at the log and the machine of rank 1 first, `py-spy"
+)
 
 
 def carry_out(folder: Path, plan: dict[str, Any]) -> None:
@@ -60,9 +68,10 @@ def run_once(
     world: int,
     sigterm_at: int | None = None,
     kill_at: int | None = None,
+    fault: str | None = None,
 ) -> list[int]:
-    """One run; its last process gets SIGTERM or SIGKILL when that step begins."""
-    run = start(Recipe.model_validate(recipe), folder / out, world)
+    """One run; its last process gets SIGTERM or SIGKILL when that step begins, or has this fault in its third step."""
+    run = start(Recipe.model_validate(recipe), folder / out, world, fault)
     for step, number in ((sigterm_at, signal.SIGTERM), (kill_at, signal.SIGKILL)):
         if step is not None:
             run.wait_for_step(step)
@@ -120,7 +129,7 @@ class Run:
         return codes
 
 
-def start(recipe: Recipe, out: Path, world: int) -> Run:
+def start(recipe: Recipe, out: Path, world: int, fault: str | None = None) -> Run:
     """Fork ``world`` processes that train with ``resume``."""
     read, write = os.pipe()
     port, pids = _free_port(), []
@@ -128,6 +137,8 @@ def start(recipe: Recipe, out: Path, world: int) -> Run:
         pid = os.fork()
         if pid == 0:
             os.close(read)
+            if fault is not None and rank == world - 1:
+                _break_loss(fault, out.with_suffix(".0.log"))
             os._exit(_child(recipe, out, rank, world, port, write))
         pids.append(pid)
     os.close(write)
@@ -169,6 +180,23 @@ def _announce_steps(pipe: int) -> None:
         return take(self, batch)
 
     Trainer.train_step = announced
+
+
+def _break_loss(fault: str, log: Path) -> None:
+    """Out of memory in the third step's loss, or a stall until the first rank has named this one."""
+    compute, calls = DistillTask.compute, itertools.count(1)
+
+    def broken(*arguments: Any) -> Any:
+        if next(calls) == 3:
+            if fault == "memory":
+                torch.empty(2**52, dtype=torch.uint8)
+            end = time.monotonic() + LIMIT / 2
+            # What the first rank says at first may be of a heartbeat from before the stall.
+            while not NAMED.search(log.read_text()) and time.monotonic() < end:
+                time.sleep(0.1)
+        return compute(*arguments)
+
+    DistillTask.compute = broken
 
 
 def _free_port() -> int:

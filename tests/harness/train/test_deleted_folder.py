@@ -72,5 +72,6 @@ def test_a_disk_error_of_a_folder_that_is_there_stays_what_it_is(tmp_path, monke
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Trainer, "train_step", broken)
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(UserError, match=r"(?i)input/output error") as caught:
         train(tiny.recipe(), tmp_path / "run")
+    assert "was deleted" not in str(caught.value) and isinstance(caught.value.__cause__, OSError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from harness.train.distributed import DistributedContext, init_distributed
 from harness.train.parallel import can_shard
 from tests.harness import tiny
 from tests.harness.data.pairs import write_csv
-from tests.harness.train.forks import carry_out
+from tests.harness.train.forks import NAMED, carry_out
 
 CPU = torch.device("cpu")
 SHARDED = pytest.mark.skipif(not can_shard(CPU), reason="this torch cannot shard on CPUs")
@@ -35,6 +36,7 @@ SLOW_RUNS = {
     "biased",
     "whole",
     "stopped",
+    "stalled",
 }
 # Kept rates: AdamW divides by the size of gradients, so that rounding in one near 0 could take a whole step's length.
 OPTIM = {"lr": 1e-3, "eps": 1e-3, "grad_clip": 5.0}
@@ -76,6 +78,8 @@ def finished(request, tmp_path_factory) -> Path:
         {"out": "unsharded", "recipe": sharded, "world": 2, "sigterm_at": 2},
         {"out": "unsharded", "recipe": sharded, "world": 1},
         {"out": "orphaned", "recipe": longer, "world": 2, "kill_at": 3},
+        {"out": "starved", "recipe": longer, "world": 2, "fault": "memory"},
+        {"out": "stalled", "recipe": recipe(train, stall_timeout=1.0), "world": 2, "fault": "stall"},
         {"out": "biased", "recipe": biased(train), "world": 2},
         {"out": "refused", "recipe": recipe(folder / "nowhere.csv"), "world": 2},
         {"out": "held", "recipe": one, "world": 2},
@@ -203,6 +207,29 @@ def test_a_process_that_is_killed_ends_the_others_with_a_sentence(finished):
     assert codes(finished, "orphaned") == [[1, -signal.SIGKILL]]
     assert "rank 0 of 2 on" in (told := logs(finished, "orphaned"))
     assert "stops because a process that it waited for has ended" in told
+
+
+def test_a_rank_that_runs_out_of_memory_in_the_loss_says_so_and_ends_all(finished):
+    assert codes(finished, "starved") == [[1, 1]]
+    told = (finished / "starved.1.log").read_text()
+    found = re.search(
+        r"UserError: rank 1 of 2 on \S+ ran out of memory in step 3: .* more were asked for on the CPU "
+        r"\(forks\.py:\d+ in broken\); raise train\.accum_freq, (.*); its traceback is in (.*)\n",
+        told,
+    )
+    assert found is not None, told
+    assert "or lower train.batch_size or data.image_size and start over with --overwrite" in found[1]
+    assert found[2] == str(finished / "starved" / "error.rank1.txt")
+    assert "allocate memory" in (finished / "starved" / "error.rank1.txt").read_text()
+    assert "UserError: rank 0 of 2 on " in (first := (finished / "starved.0.log").read_text())
+    assert "stops because a process that it waited for has ended" in first
+    assert not (finished / "starved" / "error.txt").exists()
+
+
+@pytest.mark.slow
+def test_a_rank_that_stalls_in_the_loss_is_named_by_the_other(finished):
+    assert codes(finished, "stalled") == [[0, 0]], logs(finished, "stalled")
+    assert NAMED.search((finished / "stalled.0.log").read_text()), logs(finished, "stalled")
 
 
 def test_what_one_process_refuses_ends_all_of_them(finished):

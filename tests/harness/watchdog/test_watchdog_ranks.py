@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.watchdog import Watchdog
 from harness.watchdog.heartbeat import ENDED, read_heartbeat
+from harness.watchdog.place import Place, place_of
 from tests.harness.watchdog.bench import DEADLINE, Bench
 
 ROOT = Path(__file__).parents[3]
@@ -94,6 +96,66 @@ def test_a_slow_rank_blames_no_other_that_waits_for_it(tmp_path):
     other.watchdog.phase("exchange", 120)
     (said,) = both(slow, other)
     assert "has been computing step 120" in said and "rank 1" not in said and "py-spy dump" in said
+
+
+def within_a_step(folder: Path, monkeypatch) -> tuple[Bench, Bench]:
+    """Rank 0, which waits in a loss, and rank 1, which computes in it."""
+    places = {"rank 0": Place("columns.py:113 in gather", waits=True), "rank 1": Place("own_loss.py:12 in forward")}
+    monkeypatch.setattr("harness.watchdog.watchdog.place_of", places.get)
+    benches = Bench(folder, 0, 2), Bench(folder, 1, 2)
+    for name, bench in zip(places, benches, strict=True):
+        bench.watchdog._loop = name
+        bench.watchdog.phase("step", 120)
+    return benches
+
+
+def test_a_rank_that_computes_while_another_waits_for_it_within_a_step_is_named(tmp_path, monkeypatch):
+    waiting, other = within_a_step(tmp_path, monkeypatch)
+    (said,) = both(waiting, other)
+    assert "has been computing step 120 for 300 s; rank 1 on host" in said
+    assert "has been computing step 120 for 300 s at own_loss.py:12 in forward; look at the log" in said
+
+
+def test_a_rank_that_computes_within_a_step_blames_no_other_that_waits_for_it(tmp_path, monkeypatch):
+    other, computing = within_a_step(tmp_path, monkeypatch)
+    (said,) = both(computing, other)
+    assert "rank 0" not in said and "py-spy dump" in said
+
+
+def test_two_ranks_that_both_wait_within_a_step_blame_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "harness.watchdog.watchdog.place_of", lambda thread: Place("step.py:40 in backward", waits=True)
+    )
+    waiting, other = pair(tmp_path, phase="step")
+    other.watchdog.phase("step", 120)
+    (said,) = both(waiting, other)
+    assert "rank 1" not in said
+
+
+def frames(*modules: str) -> SimpleNamespace | None:
+    """A stack as Python shows it, the outermost frame first."""
+    frame = None
+    for line, module in enumerate(modules, 1):
+        code = SimpleNamespace(co_filename=f"/home/user/{module}.py", co_name="call")
+        frame = SimpleNamespace(f_globals={"__name__": module}, f_lineno=line, f_code=code, f_back=frame)
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("modules", "place"),
+    [
+        (["harness", "own_loss"], Place("own_loss.py:2 in call")),
+        (["harness", "own_loss", "torch.nn.functional"], Place("own_loss.py:2 in call")),
+        (["harness", "kdlosses", "torch.distributed.c10d"], Place("kdlosses.py:2 in call", waits=True)),
+        (["harness", "torch._tensor", "torch.autograd.graph"], Place("harness.py:1 in call", waits=True)),
+        (["harness", "torch.autograd.graph", "own_backward"], Place("own_backward.py:3 in call")),
+        (["torchdata", "torch.distributed_like"], Place("torchdata.py:1 in call")),
+        ([], Place()),
+    ],
+)
+def test_a_place_is_the_innermost_line_that_is_not_torchs(monkeypatch, modules, place):
+    monkeypatch.setattr(sys, "_current_frames", lambda: {7: frames(*modules)})
+    assert place_of(7) == place
 
 
 def test_of_many_ranks_the_first_few_are_named(tmp_path):

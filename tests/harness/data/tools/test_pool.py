@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ from rich.console import Console
 from harness.data.tools.display import WorkDisplay
 from harness.data.tools.pool import run_ordered
 from harness.errors import UserError
+from harness.logs import to_console
 
 
 def _die(task, tick):
@@ -22,7 +24,7 @@ def _die(task, tick):
 
 
 def test_a_killed_worker_is_told(tmp_path):
-    with pytest.raises(UserError, match="a worker process was killed"):
+    with pytest.raises(UserError, match=r"worker process \d+ was killed by SIGKILL; .* with fewer --workers than 1\.$"):
         list(run_ordered(_die, [1, 2], workers=1, watch=lambda samples: None))
 
 
@@ -36,6 +38,25 @@ def test_results_come_in_order_and_every_sample_is_counted(workers):
     seen = [0]
     assert list(run_ordered(_double, range(50), workers=workers, watch=seen.append)) == list(range(0, 100, 2))
     assert seen == sorted(seen) and seen[-1] <= 50
+
+
+def _complain(task, tick):
+    logging.getLogger("harness.somewhere").warning("task %d: %s", task, ValueError("odd"))
+    logging.getLogger("harness.somewhere").info("of no interest")
+    logging.getLogger("elsewhere").warning("not ours")
+    if task == 2:
+        with to_console():  # as a run of a study does, which keeps a log of its own
+            logging.getLogger("harness.somewhere").warning("shown there")
+    return task
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_workers_log_is_logged_here(caplog, workers):
+    with caplog.at_level(logging.WARNING):
+        assert list(run_ordered(_complain, [1, 2], workers=workers, watch=lambda samples: None)) == [1, 2]
+    ours = [record for record in caplog.records if record.name == "harness.somewhere"]
+    assert [record.getMessage() for record in ours] == ["task 1: odd", "task 2: odd"]
+    assert {record.levelname for record in ours} == {"WARNING"}
 
 
 @pytest.mark.parametrize("num_samples", [None, 40])
