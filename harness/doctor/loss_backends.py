@@ -96,10 +96,12 @@ def run_loss(name: str, backend: Any, device: str, dtype: Any) -> list[Any]:
     loss = kdlosses.build(name, student_dim=_STUDENT, teacher_dim=_TEACHER, backend=backend).to(device, dtype)
     widths = (_STUDENT, _STUDENT, _TEACHER, _TEACHER)
     rows = (torch.randn(_ROWS, width, generator=generator).to(device, dtype) for width in widths)
-    image, text, *teacher = rows
+    image, text, teacher_image, teacher_text = rows
     numbers = [torch.tensor(value, dtype=dtype, device=device) for value in (_SCALE, _BIAS, _SCALE, _BIAS)]
     leaves = [leaf.requires_grad_() for leaf in (image, text, *numbers[:2])]
-    value = loss(image, text, numbers[0], *teacher, numbers[2], logit_bias=numbers[1], dist_logit_bias=numbers[3])
+    scale, bias, teacher_scale, teacher_bias = numbers
+    teacher = (teacher_image, teacher_text, teacher_scale)
+    value = loss(image, text, scale, *teacher, logit_bias=bias, dist_logit_bias=teacher_bias)
     value.backward()
     gradients = [leaf.grad for leaf in (*leaves, *loss.parameters()) if leaf.grad is not None]
     return [value.detach(), *gradients]
