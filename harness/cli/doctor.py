@@ -5,10 +5,13 @@ from typing import Annotated
 
 import typer
 
+from harness.cli import options
+from harness.errors import UserError
+
 
 def doctor(
     folder: Annotated[
-        Path, typer.Option(exists=True, file_okay=False, help="Folder whose disk is measured: that of runs or data.")
+        Path, typer.Option(parser=options.path, help="Folder whose disk is measured: that of runs or data.")
     ] = Path("."),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the screen.")] = False,
 ) -> None:
@@ -16,6 +19,8 @@ def doctor(
 
     Takes less than a minute on a CPU. Exit code 1 when there is a fault, 0 with warnings only.
     """
+    if not folder.is_dir():
+        raise UserError(f"--folder {folder} is a folder that does not exist; give one that does")
     from rich.console import Console
 
     from harness.doctor.checks import all_checks
