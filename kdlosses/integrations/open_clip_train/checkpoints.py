@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,37 @@ from torch.optim import Optimizer
 
 from kdlosses.integrations.attach import NAME, without_loss
 from kdlosses.integrations.open_clip_train.errors import ConfigError
+from kdlosses.integrations.verify import damage_in, not_finite, without_numbers
 
 WRAPPED = "module."
+T = TypeVar("T")
+
+
+def checked_read(path: str, read: Callable[[], T], flag: str = "") -> T:
+    """What ``read`` makes of a file of weights, once the file's checksums have been compared.
+
+    Raises:
+        ConfigError: the file is damaged, or no such file.
+    """
+    try:
+        damage = damage_in(path) if Path(path).is_file() else None  # others are downloaded, or missing
+        if damage is None:
+            return read()
+    except Exception as error:  # for a file that is not a checkpoint torch raises whatever its bytes lead to
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ConfigError(f"{flag}{path} cannot be read: {words}") from error
+    raise ConfigError(f"{flag}{path} is damaged: {damage}; copy or download it again, or take another")
+
+
+def check_finite(state: Mapping[str, Any], what: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        ConfigError: naming the tensors.
+    """
+    wrong = without_numbers(state.items())
+    if wrong:
+        raise ConfigError(f"{what} has {not_finite(wrong)}; take weights from before they appeared")
 
 
 def fit(checkpoint: dict[str, Any], loss: nn.Module, distributed: bool) -> tuple[dict[str, Any], list[str]]:
@@ -97,20 +126,20 @@ def export(checkpoint: str, out: str) -> int:
     """Write the student of ``checkpoint`` alone, as a state dict that open_clip loads; returns its number of tensors.
 
     Raises:
-        ConfigError: the checkpoint cannot be read or holds no model, or there is no folder to write to.
+        ConfigError: the checkpoint is damaged, cannot be read, holds no model or one that is not finite, or there is no
+            folder to write to.
     """
     if not Path(out).parent.is_dir():
         raise ConfigError(f"--export: there is no folder {Path(out).parent}; make it first")
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # for a file that is not a checkpoint torch raises whatever its bytes lead to
-        words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise ConfigError(f"--export: {checkpoint} cannot be read: {words}") from error
+    content = checked_read(
+        checkpoint, lambda: torch.load(checkpoint, map_location="cpu", weights_only=True), "--export: "
+    )
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(
             f"--export: {checkpoint} holds no model; name a checkpoint such as logs/NAME/checkpoints/epoch_1.pt"
         )
+    check_finite(bare_names(without_loss(state)), f"--export: the student of {checkpoint}")
     return save_student(state, Path(out))
 
 

@@ -18,10 +18,14 @@ class Objective:
             which its own alone carry a gradient, and adds the gradients up. So the towers get the gradient of the whole
             batch, but what all calls share - the student's scale and bias, the loss's own parameters - would get it
             once for each; here those are divided.
+
+    Attributes:
+        calls: how often the trainer has asked for it.
     """
 
     def __init__(self, loss: CLIPKDLoss, teacher: Teacher | None, accumulate: int) -> None:
         self._loss, self._teacher, self._accumulate = loss, teacher, accumulate
+        self.calls = 0
         if accumulate > 1:
             for parameter in loss.parameters():
                 parameter.register_hook(self._share)
@@ -37,6 +41,7 @@ class Objective:
         output_dict: bool = True,
     ) -> dict[str, Tensor]:
         """The weighted terms, whose sum is what is trained."""
+        self.calls += 1
         self._loss.clamp_scales()  # what the last optimizer step has moved
         logit_scale = self._shared(logit_scale)
         logit_bias = None if logit_bias is None else self._shared(logit_bias)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from open_clip import factory
 from open_clip_train import data
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from kdlosses import CLIPKDLoss
-from kdlosses.integrations.attach import attach_loss
-from kdlosses.integrations.open_clip_train.checkpoints import fit, save_student
+from kdlosses.integrations.attach import attach_loss, without_loss
+from kdlosses.integrations.open_clip_train.checkpoints import check_finite, checked_read, fit, save_student
 from kdlosses.integrations.open_clip_train.compatible import (
     check_arguments,
     check_biases,
@@ -49,7 +51,8 @@ class Run:
         args: the trainer's, from `parse_args` on.
         student, loss: from `create_model_and_transforms` on.
         teacher: None where no term reads one, and where nothing is trained.
-        trained: whether the trainer has asked for the loss.
+        objective: None until the trainer makes it, which it does to train.
+        steps: of an optimizer.
 
     Raises:
         ConfigError: it is another trainer than that of open_clip_torch 3.3.
@@ -69,18 +72,21 @@ class Run:
         self._trainer, self._settings = trainer, settings
         self._stock = {name: getattr(trainer, name) for name in NAMES}
         self.teacher: Teacher | None = None
-        self.trained = False
+        self.objective: Objective | None = None
+        self.steps = 0
 
     @contextmanager
     def replaced(self) -> Iterator[None]:
         """Put our functions into the trainer's modules, and its own back at the end."""
-        ours = [(self._trainer, name, getattr(self, name)) for name in NAMES] + _shard_reading()
+        ours = [(self._trainer, name, getattr(self, name)) for name in NAMES] + _shard_reading() + _weight_reading()
         stock = [(module, name, getattr(module, name)) for module, name, _ in ours]
         for module, name, function in ours:
             setattr(module, name, function)
+        counting = register_optimizer_step_post_hook(self._count)
         try:
             yield
         finally:
+            counting.remove()
             for module, name, function in stock:
                 setattr(module, name, function)
 
@@ -123,24 +129,55 @@ class Run:
 
     def create_loss(self, args: Namespace) -> Objective:
         """The attached loss, as the trainer calls it."""
-        self.trained = True
-        return Objective(self.loss, self.teacher, args.accum_freq)
+        self.objective = Objective(self.loss, self.teacher, args.accum_freq)
+        return self.objective
 
     def pt_load(self, path: str, map_location: Any = None) -> dict[str, Any]:
         """A checkpoint that fits the student with its loss."""
-        checkpoint = self._stock["pt_load"](path, map_location=map_location)
+        checkpoint = checked_read(path, lambda: self._stock["pt_load"](path, map_location=map_location), "--resume: ")
+        state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+        if not isinstance(state, Mapping):
+            raise ConfigError(
+                f"--resume: {path} holds no model; name a checkpoint such as logs/NAME/checkpoints/epoch_1.pt"
+            )
+        check_finite(state, f"--resume: {path}")
         checkpoint, fresh = fit(checkpoint, self.loss, self.args.distributed)
         if fresh:
             self._say(f"{path} has no parameters of a loss: {', '.join(fresh)} start from their initial values")
         return checkpoint
 
     def export(self) -> None:
-        """Write the trained student, as stock open_clip loads it, beside the folder of checkpoints."""
-        if self.trained and self.args.save_logs:
+        """Write the trained student, as stock open_clip loads it, beside the folder of checkpoints.
+
+        Raises:
+            ConfigError: no step was taken, or the student is not finite.
+        """
+        if self.objective is None:
+            return
+        if not self.steps:
+            raise ConfigError(self._why_no_step(self.objective.calls))
+        check_finite(without_loss(self.student.state_dict()), "no student was written, as what was trained")
+        if self.args.save_logs:
             # Not among the checkpoints: --resume latest would take it for the newest of them.
             out = Path(self.args.logs) / self.args.name / EXPORT
             save_student(self.student.state_dict(), out)
             self._say(f"wrote the student without the loss's parameters to {out}")
+
+    def _why_no_step(self, calls: int) -> str:
+        if calls:
+            why = (
+                f"the gradients of all {calls} batches were not finite; lower --lr, or use --precision amp_bf16 or fp32"
+            )
+        else:
+            pairs = self.args.batch_size * self.args.world_size * self.args.accum_freq
+            why = (
+                f"a step takes {pairs} pairs (--batch-size, processes and --accum-freq) and no epoch had as many, or "
+                f"--resume began after the last of --epochs {self.args.epochs}; lower the first or raise --epochs"
+            )
+        return f"no step was taken, so no student was written: {why}"
+
+    def _count(self, *_: Any) -> None:
+        self.steps += 1
 
     def _tell(self, teacher: str | None) -> None:
         own = ", ".join(name for name, _ in self.loss.named_parameters()) or "none"
@@ -154,6 +191,18 @@ class Run:
     def _say(self, message: str) -> None:
         if self.args.rank == 0:
             _log.info("kdlosses: %s", message)
+
+
+def _weight_reading() -> list[tuple[ModuleType, str, Any]]:
+    """What compares the checksums of each file of weights that open_clip reads, and refuses NaN and infinity in it."""
+    stock = factory.load_state_dict
+
+    def checked(checkpoint_path: str, *args: Any, **keywords: Any) -> dict[str, Any]:
+        state: dict[str, Any] = checked_read(str(checkpoint_path), lambda: stock(checkpoint_path, *args, **keywords))
+        check_finite(state, str(checkpoint_path))
+        return state
+
+    return [(factory, "load_state_dict", checked)]
 
 
 def _shard_reading() -> list[tuple[ModuleType, str, Any]]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.reader import ReaderError
 
 from kdlosses import CLIPKDLoss, backends
 from kdlosses.checks import check_known
 from kdlosses.integrations.open_clip_train.errors import ConfigError
+from kdlosses.integrations.open_clip_train.strict_yaml import Document, Keys, parse
 
 KEYS = ("weights", "variant", "backend", "backend_options", "options", "check")
 
@@ -22,10 +26,12 @@ class Settings:
     Args:
         path: the file.
         values: its content, checked.
+        lines: in which line each key is.
     """
 
     path: str
     values: dict[str, Any]
+    lines: dict[Keys, int]
 
     def build(self, student_dim: int | None, teacher_dim: int | None) -> CLIPKDLoss:
         """The loss for students and teachers of these widths.
@@ -42,7 +48,7 @@ class Settings:
                 keywords["backend"] = backends.create(keywords.get("backend", "auto"), **options)
             return CLIPKDLoss(**keywords)
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"--kd-config {self.path}: {error}") from error
+            raise ConfigError(f"--kd-config {self.path}{_line_of(error, self.lines)}: {error}") from error
 
 
 def read_settings(path: str) -> Settings:
@@ -51,18 +57,48 @@ def read_settings(path: str) -> Settings:
     Raises:
         ConfigError: the file cannot be read, or no loss can be made of it.
     """
+    document = _parsed(path)
     try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--kd-config {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--kd-config {path} is not YAML: {' '.join(str(error).split())}") from error
-    try:
-        settings = Settings(path, _checked(values))
+        settings = Settings(path, _checked(document.values), document.lines)
     except ValueError as error:
-        raise ConfigError(f"--kd-config {path}: {error}") from error
+        raise ConfigError(f"--kd-config {path}{_line_of(error, document.lines)}: {error}") from error
     settings.build(8, 8)
     return settings
+
+
+def _parsed(path: str) -> Document:
+    content = b""
+    try:
+        content = Path(path).read_bytes()
+        return parse(content)
+    except OSError as error:
+        raise ConfigError(f"--kd-config {path} cannot be read: {error.strerror}") from error
+    except ReaderError as error:
+        line = _line_at(content, error)
+        raise ConfigError(
+            f"--kd-config {path}, line {line}, is not YAML: it is not UTF-8 text, or has characters that YAML forbids; "
+            "save it as UTF-8"
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}," if mark else ""
+        parts = [getattr(error, name, None) for name in ("context", "problem")]
+        words = ", ".join(filter(None, parts)) or " ".join(str(error).split())
+        raise ConfigError(f"--kd-config {path}{place} is not YAML: {words}") from error
+
+
+def _line_at(content: bytes, error: ReaderError) -> int:
+    if error.encoding == "unicode":  # its position is one in the text, and otherwise one in the bytes
+        return content.decode(errors="replace").count("\n", 0, error.position) + 1
+    return content.count(b"\n", 0, error.position) + 1
+
+
+def _line_of(error: Exception, lines: Mapping[Keys, int]) -> str:
+    """Where the first key stands that the message begins with or quotes."""
+    by_key = {keys[-1]: line for keys, line in reversed([*lines.items()])}
+    named = (word.strip("'") for word in re.findall(r"^\w+|'[^']*'", str(error)))
+    line = next((by_key[word] for word in named if word in by_key), None)
+    return "" if line is None else f", line {line}"
 
 
 def _checked(values: object) -> dict[str, Any]:
@@ -80,7 +116,7 @@ def _checked(values: object) -> dict[str, Any]:
 
 
 def _number(value: object) -> object:
-    """YAML 1.1 takes 2e3 for text."""
+    """Also one in quotation marks."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:

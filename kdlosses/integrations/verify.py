@@ -1,0 +1,114 @@
+"""Whether a file of weights is what was written, and whether its numbers are finite; needs torch alone."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Content = bytes | mmap.mmap
+_ZIP = b"PK\x03\x04"
+_METADATA, _SUMS = "__metadata__", "crc32"
+# Among a safetensors file's checksums, that of the rest of its metadata.
+_REST = ""
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+
+
+def damage_in(path: str | Path) -> str | None:
+    """What is wrong with a file of weights, in words that follow its name; None where nothing is.
+
+    The archives of ``torch.save`` have a checksum for each record, which ``torch.load`` passes over; safetensors files
+    that clipkd or `save_loss` wrote have one for each tensor. Other files have nothing to be checked.
+
+    Args:
+        path: an existing file.
+    """
+    with Path(path).open("rb") as file:
+        head = file.read(9)
+        if head.startswith(_ZIP):
+            return _damage_in_archive(Path(path))
+        if head[8:] != b"{":  # where safetensors' header begins
+            return None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _damage_in_tensors(content)
+
+
+def without_numbers(tensors: Iterable[tuple[str, Any]]) -> list[str]:
+    """The names of the tensors that hold NaN or infinity.
+
+    Args:
+        tensors: by name; other values than floating tensors are passed over.
+    """
+    floating = [(name, one) for name, one in tensors if isinstance(one, Tensor) and one.is_floating_point()]
+    return [name for name, one in floating if not bool(torch.isfinite(one).all())]
+
+
+def not_finite(names: list[str]) -> str:
+    """In words: that these tensors hold NaN or infinity."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"NaN or infinity in {', '.join(names[:3])}{more}"
+
+
+def with_checksums(content: Content, metadata: Mapping[str, str]) -> dict[str, str]:
+    """``metadata`` with the checksums of a safetensors file.
+
+    Args:
+        content: of the file, made with this metadata.
+        metadata: its own.
+    """
+    start, header = _header(content)
+    sums = {name: f"{_sum_of(content, start, name, entry):08x}" for name, entry in header.items() if name != _METADATA}
+    sums[_REST] = f"{_seed(_REST, metadata):08x}"
+    return {**metadata, _SUMS: json.dumps(sums, separators=(",", ":"))}
+
+
+def _damage_in_archive(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # What torch.serialization.set_crc32_options(False) leaves has none.
+            damaged = archive.testzip() if any(entry.CRC for entry in archive.infolist()) else None
+    except _BROKEN as error:
+        return f"the table of its records cannot be read ({error})"
+    return None if damaged is None else f"its record {damaged} does not match its checksum"
+
+
+def _damage_in_tensors(content: Content) -> str | None:
+    try:
+        start, header = _header(content)
+        metadata = dict(header.pop(_METADATA))
+        text = metadata.pop(_SUMS)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # not safetensors, or without checksums; a broken header is the reader's to refuse
+    try:
+        sums = {name: int(value, 16) for name, value in json.loads(text).items()}
+        whole = sums.pop(_REST) == _seed(_REST, metadata) and sums.keys() == header.keys()
+        damaged = [name for name, value in sums.items() if _sum_of(content, start, name, header[name]) != value]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "its header does not fit its list of checksums"
+    if damaged:
+        return f"its tensor {damaged[0]} does not match its checksum"
+    return None if whole else "its header does not fit its list of checksums"
+
+
+def _header(content: Content) -> tuple[int, dict[str, Any]]:
+    """Where the tensors begin, and what the header says."""
+    size = int.from_bytes(content[:8], "little")
+    return 8 + size, json.loads(content[8 : 8 + size])
+
+
+def _sum_of(content: Content, start: int, name: str, entry: Mapping[str, Any]) -> int:
+    begin, end = entry["data_offsets"]
+    return zlib.crc32(memoryview(content)[start + begin : start + end], _seed(name, entry))
+
+
+def _seed(name: str, entry: Mapping[str, Any]) -> int:
+    """Checksum of what the header says: a tensor's goes on from there, so its name, type and shape are covered too."""
+    facts = {key: value for key, value in entry.items() if key != "data_offsets"}
+    return zlib.crc32(json.dumps([name, facts], sort_keys=True).encode())
