@@ -14,8 +14,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 NAME = "kd_loss"
-# What wrappers put before a name: DDP, torch.compile, FSDP1; in any order and number.
-_ENTRY = re.compile(rf"(module\.|_orig_mod\.|_fsdp_wrapped_module\.)*{NAME}\.")
+# What wrappers put before a name: DDP, torch.compile, FSDP1, activation checkpointing, peft; in any order and number.
+_ENTRY = re.compile(
+    rf"(module\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|base_model\.model\.)*{NAME}\."
+)
 T = TypeVar("T")
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 from torch import Tensor, nn
 
 try:
-    from safetensors.torch import load_file, save_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save
 except ImportError as missing:
     raise ImportError(
         "kdlosses.integrations.checkpoint needs safetensors: pip install '.[hugging-face]' in a checkout of kdlosses"
     ) from missing
+
+from kdlosses.integrations.verify import damage_in, not_finite, with_checksums, without_numbers
 
 FILE = "kd_loss.safetensors"
 
@@ -36,7 +39,8 @@ def save_loss(loss: nn.Module, folder: str | Path) -> None:
     state = {name: value.detach().contiguous() for name, value in loss.state_dict().items()}
     path = Path(folder) / FILE
     if state:
-        save_file(state, path, metadata={"format": "pt", "loss": type(loss).__name__})
+        metadata = {"format": "pt", "loss": type(loss).__name__}
+        path.write_bytes(save(state, metadata=with_checksums(save(state, metadata=metadata), metadata)))
     else:
         path.unlink(missing_ok=True)  # another loss's, of a run before
 
@@ -49,7 +53,8 @@ def load_loss(loss: nn.Module, folder: str | Path) -> None:
         folder: where `save_loss` wrote it.
 
     Raises:
-        ValueError: where there is no such file, or where it holds another loss's parameters.
+        ValueError: where there is no such file, where it is damaged or holds values that are not finite, and where it
+            holds another loss's parameters.
 
     Example:
         >>> import tempfile
@@ -72,7 +77,7 @@ def load_loss(loss: nn.Module, folder: str | Path) -> None:
             f"{path} is missing, so the parameters of {type(loss).__name__} ({', '.join(wanted)}) cannot be restored; "
             "resume from a folder that this loss's training wrote"
         )
-    state = load_file(path)
+    state = _read(path)
     found, needed = _shapes(state), _shapes(wanted)
     if found != needed:
         raise ValueError(
@@ -80,6 +85,22 @@ def load_loss(loss: nn.Module, folder: str | Path) -> None:
             "and widths that it had when the file was written"
         )
     loss.load_state_dict(state)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        damage = damage_in(path)
+        state = {} if damage else load_file(path)
+    except (OSError, SafetensorError) as error:
+        damage = f"it cannot be read ({' '.join(str(error).split())})"
+    if damage:
+        raise ValueError(f"{path} is damaged: {damage}; copy it again, or resume from another checkpoint")
+    wrong = without_numbers(state.items())
+    if wrong:
+        raise ValueError(
+            f"{path} holds {not_finite(wrong)}, so the loss cannot go on from there; resume from an earlier checkpoint"
+        )
+    return state
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, list[int]]:

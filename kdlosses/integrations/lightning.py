@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from kdlosses.base import DistillLoss
 from kdlosses.integrations.distillation_step import check_unmasked, frozen, teacher_features
-from kdlosses.integrations.model_adapters import Batch, bare_model, features_of
+from kdlosses.integrations.model_adapters import Batch, features_of
+from kdlosses.integrations.wrappers import owner_of_scale
 from kdlosses.parameters import parameter_report
 from kdlosses.requests import add_up
 
@@ -130,7 +131,7 @@ class CLIPDistillation(pl.LightningModule):
     @torch.no_grad()
     def on_train_batch_end(self, *_: Any) -> None:
         """Bring the student's scale back to at most ln 100, and at least 0."""
-        scale = getattr(bare_model(self.student), "logit_scale", None)
+        scale = getattr(owner_of_scale(self.student), "logit_scale", None)
         if isinstance(scale, nn.Parameter):
             scale.clamp_(0, math.log(100))
 

@@ -5,16 +5,37 @@ No framework is imported: a model is asked by what its forward takes and what it
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
+from inspect import Parameter, Signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdlosses.integrations.wrappers import (
+    IMAGE,
+    TEXT,
+    bare_model,
+    caller_of,
+    chain_of,
+    is_hugging_face,
+    owner_of_scale,
+    parameters_of,
+    takes,
+)
+
+__all__ = [
+    "Batch",
+    "arguments_for",
+    "bare_model",
+    "embedding_width",
+    "features_of",
+    "named_features",
+    "names_taken",
+    "vocabulary_size",
+]
+
 Batch = Mapping[str, Any] | Sequence[Tensor]
-_IMAGE = ("image", "pixel_values")
-_TEXT = ("text", "input_ids")
 _OPEN_CLIP = ("image_features", "text_features", "logit_scale", "logit_bias")
 _HUGGING_FACE = ("image_embeds", "text_embeds")
 
@@ -24,7 +45,8 @@ def features_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
     Two kinds of models: those of transformers with both towers (``CLIPModel``, ``SiglipModel``, ``ChineseCLIPModel``),
     whose forward takes ``pixel_values`` and ``input_ids`` by name, and those of open_clip or like them, whose forward
-    takes an image and a text and gives a tuple or a dict; also within DDP and ``torch.compile``.
+    takes an image and a text and gives a tuple or a dict. Also within DDP, ``torch.compile``, peft and other wrappers
+    that hand on what they are called with; a wrapper with a forward of its own is called as that says.
 
     Args:
         model: a student or a teacher.
@@ -36,7 +58,8 @@ def features_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         ``logit_bias`` where the model has one.
 
     Raises:
-        ValueError: where the batch has no image or no text, or where the model gives no embeddings or has no scale.
+        ValueError: where the batch has no image or no text, where the model gives no embeddings or has no scale, where
+            its forward cannot be called with both, and where a wrapper holds several models.
 
     Gradient:
         Flows to the model, unless the caller forbids it.
@@ -73,17 +96,21 @@ def arguments_for(model: nn.Module, batch: Batch) -> tuple[tuple[Tensor, ...], d
         >>> batch = {"image": 1, "text": 2, "attention_mask": 3, "label": 4}
         >>> arguments_for(LikeTransformers(), batch)
         ((), {'input_ids': 2, 'pixel_values': 1, 'attention_mask': 3})
-        >>> arguments_for(nn.Identity(), batch)  # open_clip's way: an image and a text
+        >>> arguments_for(nn.Bilinear(4, 4, 4), batch)  # open_clip's way: an image and a text
         ((1, 2), {})
     """
-    core = bare_model(model)
-    image, text = _pair(core, batch)
-    takes = inspect.signature(type(core).forward).parameters  # the class's: accelerate replaces the instance's
-    if not _is_hugging_face(core):
-        return (image, text), {}
-    found = {**(batch if isinstance(batch, Mapping) else {}), "pixel_values": image, "input_ids": text}
-    # Not those by which a transformers model computes a loss itself or gives a tuple.
-    return (), {name: found[name] for name in takes if name in found and name not in ("return_loss", "return_dict")}
+    image, text = _pair(bare_model(model), batch)
+    arguments: tuple[Tensor, ...] = ()
+    keywords: dict[str, Any] = {}
+    if _speaks_hugging_face(model):
+        found = {**(batch if isinstance(batch, Mapping) else {}), "pixel_values": image, "input_ids": text}
+        # Not those by which a transformers model computes a loss itself or gives a tuple.
+        names = [name for name in _names_taken(model) if name not in ("return_loss", "return_dict")]
+        keywords = {name: found[name] for name in names if name in found}
+    else:
+        arguments, keywords = _by_position(model, image, text)
+    _check_callable(model, arguments, keywords)
+    return arguments, keywords
 
 
 def names_taken(model: nn.Module) -> set[str]:
@@ -98,9 +125,8 @@ def names_taken(model: nn.Module) -> set[str]:
         >>> sorted(names_taken(nn.Identity()))
         ['image', 'input_ids', 'pixel_values', 'text']
     """
-    core = bare_model(model)
-    takes = set(inspect.signature(type(core).forward).parameters) if _is_hugging_face(core) else set()
-    return {*takes, *_IMAGE, *_TEXT} - {"self", "kwargs"}
+    names = _names_taken(model) if _speaks_hugging_face(model) else []
+    return {*names, *IMAGE, *TEXT} - {"args", "kwargs"}
 
 
 def named_features(model: nn.Module, output: Any) -> dict[str, Tensor]:
@@ -121,8 +147,11 @@ def named_features(model: nn.Module, output: Any) -> dict[str, Tensor]:
         >>> named_features(nn.Identity(), output)["logit_scale"]
         tensor(100.)
     """
-    core = bare_model(model)
-    return _hugging_face(core, output) if _is_hugging_face(core) else _open_clip(core, output)
+    if isinstance(output, Mapping):  # a module of one's own may take one framework's names and give the other's
+        theirs = "image_embeds" in output or ("image_features" not in output and _speaks_hugging_face(model))
+    else:
+        theirs = not (isinstance(output, tuple) and len(output) in (3, 4)) and _speaks_hugging_face(model)
+    return _hugging_face(model, output) if theirs else _open_clip(model, output)
 
 
 def embedding_width(model: nn.Module) -> int:
@@ -185,34 +214,45 @@ def vocabulary_size(model: nn.Module) -> int | None:
     return next((size for size in sizes if isinstance(size, int)), None)
 
 
-def bare_model(model: nn.Module) -> nn.Module:
-    """The model within DDP and ``torch.compile``, in any order.
-
-    Args:
-        model: wrapped or not.
-
-    Example:
-        >>> from torch import nn
-        >>> from kdlosses.integrations.model_adapters import bare_model
-        >>> model, wrapper = nn.Linear(4, 4), nn.Module()
-        >>> wrapper.module = model  # as in DistributedDataParallel
-        >>> bare_model(wrapper) is model
-        True
-    """
-    while True:
-        inner = model._modules.get("module", model._modules.get("_orig_mod"))
-        if inner is None:
-            return model
-        model = inner
+def _speaks_hugging_face(model: nn.Module) -> bool:
+    return is_hugging_face(chain_of(model)[caller_of(model)])
 
 
-def _is_hugging_face(core: nn.Module) -> bool:
-    return bool({"pixel_values", "input_ids"} & inspect.signature(type(core).forward).parameters.keys())
+def _names_taken(model: nn.Module) -> list[str]:
+    """What the first module that says what it takes may be called with, and what it hands on may be."""
+    names: dict[str, None] = {}
+    for module in chain_of(model)[caller_of(model) :]:
+        names |= dict.fromkeys(parameters_of(module))
+        if not takes(module, Parameter.VAR_KEYWORD):
+            break
+    return list(names)
+
+
+def _by_position(model: nn.Module, image: Tensor, text: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """An image and a text; by name where a wrapper hands on nothing else."""
+    chain, at = chain_of(model), caller_of(model)
+    outer = [one for one in chain[:at] if takes(one, Parameter.VAR_KEYWORD)]
+    if all(takes(one, Parameter.VAR_POSITIONAL) for one in outer):
+        return (image, text), {}
+    return (), dict(zip(parameters_of(chain[at]), (image, text), strict=False))
+
+
+def _check_callable(model: nn.Module, arguments: tuple[Tensor, ...], keywords: dict[str, Any]) -> None:
+    parameters = parameters_of(model)
+    try:
+        if parameters:
+            Signature(list(parameters.values())).bind(*arguments, **keywords)
+    except TypeError as error:
+        raise ValueError(
+            f"{type(model).__name__}.forward({', '.join(parameters)}) cannot be called with an image and a text "
+            f"({error}); have it take both, as (image, text) or by transformers' names (pixel_values, input_ids), or "
+            "hand on *args and **kwargs"
+        ) from error
 
 
 def _pair(core: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     if isinstance(batch, Mapping):
-        return _entry(core, batch, "image", _IMAGE), _entry(core, batch, "text", _TEXT)
+        return _entry(core, batch, "image", IMAGE), _entry(core, batch, "text", TEXT)
     if isinstance(batch, Sequence) and len(batch) == 2:
         return batch[0], batch[1]
     raise ValueError(
@@ -232,7 +272,8 @@ def _entry(core: nn.Module, batch: Mapping[str, Any], what: str, names: Sequence
     )
 
 
-def _hugging_face(core: nn.Module, output: Any) -> dict[str, Tensor]:
+def _hugging_face(model: nn.Module, output: Any) -> dict[str, Tensor]:
+    core = owner_of_scale(model)
     if not isinstance(output, Mapping) or any(output.get(name) is None for name in _HUGGING_FACE):
         raise _no_embeddings(core, output, _HUGGING_FACE)
     image, text = (output[name] for name in _HUGGING_FACE)
@@ -249,7 +290,7 @@ def _hugging_face(core: nn.Module, output: Any) -> dict[str, Tensor]:
     return features if bias is None else {**features, "logit_bias": bias}
 
 
-def _open_clip(core: nn.Module, output: Any) -> dict[str, Tensor]:
+def _open_clip(model: nn.Module, output: Any) -> dict[str, Tensor]:
     if isinstance(output, tuple) and len(output) in (3, 4):
         output = dict(zip(_OPEN_CLIP, output, strict=False))
     scalars = ("logit_scale", "logit_bias")
@@ -258,7 +299,7 @@ def _open_clip(core: nn.Module, output: Any) -> dict[str, Tensor]:
         or any(output.get(name) is None for name in _OPEN_CLIP[:3])
         or any(isinstance(output.get(name), Tensor) and output[name].numel() != 1 for name in scalars)
     ):
-        raise _no_embeddings(core, output, _OPEN_CLIP[:3])
+        raise _no_embeddings(bare_model(model), output, _OPEN_CLIP[:3])
     return {name: output[name] for name in _OPEN_CLIP if output.get(name) is not None}
 
 

@@ -324,3 +324,16 @@ def test_float32_is_multiplied_as_asked_and_two_halves_in_tf32(queries, keys, as
     sides = [rows_of(torch.randn(2, 4).to(dtype), torch.float32) for dtype in (queries, keys)]
     expected = asked if FLOAT in (queries, keys) else "tf32"
     assert cosines_of(Relation(*sides, torch.tensor(1.0)), asked).precision == expected
+
+
+@pytest.mark.parametrize(
+    ("height", "depth", "width", "even"),
+    [(16, 32, 16, True), (17, 32, 16, False), (16, 33, 16, False), (16, 32, 17, False)],
+)
+def test_products_are_masked_where_any_side_is_ragged(monkeypatch, height, depth, width, even):
+    """Without masks the right numbers come out all the same, beside reads of memory that is somebody else's."""
+    seen: dict[str, object] = {}
+    monkeypatch.setattr(launch, "launch", lambda *_, **options: seen.update(options))
+    tile, values, out = torch.ones(height, depth), torch.ones(depth, width), torch.zeros(height, width)
+    launch.add_product(tile, values, torch.ones(height), out, "ieee")
+    assert seen["EVEN"] is even

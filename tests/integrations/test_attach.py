@@ -34,7 +34,9 @@ def test_detached_it_is_the_student_it_was(student, loss):
     assert list(student.state_dict()) == before
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "base_model.model."]
+)
 def test_the_state_dict_without_the_loss(student, loss, prefix):
     before = [prefix + name for name in student.state_dict()]
     attach_loss(student, loss)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 import kdlosses
+from harness.weights.checksums import check
+from harness.weights.tensor_files import tensor_records
 from kdlosses.integrations.hugging_face import load_loss, save_loss
 from tests.integrations.hf_models import Pairs, clip, seeded, siglip
 from tests.integrations.hf_runs import assert_same, everything, trainer
@@ -59,3 +61,31 @@ def test_the_best_model_comes_with_its_loss(tmp_path):
     saved = load_file(best / "kd_loss.safetensors")
     assert best.name == "checkpoint-2"  # the worse one, as told
     assert all(torch.equal(value, saved[name]) for name, value in run.loss.state_dict().items())
+
+
+def test_a_losses_file_that_is_damaged_or_not_finite_is_refused(tmp_path):
+    loss = kdlosses.ICLLoss(student_dim=16, teacher_dim=24)
+    save_loss(loss, tmp_path)
+    path = tmp_path / "kd_loss.safetensors"
+    whole = path.read_bytes()
+    assert {record.name for record in tensor_records(path)} >= set(loss.state_dict())  # harness reads the same sums
+    check(path, tensor_records(path))
+    for place, words in ((len(whole) - 5, "its tensor .* does not match its checksum"), (3, "it cannot be read")):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=f"kd_loss.safetensors is damaged: {words}"):
+            load_loss(loss, tmp_path)
+    path.write_bytes(whole[:-20])
+    with pytest.raises(ValueError, match=r"kd_loss.safetensors is damaged: "):
+        load_loss(loss, tmp_path)
+    with torch.no_grad():
+        loss.visual_proj.bias[0] = float("inf")
+    save_loss(loss, tmp_path)
+    with pytest.raises(ValueError, match=r"holds NaN or infinity in visual_proj.bias, so"):
+        load_loss(loss, tmp_path)
+
+
+def test_a_losses_file_without_checksums_is_read(tmp_path):
+    loss, fresh = (kdlosses.ICLLoss(student_dim=16, teacher_dim=24) for _ in range(2))
+    save_file(loss.state_dict(), tmp_path / "kd_loss.safetensors", metadata={"format": "pt", "loss": "ICLLoss"})
+    load_loss(fresh, tmp_path)
+    assert torch.equal(fresh.visual_proj.weight, loss.visual_proj.weight)
