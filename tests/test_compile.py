@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import kdlosses
 from tests.problems import Problem
-from tests.running import Outcome, assert_same, build, run
+from tests.running import Outcome, assert_same, build, leaves, run
 
 MIXED = Problem(student_dim=4, teacher_dim=6)
 
@@ -81,3 +82,30 @@ def test_inductor():
     """Needs a C++ compiler."""
     loss, inputs = build("gd", MIXED, dtype=torch.float32), MIXED.inputs(torch.float32)
     assert_same(run_compiled(loss, inputs, "inductor"), run(loss, inputs), torch.float32)
+
+
+@pytest.mark.slow
+def test_an_input_that_is_written_to_before_the_backward_pass_raises():
+    """As in eager mode, where a compiled loss gave a wrong gradient in silence."""
+    compiled = torch.compile(build("fd", MIXED), fullgraph=True, backend="aot_eager")
+    for name in ("image_features", "dist_text_features"):
+        given = {key: value * 1 for key, value in leaves(MIXED.inputs()).items()}
+        value = compiled(**given)
+        with torch.no_grad():
+            given[name].mul_(-3)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            value.backward()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "backend"), [("contrastive", "chunked"), ("crd", "dense")])
+def test_a_varying_number_of_rows_is_compiled_twice_at_most(name, backend):
+    counter = CompileCounterWithBackend("eager")
+    loss = build(name, MIXED, backend=backend)
+    compiled = torch.compile(loss, fullgraph=True, backend=counter, dynamic=True)
+    for batch in (7, 8, 9, 11):
+        inputs = MIXED.with_(batch=batch).inputs()
+        found, wanted = run(compiled, inputs), run(loss, inputs)
+        assert torch.equal(found.value, wanted.value)
+        assert all(value is None or torch.equal(found.grads[key], value) for key, value in wanted.grads.items())
+    assert counter.frame_count <= 2

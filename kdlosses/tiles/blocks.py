@@ -10,20 +10,29 @@ from kdlosses.rows import Rows
 
 def blocks(count: int, size: int | None) -> list[slice]:
     """Consecutive slices of at most ``size`` that cover ``range(count)``; a single one for None."""
-    if size is None:
-        return [slice(0, count)]
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    found: list[slice] = []
+    start = 0
+    # Comparisons, not range(): a compiler would take a count for a constant there, and compile anew for each.
+    while size is not None and count - start > size:
+        found.append(slice(start, start + size))
+        start += size
+    return [*found, slice(start, count)]
 
 
 class Positives:
     """Where a tile holds positives, if it does: on its ``diagonal``, which belongs to rows ``rows``."""
 
-    def __init__(self, rows: slice, cols: slice, offset: int) -> None:
-        first, last = max(rows.start, cols.start - offset), min(rows.stop, cols.stop - offset)
+    def __init__(self, first: int, last: int, offset: int, diagonal: int) -> None:
         self.any = first < last
         self.rows = slice(first, last)
         self.cols = slice(first + offset, last + offset)
-        self.diagonal = offset + rows.start - cols.start
+        self.diagonal = diagonal
+
+    @classmethod
+    def of_tile(cls, rows: slice, cols: slice, offset: int) -> Positives:
+        """Those of the tile of ``rows`` and ``cols``; numbers alone go on, as a compiler makes constants of slices."""
+        first, last = max(rows.start, cols.start - offset), min(rows.stop, cols.stop - offset)
+        return cls(first, last, offset, offset + rows.start - cols.start)
 
     def of(self, tile: Tensor) -> Tensor:
         """The positives' entries of ``tile``, as a view."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
 
 from kdlosses.relation import Relation
 from kdlosses.requests import JensenShannon, Request, SquaredDistance
@@ -47,8 +48,17 @@ class Engine(Protocol):
 def evaluate(requests: Sequence[Request], engine: Engine) -> list[Any]:
     """The answers to ``requests``, in order, differentiable once."""
     program = program_of(requests)
+    _refuse_transforms()
     answers = iter(_Answers.apply(program, engine, *program.tensors()))
     return [(next(answers), next(answers)) if isinstance(o, Gradient) else next(answers) for o in program.outputs]
+
+
+def _refuse_transforms() -> None:
+    if not torch.compiler.is_compiling() and peek_interpreter_stack() is not None:
+        raise RuntimeError(
+            "a loss of kdlosses cannot be transformed by torch.func (grad, jacrev, jvp and their like); use "
+            "loss(...).backward() or torch.autograd.grad, or write the loss out in plain torch."
+        )
 
 
 class _Answers(torch.autograd.Function):
@@ -74,7 +84,7 @@ class _Answers(torch.autograd.Function):
         # Not as attributes: autograd frees saved tensors after the backward pass, attributes live as long as the loss.
         tiles = [kept.tiles[key] for key in ctx.keys]
         # The program has the inputs; saved as well, autograd sees to it that nobody writes to them in the meantime.
-        inputs = [] if torch.compiler.is_compiling() else [tensor for tensor in tensors if not tensor.is_inference()]
+        inputs = [tensor for tensor in tensors if torch.compiler.is_compiling() or not tensor.is_inference()]
         ctx.num_inputs = len(inputs)
         # A name of its own, as in `measure`: torch 2.6's compiler mixes tensors up that have one name in both passes.
         ctx.save_for_backward(*inputs, *(statistic for job in statistics for statistic in job), *tiles)

@@ -21,7 +21,9 @@ def measure(job: Job, walk: Walk) -> Statistics:
     positives = torch.zeros(len(relations), job.relation.shape[0], dtype=walk.work.dtype, device=walk.work.device)
     running: dict[tuple[bool, int], Tensor] = {}
     for rows, cols, where in walk.tiles():
-        logits = [walk.logits(f"logits {i}", relation, rows, cols) for i, relation in enumerate(relations)]
+        logits = []
+        for i, relation in enumerate(relations):  # no comprehension: a compiler makes constants of slices in a closure
+            logits.append(walk.logits(f"logits {i}", relation, rows, cols))
         if where.any:
             for row, table in zip(positives, logits, strict=True):
                 row[where.rows] = where.of(table)

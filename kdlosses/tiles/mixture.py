@@ -30,11 +30,11 @@ def jensen_shannon(request: JensenShannon) -> Tensor:
     keys = [_unit(relation.keys, slice(None)) for relation in request.relations]
     found = []
     for rows in blocks(count, None if torch.compiler.is_compiling() else height):
-        logits = [
-            (_unit(relation.queries, rows) * relation.scale) @ unit.T
-            for relation, unit in zip(request.relations, keys, strict=True)
-        ]
-        found.append(_spread([torch.log_softmax(block, dim=1) for block in logits], request.weights))
+        logs = []
+        for relation, unit in zip(request.relations, keys, strict=True):
+            logits = (_unit(relation.queries, rows) * relation.scale) @ unit.T
+            logs.append(torch.log_softmax(logits, dim=1))
+        found.append(_spread(logs, request.weights))
     return torch.cat(found)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdlosses.tiles.blocks import Positives
-from kdlosses.tiles.coefficients import Coefficients
+from kdlosses.tiles.coefficients import Coefficients, Softened
 from kdlosses.tiles.program import Job
 from kdlosses.tiles.walk import Walk
 
@@ -80,13 +80,15 @@ def add_rows(walk: Walk, sums: Sums, rows: slice, total: Tensor | None) -> None:
 def derivative(job: Job, coefficients: Coefficients, walk: Walk, rows: slice, cols: slice) -> Tensor:
     """One tile of ``W`` (see ``coefficients``), in a buffer of the walk."""
     logits = walk.logits("logits 0", job.relation, rows, cols)
-    parts = [part.block(rows if dim == 1 else cols) for part, dim in coefficients.directions()]
+    parts: list[tuple[Softened, int]] = []
     tile = None
-    for (_, dim), part in zip(coefficients.directions(), parts, strict=True):
+    for whole, dim in coefficients.directions():
+        part = whole.block(rows if dim == 1 else cols)
+        parts.append((part, dim))
         tile = _add(walk, tile, logits, part.m.unsqueeze(dim), part.w.unsqueeze(dim))
-    if job.teacher is not None and any(part.w_t is not None for part in parts):
+    if job.teacher is not None and any(part.w_t is not None for part, _ in parts):
         teacher = walk.logits("logits 1", job.teacher, rows, cols)
-        for (_, dim), part in zip(coefficients.directions(), parts, strict=True):
+        for part, dim in parts:
             if part.m_t is not None and part.w_t is not None:
                 tile = _add(walk, tile, teacher, part.m_t.unsqueeze(dim), part.w_t.neg().unsqueeze(dim))
     assert tile is not None, "coefficients are of one direction at least"

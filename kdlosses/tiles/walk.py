@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from kdlosses.relation import Relation
+from kdlosses.rows import Rows
 from kdlosses.tiles.blocks import Positives, Workspace, blocks
 from kdlosses.tiles.program import add_once
 
@@ -52,7 +53,7 @@ class Walk:
 
     def positives(self, rows: slice, cols: slice) -> Positives:
         """Where this tile has its positives."""
-        return Positives(rows, cols, self.relation.offset)
+        return Positives.of_tile(rows, cols, self.relation.offset)
 
     def logits(self, name: str, relation: Relation, rows: slice, cols: slice) -> Tensor:
         """A tile of ``relation``'s matrix, not to be written to; ``name`` says which buffers it may use."""
@@ -71,19 +72,22 @@ class Walk:
 
     def scaled(self, name: str, relation: Relation, rows: slice) -> Tensor:
         """Unit queries times the scale."""
-        slab = f"{name} scaled"
-        return self._slab(slab, rows, lambda: self.work.unit(slab, relation.queries, rows).mul_(relation.scale))
+        return self._slab(f"{name} scaled", relation.queries, rows, relation.scale)
 
     def keys(self, name: str, relation: Relation, cols: slice) -> Tensor:
         """Unit keys."""
-        slab = f"{name} keys"
-        return self._slab(slab, cols, lambda: self.work.unit(slab, relation.keys, cols))
+        return self._slab(f"{name} keys", relation.keys, cols, None)
 
-    def _slab(self, name: str, block: slice, make: Callable[[], Tensor]) -> Tensor:
+    def _slab(self, name: str, rows: Rows, block: slice, scale: Tensor | None) -> Tensor:
         # The inner loop meets the same rows for every block of columns.
         if self._slabs.get(name, (-1,))[0] != block.start:
-            self._slabs[name] = (block.start, make())
+            self._slabs[name] = (block.start, self._made(name, rows, block, scale))
         return self._slabs[name][1]
+
+    def _made(self, name: str, rows: Rows, block: slice, scale: Tensor | None) -> Tensor:
+        if scale is None:
+            return self.work.unit(name, rows, block)
+        return self.work.unit(name, rows, block).mul_(scale)
 
 
 def _shape(rows: slice, cols: slice) -> tuple[int, int]:

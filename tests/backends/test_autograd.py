@@ -146,3 +146,20 @@ def test_checkpointing_changes_nothing(name, label):
     again = torch.utils.checkpoint.checkpoint(loss, **inputs, use_reentrant=False)
     (found,) = torch.autograd.grad(again, inputs["text_features"])
     assert torch.equal(found, wanted)
+
+
+TRANSFORMS = {
+    "grad": lambda loss, given: torch.func.grad(lambda image: loss(**given | {"image_features": image})),
+    "jacrev": lambda loss, given: torch.func.jacrev(lambda image: loss(**given | {"image_features": image})),
+    "jvp": lambda loss, given: (
+        lambda image: torch.func.jvp(lambda one: loss(**given | {"image_features": one}), (image,), (image,))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_torch_func_is_refused_in_a_sentence(name):
+    given = MIXED.inputs()
+    image = given["image_features"]
+    with pytest.raises(RuntimeError, match=r"a loss of kdlosses cannot be transformed by torch.func \("):
+        TRANSFORMS[name](Case("crd", MIXED).loss("dense", torch.float64), given)(image)
