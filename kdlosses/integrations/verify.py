@@ -29,6 +29,15 @@ def damage_in(path: str | Path) -> str | None:
 
     Args:
         path: an existing file.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from kdlosses.integrations.verify import damage_in
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     torch.save({"weight": torch.eye(2)}, file.name)
+        ...     damage_in(file.name) is None
+        True
     """
     with Path(path).open("rb") as file:
         head = file.read(9)
@@ -45,13 +54,25 @@ def without_numbers(tensors: Iterable[tuple[str, Any]]) -> list[str]:
 
     Args:
         tensors: by name; other values than floating tensors are passed over.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses.integrations.verify import without_numbers
+        >>> without_numbers({"bias": torch.zeros(2), "weight": torch.tensor(float("nan"))}.items())
+        ['weight']
     """
     floating = [(name, one) for name, one in tensors if isinstance(one, Tensor) and one.is_floating_point()]
     return [name for name, one in floating if not bool(torch.isfinite(one).all())]
 
 
 def not_finite(names: list[str]) -> str:
-    """In words: that these tensors hold NaN or infinity."""
+    """In words: that these tensors hold NaN or infinity.
+
+    Example:
+        >>> from kdlosses.integrations.verify import not_finite
+        >>> not_finite(["weight"])
+        'NaN or infinity in weight'
+    """
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"NaN or infinity in {', '.join(names[:3])}{more}"
 
@@ -62,6 +83,13 @@ def with_checksums(content: Content, metadata: Mapping[str, str]) -> dict[str, s
     Args:
         content: of the file, made with this metadata.
         metadata: its own.
+
+    Example:
+        >>> import torch
+        >>> from safetensors.torch import save
+        >>> from kdlosses.integrations.verify import with_checksums
+        >>> list(with_checksums(save({"weight": torch.eye(2)}, {"format": "pt"}), {"format": "pt"}))
+        ['format', 'crc32']
     """
     start, header = _header(content)
     sums = {name: f"{_sum_of(content, start, name, entry):08x}" for name, entry in header.items() if name != _METADATA}

@@ -37,7 +37,14 @@ def bare_model(model: nn.Module) -> nn.Module:
 
 
 def chain_of(model: nn.Module) -> list[nn.Module]:
-    """``model``, what it wraps, what that wraps, and so on."""
+    """``model``, what it wraps, what that wraps, and so on.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.wrappers import chain_of
+        >>> chain_of(nn.Linear(4, 4))
+        [Linear(in_features=4, out_features=4, bias=True)]
+    """
     chain = [model]
     while (inner := _within(chain[-1])) is not None and all(inner is not outer for outer in chain):
         chain.append(inner)
@@ -45,29 +52,65 @@ def chain_of(model: nn.Module) -> list[nn.Module]:
 
 
 def caller_of(model: nn.Module) -> int:
-    """Where in `chain_of` the first module stands whose forward says by itself what it takes."""
+    """Where in `chain_of` the first module stands whose forward says by itself what it takes.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.wrappers import caller_of
+        >>> caller_of(nn.Bilinear(4, 4, 4))
+        0
+    """
     chain = chain_of(model)
     return next((i for i, one in enumerate(chain) if not _hands_on(one)), len(chain) - 1)
 
 
 def is_hugging_face(module: nn.Module) -> bool:
-    """Whether its forward takes transformers' names."""
+    """Whether its forward takes transformers' names.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.wrappers import is_hugging_face
+        >>> is_hugging_face(nn.Linear(4, 4))
+        False
+    """
     return bool(_HUGGING_FACE & parameters_of(module).keys())
 
 
 def parameters_of(module: nn.Module) -> Mapping[str, Parameter]:
-    """Those of its class's forward (accelerate replaces the instance's); none where that says nothing."""
+    """Those of its class's forward (accelerate replaces the instance's); none where that says nothing.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.wrappers import parameters_of
+        >>> list(parameters_of(nn.Bilinear(4, 4, 4)))
+        ['input1', 'input2']
+    """
     kind: Any = type(module)
     return _parameters_of(kind, getattr(kind, "forward", None))
 
 
 def takes(module: nn.Module, kind: Any) -> bool:
-    """Whether its forward has a parameter of this kind, as ``Parameter.VAR_KEYWORD``."""
+    """Whether its forward has a parameter of this kind, as ``Parameter.VAR_KEYWORD``.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.wrappers import Parameter, takes
+        >>> takes(nn.Linear(4, 4), Parameter.VAR_KEYWORD)
+        False
+    """
     return any(parameter.kind == kind for parameter in parameters_of(module).values())
 
 
 def owner_of_scale(model: nn.Module) -> Any:
-    """The module that has the ``logit_scale`` of ``model``; ``model``'s bare one where none has or several do."""
+    """The module that has the ``logit_scale`` of ``model``; ``model``'s bare one where none has or several do.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.wrappers import owner_of_scale
+        >>> model = nn.Linear(4, 4)
+        >>> owner_of_scale(model) is model
+        True
+    """
     if "logit_scale" in model._parameters:  # at once: under torch.compile all of this is traced
         return model
     core = bare_model(model)
