@@ -24,7 +24,7 @@ from harness.watchdog.messages import (
     describe_position,
     format_duration,
 )
-from harness.watchdog.place import place_of
+from harness.watchdog.source_line import source_line_of
 from harness.watchdog.worker_processes import child_processes, open_files
 
 logger = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ class Watchdog:
 
     def _heartbeat(self) -> Heartbeat:
         state, wall = self._state, self._wall()
-        place = place_of(self._loop)
+        place = source_line_of(self._loop)
         return Heartbeat(
             rank=self._rank,
             world_size=self._world_size,

@@ -58,7 +58,7 @@ def _command(arguments: list[str], log: str) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
-    os.environ.update(COLUMNS="100", TERM="dumb")
+    os.environ.update(COLUMNS="400", TERM="dumb")
     multiprocessing.set_start_method("fork", force=True)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     torch.set_num_threads(1)  # OpenMP's threads did not survive the fork

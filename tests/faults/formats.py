@@ -80,7 +80,7 @@ def rows_counted(case: Case) -> str | None:
 def shards_counted(case: Case) -> str | None:
     """Pairs may be lost, but not without a word."""
     usable, seen = _usable(case.outcome.text)
-    told = usable < seen or case.file.name in case.outcome.text
+    told = usable < seen or case.outcome.code == 1 or case.file.name in case.outcome.text
     return f"{PAIRS - usable} pairs are lost without a word" if usable < PAIRS and not told else None
 
 

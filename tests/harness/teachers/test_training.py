@@ -62,8 +62,9 @@ def test_random_views_and_several_teachers_train_and_no_teacher_is_loaded(tmp_pa
                     data={"workers": 1}, train=steps)  # fmt: skip
     build_cache(wanted)
     loaded = []
-    create = models.create_model
-    monkeypatch.setattr(models, "create_model", lambda config: loaded.append(config.model) or create(config))
+    create = models.create_student
+    monkeypatch.setattr(models, "create_model", lambda config: loaded.append(config.model))
+    monkeypatch.setattr(models, "create_student", lambda recipe: loaded.append(recipe.student.model) or create(recipe))
     assert len(run(used(wanted), tmp_path / "run")) == 5
     assert loaded == [wanted.student.model]
 

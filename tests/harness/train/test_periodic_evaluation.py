@@ -165,7 +165,8 @@ def test_a_best_step_that_was_taken_after_the_checkpoint_is_found_again(tmp_path
     """A kill may leave a best step ahead of the newest checkpoint."""
     made = recipe(every=1, best="shapes/top1", train={"save_every": 3})
     scores(10.0, 11.0, 12.0, 50.0, 13.0)
-    with pytest.raises(StopIteration):  # in the place of a kill: the list of scores is at its end in step 6
+    # In the place of a kill: the list of scores is at its end in step 6.
+    with pytest.raises(UserError, match="in the evaluation after step 6: StopIteration"):
         train(made, tmp_path / "run", command="test")
     (tmp_path / "run/checkpoints/step-0000006.pt").unlink()
     scores(12.0, 50.0, 13.0, 14.0)

@@ -16,7 +16,7 @@ import pytest
 
 from harness.watchdog import Watchdog
 from harness.watchdog.heartbeat import ENDED, read_heartbeat
-from harness.watchdog.place import Place, place_of
+from harness.watchdog.source_line import SourceLine, source_line_of
 from tests.harness.watchdog.bench import DEADLINE, Bench
 
 ROOT = Path(__file__).parents[3]
@@ -100,8 +100,11 @@ def test_a_slow_rank_blames_no_other_that_waits_for_it(tmp_path):
 
 def within_a_step(folder: Path, monkeypatch) -> tuple[Bench, Bench]:
     """Rank 0, which waits in a loss, and rank 1, which computes in it."""
-    places = {"rank 0": Place("columns.py:113 in gather", waits=True), "rank 1": Place("own_loss.py:12 in forward")}
-    monkeypatch.setattr("harness.watchdog.watchdog.place_of", places.get)
+    places = {
+        "rank 0": SourceLine("columns.py:113 in gather", waits=True),
+        "rank 1": SourceLine("own_loss.py:12 in forward"),
+    }
+    monkeypatch.setattr("harness.watchdog.watchdog.source_line_of", places.get)
     benches = Bench(folder, 0, 2), Bench(folder, 1, 2)
     for name, bench in zip(places, benches, strict=True):
         bench.watchdog._loop = name
@@ -124,7 +127,7 @@ def test_a_rank_that_computes_within_a_step_blames_no_other_that_waits_for_it(tm
 
 def test_two_ranks_that_both_wait_within_a_step_blame_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "harness.watchdog.watchdog.place_of", lambda thread: Place("step.py:40 in backward", waits=True)
+        "harness.watchdog.watchdog.source_line_of", lambda thread: SourceLine("step.py:40 in backward", waits=True)
     )
     waiting, other = pair(tmp_path, phase="step")
     other.watchdog.phase("step", 120)
@@ -144,18 +147,18 @@ def frames(*modules: str) -> SimpleNamespace | None:
 @pytest.mark.parametrize(
     ("modules", "place"),
     [
-        (["harness", "own_loss"], Place("own_loss.py:2 in call")),
-        (["harness", "own_loss", "torch.nn.functional"], Place("own_loss.py:2 in call")),
-        (["harness", "kdlosses", "torch.distributed.c10d"], Place("kdlosses.py:2 in call", waits=True)),
-        (["harness", "torch._tensor", "torch.autograd.graph"], Place("harness.py:1 in call", waits=True)),
-        (["harness", "torch.autograd.graph", "own_backward"], Place("own_backward.py:3 in call")),
-        (["torchdata", "torch.distributed_like"], Place("torchdata.py:1 in call")),
-        ([], Place()),
+        (["harness", "own_loss"], SourceLine("own_loss.py:2 in call")),
+        (["harness", "own_loss", "torch.nn.functional"], SourceLine("own_loss.py:2 in call")),
+        (["harness", "kdlosses", "torch.distributed.c10d"], SourceLine("kdlosses.py:2 in call", waits=True)),
+        (["harness", "torch._tensor", "torch.autograd.graph"], SourceLine("harness.py:1 in call", waits=True)),
+        (["harness", "torch.autograd.graph", "own_backward"], SourceLine("own_backward.py:3 in call")),
+        (["torchdata", "torch.distributed_like"], SourceLine("torchdata.py:1 in call")),
+        ([], SourceLine()),
     ],
 )
 def test_a_place_is_the_innermost_line_that_is_not_torchs(monkeypatch, modules, place):
     monkeypatch.setattr(sys, "_current_frames", lambda: {7: frames(*modules)})
-    assert place_of(7) == place
+    assert source_line_of(7) == place
 
 
 def test_of_many_ranks_the_first_few_are_named(tmp_path):

@@ -10,19 +10,19 @@ from typing import NamedTuple
 _WAITING = ("torch.distributed.", "torch.autograd.")
 
 
-class Place(NamedTuple):
+class SourceLine(NamedTuple):
     """A line of the source, and whether the thread is in a call there that other ranks take part in."""
 
     text: str = ""
     waits: bool = False
 
 
-def place_of(thread: int) -> Place:
+def source_line_of(thread: int) -> SourceLine:
     """Where a thread is: the innermost line that is not torch's own."""
     frame = sys._current_frames().get(thread)
     waits = frame is not None and f"{frame.f_globals.get('__name__')}.".startswith(_WAITING)
     while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "torch":
         frame = frame.f_back
     if frame is None:
-        return Place(waits=waits)
-    return Place(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}", waits)
+        return SourceLine(waits=waits)
+    return SourceLine(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}", waits)
