@@ -83,6 +83,7 @@ class EvalLoader:
 
     def _decoded(self) -> Iterator[Batch]:
         cause: Exception
+        batches: Any = None
         try:
             with deaf_to_ctrl_c():
                 batches = iter(self._loader)
@@ -96,7 +97,8 @@ class EvalLoader:
             what, cause = f"a sample cannot be read ({_reason(error)}); rebuild the set", error
         else:
             return
-        # The cause's traceback would hold the data loader, whose workers would live as long as the error is kept.
+        # The error holds this frame, and its cause's traceback the data loader, whose workers would live as long.
+        batches = None
         raise self._fault(what) from cause.with_traceback(None)
 
     def naming_lost_workers(self) -> AbstractContextManager[None]:

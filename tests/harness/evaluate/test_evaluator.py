@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import tarfile
 import zlib
 from pathlib import Path
@@ -288,11 +289,12 @@ def test_a_broken_set_gets_one_sentence(zeroshot: EvalSet, case: str) -> None:
 @pytest.mark.parametrize("case", ["label that is no number", "postscript", "no label"])
 def test_a_broken_sample_gets_the_same_sentence_from_a_worker(zeroshot: EvalSet, case: str) -> None:
     BROKEN[case][0](Path(zeroshot.path))
-    told = []
+    told, before = [], set(multiprocessing.active_children())
     for workers in (0, 1):
         with pytest.raises(UserError, match=BROKEN[case][1]) as caught:
             evaluate(classifier(), [zeroshot], workers=workers)
         told.append(str(caught.value))
+        assert not set(multiprocessing.active_children()) - before, "a worker lives as long as the error is held"
     assert told[0] == told[1] and "Traceback" not in told[0]
 
 
