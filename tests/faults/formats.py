@@ -113,7 +113,7 @@ FORMATS = {
         {**YAML, **TEXT, **BYTES},
         lambda folder: ["recipes", "show", str(folder / "recipe.yaml")],
         full=320,
-        fast=24,
+        fast=28,
     ),
     "CSV": Format(
         examples.table,
