@@ -113,7 +113,7 @@ FORMATS = {
         {**YAML, **TEXT, **BYTES},
         lambda folder: ["recipes", "show", str(folder / "recipe.yaml")],
         full=320,
-        fast=28,
+        fast=30,
     ),
     "CSV": Format(
         examples.table,
@@ -169,7 +169,7 @@ FORMATS = {
         {**JSON, **TEXT, **BYTES},
         lambda folder: ["report", str(folder / "run"), "--no-models", "--out", str(folder / "report")],
         full=80,
-        fast=4,
+        fast=2,
     ),
     "weights of others": Format(
         examples.state_dict,
