@@ -105,7 +105,25 @@ def weights(pattern: str) -> Callable[[Path], str]:
     return digest
 
 
+def _check_table(folder: Path) -> list[str]:
+    return ["data", "check", str(folder / "pairs.csv"), "--workers", "0"]
+
+
+def _resume(folder: Path) -> list[str]:
+    return ["train", str(folder / "recipe.yaml"), "--out", str(folder / "run"), "--resume"]
+
+
+def _import(folder: Path) -> list[str]:
+    weights_and_config = [str(folder / "weights.pt"), "--config", str(folder / "config.json")]
+    return ["import", *weights_and_config, "--out", str(folder / "out")]
+
+
+def _export(folder: Path) -> list[str]:
+    return ["export", str(folder / "model"), "--out", str(folder / "out")]
+
+
 EXPORTED = weights("out/open_clip_model.safetensors")
+TRAINED = weights("run/export/open_clip_model.safetensors")
 FORMATS = {
     "recipe": Format(
         examples.recipe,
@@ -119,7 +137,7 @@ FORMATS = {
         examples.table,
         ("pairs.csv",),
         {**TEXT, **BYTES},
-        lambda folder: ["data", "check", str(folder / "pairs.csv"), "--workers", "0"],
+        _check_table,
         full=260,
         fast=20,
         wrong=rows_counted,
@@ -137,7 +155,7 @@ FORMATS = {
         examples.table,
         ("images/*",),
         BYTES,
-        lambda folder: ["data", "check", str(folder / "pairs.csv"), "--workers", "0"],
+        _check_table,
         full=16 * PAIRS,
         fast=2 * PAIRS,
         wrong=images_counted,
@@ -147,20 +165,20 @@ FORMATS = {
         examples.interrupted_run,
         ("run/checkpoints/latest.pt",),
         BYTES,
-        lambda folder: ["train", str(folder / "recipe.yaml"), "--out", str(folder / "run"), "--resume"],
+        _resume,
         full=40,
         fast=2,
-        result=weights("run/export/open_clip_model.safetensors"),
+        result=TRAINED,
         wrong=nothing_changed,
     ),
     "records of an interrupted run": Format(
         examples.interrupted_run,
         ("run/run.json", "run/metrics.jsonl"),
         {**JSON, **TEXT, **BYTES},
-        lambda folder: ["train", str(folder / "recipe.yaml"), "--out", str(folder / "run"), "--resume"],
+        _resume,
         full=40,
         fast=2,
-        result=weights("run/export/open_clip_model.safetensors"),
+        result=TRAINED,
         wrong=nothing_changed,
     ),
     "records in a report": Format(
@@ -175,10 +193,7 @@ FORMATS = {
         examples.state_dict,
         ("weights.pt",),
         BYTES,
-        lambda folder: [
-            *["import", str(folder / "weights.pt"), "--config", str(folder / "config.json")],
-            *["--out", str(folder / "out")],
-        ],
+        _import,
         full=60,
         fast=4,
         result=EXPORTED,
@@ -188,10 +203,7 @@ FORMATS = {
         examples.state_dict,
         ("config.json",),
         {**JSON, **TEXT, **BYTES},
-        lambda folder: [
-            *["import", str(folder / "weights.pt"), "--config", str(folder / "config.json")],
-            *["--out", str(folder / "out")],
-        ],
+        _import,
         full=60,
         fast=4,
     ),
@@ -199,7 +211,7 @@ FORMATS = {
         examples.model,
         ("model/open_clip_model.safetensors",),
         BYTES,
-        lambda folder: ["export", str(folder / "model"), "--out", str(folder / "out")],
+        _export,
         full=60,
         fast=4,
         result=EXPORTED,
@@ -209,7 +221,7 @@ FORMATS = {
         examples.model,
         ("model/open_clip_config.json",),
         {**JSON, **TEXT, **BYTES},
-        lambda folder: ["export", str(folder / "model"), "--out", str(folder / "out")],
+        _export,
         full=60,
         fast=4,
     ),
@@ -233,7 +245,7 @@ FORMATS = {
         ],
         full=60,
         fast=2,
-        result=weights("run/export/open_clip_model.safetensors"),
+        result=TRAINED,
         wrong=nothing_changed,
     ),
 }

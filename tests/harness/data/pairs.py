@@ -14,6 +14,9 @@ from PIL import Image
 from harness.config import DataConfig
 from harness.data import Loader, build_loader
 
+# Folders that are addresses, ranges, variables or patterns to one library or another.
+ODD_NAMES = ("10:30", "run:1", "file:x", "run#3", "a::b", "what?", "{0..3}", "{x", "${HOME}", "a%20b", "[1]")
+
 
 def picture(number: int, size: tuple[int, int] = (8, 8), kind: str = "png") -> bytes:
     """Encode an image of one color, which is `number`."""

@@ -15,7 +15,7 @@ from harness.data.samples import RawSample, SkippedSample
 from harness.data.shards import ShardSource
 from harness.data.sources import open_source, open_train
 from harness.errors import UserError
-from tests.harness.data.pairs import pair, picture, write_csv, write_shards, write_tar
+from tests.harness.data.pairs import ODD_NAMES, pair, picture, write_csv, write_shards, write_tar
 
 
 def opened(*train, **options):
@@ -56,22 +56,7 @@ def test_shards_are_named_by_folder_range_or_glob(tmp_path, pattern):
 @pytest.mark.parametrize("relative", [False, True])
 def test_a_name_that_exists_is_no_address_pattern_or_range(tmp_path, monkeypatch, relative):
     monkeypatch.chdir(tmp_path)
-    odd = (
-        "10:30",
-        "run:1",
-        "file:x",
-        "run#3",
-        "a::b",
-        "what?",
-        "{0..3}",
-        "{x",
-        "${HOME}",
-        "a%20b",
-        "[1]",
-        "a,b",
-        "x y",
-    )
-    for name in odd:
+    for name in (*ODD_NAMES, "a,b", "x y"):
         write_shards(tmp_path / name, count=2, per_shard=1)
         for given in (name, f"{name}/00001.tar"):
             found = captions(opened(given if relative else tmp_path / given))

@@ -20,6 +20,7 @@ from harness.config import EvalSet
 from harness.errors import UserError
 from harness.evaluate import evaluate
 from harness.models import LoadedModel
+from tests.harness.data.pairs import ODD_NAMES
 from tests.harness.evaluate.eval_sets import (
     png,
     ranked,
@@ -306,29 +307,12 @@ def test_a_caption_that_is_not_utf8_is_named(tmp_path: Path) -> None:
         evaluate(retriever(), [item])
 
 
-ODD = (
-    "10:30",
-    "run:1",
-    "file:x",
-    "run#3",
-    "a::b",
-    "what?",
-    "{0..3}",
-    "{x",
-    "${HOME}",
-    "a%20b",
-    "[1]",
-    "pipe:ls",
-    "a b",
-)
-
-
 @pytest.mark.parametrize("relative", [False, True])
 def test_a_path_is_no_address_pattern_or_range(tmp_path: Path, monkeypatch, relative: bool) -> None:
     monkeypatch.chdir(tmp_path)
     last = "pairs"
     write_retrieval(tmp_path / last, [["caption 0"], ["caption 1"]], shards=2)
-    for name in ODD:
+    for name in (*ODD_NAMES, "pipe:ls", "a b"):
         last = Path(last).rename(name)
         item = EvalSet(name="pairs", kind="retrieval", path=name if relative else str(tmp_path / name))
         assert evaluate(retriever(), [item])["pairs"].keys() == {"i2t_r1", "t2i_r1"}, name
