@@ -18,18 +18,24 @@ Combination = dict[str, Any]
 
 
 def grid(
-    together: Sequence[str] = (), where: Callable[..., bool] | None = None, **axes: Sequence[Any]
+    together: Sequence[str] = (),
+    where: Callable[..., bool] | None = None,
+    slow: Callable[..., bool] | None = None,
+    **axes: Sequence[Any],
 ) -> pytest.MarkDecorator:
     """Parametrize over the product of ``axes``; what is not in `covering` is slow.
 
     Args:
         together: names of axes, separated by spaces, whose combinations are all in the fast tier.
         where: takes a combination's values by name and tells whether it is possible; by default all are.
+        slow: tells of a combination whether it takes too long for the fast tier; by default none does.
         axes: values by name of the test's argument.
     """
     every = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     possible = [one for one in every if where is None or where(**one)]
-    fast = covering(possible, [*(names.split() for names in together), *([name] for name in axes)])
+    quick = [number for number, one in enumerate(possible) if slow is None or not slow(**one)]
+    groups = [*(names.split() for names in together), *([name] for name in axes)]
+    fast = {quick[number] for number in covering([possible[number] for number in quick], groups)}
     params = [
         pytest.param(
             *one.values(), id="-".join(map(_label, one.values())), marks=() if number in fast else pytest.mark.slow

@@ -163,6 +163,7 @@ class TestItSpeaks:
             assert told(lambda: loss(**MIXED.inputs(torch.float32))) == []
         assert len(told(lambda: step(loss))) == 1
 
+    @pytest.mark.slow
     def test_of_a_compiled_loss_which_is_compiled_once(self):
         torch._dynamo.reset()
         loss, graphs = icl(), []

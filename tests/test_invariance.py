@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import kdlosses
 from tests import strategies
+from tests.grid import grid
 from tests.problems import Inputs, Problem, permuted, seeded, student_is_teacher
 from tests.running import build, run
 from tests.tolerance import assert_close
@@ -17,7 +18,8 @@ NAMES = kdlosses.available_losses()
 VANISHING = ["crd", "fd", "gd", "mfd"]
 WITHOUT_LAYERS = [name for name in NAMES if name != "afd"]
 each_loss = pytest.mark.parametrize("name", NAMES)
-both_variants = pytest.mark.parametrize("variant", ["paper", "released"])
+VARIANTS = ["paper", "released"]
+both_variants = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def rotation(width: int, seed: int) -> torch.Tensor:
@@ -52,8 +54,7 @@ def test_which_text_belongs_to_which_image_matters(name):
     assert changed == (name not in {"sigmoid_kd", "crd", "affinity", "fd", "mfd", "cross_kd"})
 
 
-@both_variants
-@pytest.mark.parametrize("name", WITHOUT_LAYERS)
+@grid(name=WITHOUT_LAYERS, variant=VARIANTS)
 @given(problem=strategies.problems(same_width=True))
 def test_rotating_both_spaces_together_does_not_matter(name, variant, problem):
     turn = rotation(problem.student_dim, problem.seed)
@@ -76,8 +77,7 @@ def test_terms_that_compare_the_spaces_notice_a_rotation_of_one(name):
     assert abs(loss(**turned) - loss(**inputs)) > 1e-4
 
 
-@each_loss
-@both_variants
+@grid(name=NAMES, variant=VARIANTS)
 @given(problem=strategies.problems(same_width=True))
 def test_the_length_of_rows_does_not_matter(name, variant, problem):
     loss, inputs = build(name, problem, variant=variant), problem.inputs()

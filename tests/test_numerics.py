@@ -8,6 +8,7 @@ from hypothesis import given
 
 import kdlosses
 from tests import strategies
+from tests.grid import grid
 from tests.problems import Problem, student_is_teacher
 from tests.running import Outcome, assert_same, build, run, run_oracle
 from tests.tolerance import assert_close
@@ -22,8 +23,7 @@ def finite(outcome: Outcome) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
-@each_loss
-@pytest.mark.parametrize("variant", ["paper", "released"])
+@grid(name=NAMES, variant=["paper", "released"])
 @given(problem=strategies.problems(same_width=True, max_batch=6))
 def test_float32_stays_near_the_float64_oracle(name, variant, problem):
     problem = problem.with_(scale=min(problem.scale, 50.0), teacher_scale=min(problem.teacher_scale, 50.0))

@@ -73,5 +73,9 @@ def subject(label: str) -> Subject:
 
 
 each_backend = pytest.mark.parametrize("label", USABLE)
+# The interpreter of kernels takes a second where the others take milliseconds.
+each_backend_triton_slow = pytest.mark.parametrize(
+    "label", [pytest.param(label, marks=pytest.mark.slow if label == "triton" else ()) for label in USABLE]
+)
 # Those made of torch operators alone: what watches or replaces operators sees all that they do.
 OF_TORCH = [label for label in USABLE if label != "triton"]

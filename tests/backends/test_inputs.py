@@ -19,6 +19,10 @@ WIDE = Problem(batch=6, student_dim=4, teacher_dim=6)
 FEATURES = ("image_features", "text_features", "dist_image_features", "dist_text_features")
 
 
+def takes_long(name: str, label: str, **_: object) -> bool:
+    return (name, label) == ("gd", "triton")
+
+
 def outcome(name: str, inputs: Inputs, tested: Subject, dtype: torch.dtype = torch.float32) -> Outcome:
     inputs = {key: value.to(tested.device) for key, value in inputs.items()}
     return run(Case(name, WIDE).loss(tested.backend, dtype).to(tested.device), inputs)
@@ -74,7 +78,7 @@ def test_strides_do_not_matter(name, layout, label):
             assert_close(got, wanted)
 
 
-@grid(name=NAMES, label=USABLE)
+@grid(name=NAMES, label=USABLE, slow=takes_long)
 def test_rows_of_any_length(name, label):
     """A row a million times longer has a gradient a million times shorter, down to 1e-9, and nothing else changes."""
     lengths = 10.0 ** torch.linspace(-9, 6, WIDE.batch).unsqueeze(1)
@@ -91,7 +95,7 @@ def test_rows_of_any_length(name, label):
         assert distance(got.grads[key] * factor, wanted.grads[key]) < 1e-4
 
 
-@grid(name=NAMES, label=USABLE)
+@grid(name=NAMES, label=USABLE, slow=takes_long)
 def test_a_row_of_zeros_stays_finite(name, label):
     for zeros in FEATURES:
         inputs = {key: value.float() for key, value in WIDE.inputs().items()}

@@ -14,7 +14,7 @@ from tests.backends.watching import Watch
 from tests.problems import Problem
 from tests.running import leaves
 
-BATCH, WIDTH, CHUNK, BYTES = 512, 8, 64, 4
+BATCH, WIDTH, CHUNK, BYTES = 512, 8, 96, 4
 MATRIX = BATCH * BATCH * BYTES
 LARGE = Problem(batch=BATCH, student_dim=WIDTH, teacher_dim=WIDTH)
 CASES = {name: Case(name, LARGE) for name in NAMES}

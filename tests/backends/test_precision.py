@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, Sigmo
 from kdlosses.rows import rows_of
 from tests.backends import reference
 from tests.backends.agreement import distance, flat, gradients
-from tests.backends.subjects import USABLE, each_backend, subject
+from tests.backends.subjects import USABLE, each_backend, each_backend_triton_slow, subject
 from tests.grid import grid
 from tests.problems import seeded
 
@@ -74,7 +73,7 @@ def test_confident_rows_keep_their_digits(label):
     assert trial.gradient_error < 1e-4
 
 
-@each_backend
+@each_backend_triton_slow
 def test_kl_between_confident_rows_keeps_its_digits(label):
     """A student about to agree with a confident teacher: both probabilities round to 1, what is left does not."""
     eye, sides = torch.eye(WIDTH, dtype=torch.float64), range(1, 5)
@@ -84,7 +83,7 @@ def test_kl_between_confident_rows_keeps_its_digits(label):
     assert trial.gradient_error < 1e-4
 
 
-@each_backend
+@each_backend_triton_slow
 def test_soft_cross_entropy_of_confident_rows_keeps_its_digits(label):
     eye, sides = torch.eye(WIDTH, dtype=torch.float64), range(1, 5)
     trial = Trial(label, soft_entropies, 24.0, *(eye + 0.02 * noise(WIDTH, WIDTH, seed) for seed in sides))
@@ -93,7 +92,7 @@ def test_soft_cross_entropy_of_confident_rows_keeps_its_digits(label):
     assert trial.gradient_error < 1e-4
 
 
-@each_backend
+@each_backend_triton_slow
 def test_gradients_of_confident_rows_keep_their_digits(label):
     eye = torch.eye(WIDTH, dtype=torch.float64)
     trial = Trial(label, both_gradients, 21.0, eye + 0.01 * noise(WIDTH, WIDTH, 1), eye + 0.01 * noise(WIDTH, WIDTH, 2))
@@ -116,7 +115,7 @@ def test_logits_from_minus_100_to_100(make, label):
     assert trial.gradient_error < 1e-4
 
 
-@each_backend
+@each_backend_triton_slow
 def test_logits_of_a_row_may_all_be_near_minus_100(label):
     image = noise(1, WIDTH, 1) + 1e-3 * noise(PAIRS, WIDTH, 2)
     text = -image + 1e-3 * noise(PAIRS, WIDTH, 3)
@@ -134,7 +133,7 @@ def test_kl_vanishes_where_the_student_is_the_teacher(scale, label):
     assert max(gradient.abs().max().item() for gradient in trial.gradients) < 1e-6 * scale
 
 
-@each_backend
+@each_backend_triton_slow
 def test_kl_of_nearly_equal_distributions(label):
     image, text = noise(PAIRS, WIDTH, 1), noise(PAIRS, WIDTH, 2)
     near = [side + 1e-3 * noise(PAIRS, WIDTH, 3) for side in (image, text)]
@@ -166,7 +165,7 @@ def test_sigmoids_of_logits_from_minus_120_to_120(bias, label):
     assert trial.gradient_error < 1e-4
 
 
-@each_backend
+@each_backend_triton_slow
 def test_sigmoids_that_are_right_keep_their_digits(label):
     """All of a row's sum is a few e^-25, a thousandth of float32's spacing near 1, from pairs and from the others."""
     eye, sides = torch.eye(WIDTH, dtype=torch.float64), range(1, 5)
@@ -176,9 +175,7 @@ def test_sigmoids_that_are_right_keep_their_digits(label):
     assert trial.gradient_error < 1e-4
 
 
-@pytest.mark.parametrize(
-    "label", [pytest.param(label, marks=pytest.mark.slow if label == "triton" else ()) for label in USABLE]
-)
+@each_backend_triton_slow
 def test_a_sigmoid_near_its_teachers_pulls_by_what_they_differ(label):
     """From where both are nearly 0, through the middle, to where both are nearly 1 (a bias of 20)."""
     image, text = noise(PAIRS, WIDTH, 1), noise(PAIRS, WIDTH, 2)

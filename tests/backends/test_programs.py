@@ -28,6 +28,7 @@ def test_answers_and_gradients_are_those_of_the_definitions(label, program):
     assert_program(program, subject(label))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", sorted(set(USABLE) - set(OF_TORCH)))
 @settings(max_examples=10)
 @given(program=PROGRAMS)

@@ -144,7 +144,13 @@ LISTS |= {
 LISTS["everything"] = lambda w: [request for name, make in LISTS.items() if name != "everything" for request in make(w)]
 
 
-@grid(["name label"], name=LISTS, label=USABLE, wanted=[ALL, *((one,) for one in ALL[:3])])
+@grid(
+    ["name label"],
+    slow=lambda name, label, **_: (name, label) == ("everything", "triton"),
+    name=LISTS,
+    label=USABLE,
+    wanted=[ALL, *((one,) for one in ALL[:3])],
+)
 def test_answers_and_gradients(name, wanted, label):
     leaves = tensors(subject(label), wanted)
     assert_agrees(subject(label), LISTS[name](World(subject(label), leaves)), leaves)
@@ -155,7 +161,7 @@ def test_the_gradient_of_a_bias_alone(name, label):
     test_answers_and_gradients(name, ("bias",), label)
 
 
-@grid(name=LISTS, label=USABLE)
+@grid(name=LISTS, label=USABLE, slow=lambda name, label, **_: label == "triton" and name != "kl")
 def test_answers_that_nobody_uses(name, label):
     """Their upstream gradient is None, also that of one of a gradient's two answers."""
     leaves = tensors(subject(label))

@@ -39,7 +39,7 @@ def largest_distance(found: Outcome, wanted: Outcome) -> float:
     return max(distance(got, gradient) for got, gradient in pairs)
 
 
-@grid(name=["clip_kd", "gd", "sigmoid_kd"], size=[7, 16])
+@grid(name=["clip_kd", "gd", "sigmoid_kd"], size=[7, 16], slow=lambda name, **_: name == "clip_kd")
 def test_the_size_of_a_stored_tile_does_not_matter(name, size):
     found = outcome(name, backends.create("triton", tile_size=size), torch.float32)
     wanted = outcome(name, backends.create("dense"), torch.float32)
@@ -74,7 +74,7 @@ def test_sixteen_bit_inputs_cost_gradients_digits_and_values_none(name, dtype):
     assert all(found.grads[key].dtype == dtype for key in ("image_features", "text_features"))
 
 
-@pytest.mark.parametrize("name", ["crd", "icl", "gd"])
+@pytest.mark.parametrize("name", ["crd", "icl", pytest.param("gd", marks=pytest.mark.slow)])
 def test_wide_embeddings(name):
     """Many steps of a product, of widths that are a power of two and that are none."""
     problem = Problem(batch=5, student_dim=200, teacher_dim=256)

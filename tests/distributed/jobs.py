@@ -30,7 +30,7 @@ def jobs(size: int, slow: bool) -> Jobs:
     splits = {name: split for name, split in SPLITS.items() if (name not in FAST) == slow} | ({} if slow else HALF)
     found: Jobs = {name: partial(_split, split) for name, split in splits.items() if split.size == size}
     if slow:
-        return found
+        return found | ({"compiled": _compiled} if size == 2 else {})
     found |= {f"refusal-{name}": job for name, job in refusals.JOBS.items()}
     found |= {name: job for name, job in _MORE.items() if size == 2 or name in _ALSO_FOUR}
     if size == 2:
@@ -169,7 +169,6 @@ _MORE: Jobs = {
     "module-in-ddp": _module_in_ddp,
     "several-teachers-paper": _teachers,
     "several-teachers-released": partial(_teachers, variant="released", weights=dict.fromkeys(refusals.PLAIN, 1.0)),
-    "compiled": _compiled,
     "sixteen-bit-sums": _sixteen_bit_sums,
     "mixed-dtypes": _mixed_dtypes,
     "open-clips-siglip": siglip.job,

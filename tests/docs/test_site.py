@@ -15,6 +15,7 @@ import kdlosses
 from harness.config.keys import all_keys
 from tests.docs.pages import ROOT
 
+pytestmark = pytest.mark.slow  # the whole site is built
 # What a page loads by itself; links of the text may lead anywhere.
 LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
 

@@ -177,7 +177,7 @@ FORMATS = {
         {**JSON, **TEXT, **BYTES},
         _resume,
         full=40,
-        fast=2,
+        fast=0,
         result=TRAINED,
         wrong=nothing_changed,
     ),
@@ -187,7 +187,7 @@ FORMATS = {
         {**JSON, **TEXT, **BYTES},
         lambda folder: ["report", str(folder / "run"), "--no-models", "--out", str(folder / "report")],
         full=80,
-        fast=2,
+        fast=0,
     ),
     "weights of others": Format(
         examples.state_dict,

@@ -43,6 +43,7 @@ def prompts() -> list[str]:
     return texts + [template.format(c=name) for template in sets.TEMPLATES for name in names]
 
 
+@pytest.mark.slow
 def test_every_annotation_has_clips_own_pieces(cut):
     texts = [icon.annotation for icon in read_icons()]
     assert pieces(cut, texts) == whole_pieces(texts)

@@ -351,9 +351,12 @@ SETTINGS = {
     ),
     "checkpointed": (lambda folder: ("--grad-checkpointing",), {"weights": WEIGHTS, "backend": "chunked"}),
 }
+SLOW_SETTINGS = {"float16, clipped", "pure bfloat16", "timm optimizer, locked", "checkpointed"}
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW_SETTINGS else ()) for name in SETTINGS]
+)
 def test_other_settings_of_the_trainer(folder, name):
     more, settings = SETTINGS[name]
     with runs.totals() as values:

@@ -47,6 +47,7 @@ def test_a_process_left_behind_fails_its_test_and_is_killed(run, pytester):
     assert_ends(int(Path("pid").read_text()))
 
 
+@pytest.mark.slow
 def test_an_orphan_is_found_by_its_mark(run):
     """Even where it left our session, and whoever started it is gone."""
     orphan = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', %r], start_new_session=True)"
@@ -60,6 +61,7 @@ def test_leaky():
     assert_ends(int(Path("pid").read_text()))
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_in_time_is_no_leak(run):
     run("def test_ends(): start('pass')\n").assert_outcomes(passed=1)
 
@@ -78,10 +80,12 @@ def test_two(world): assert world.poll() is None
 """
 
 
+@pytest.mark.slow
 def test_a_fixture_may_keep_processes(run):
     run(KEPT.format(end="process.kill(); process.wait()")).assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_what_a_fixture_keeps_ends_with_the_session(run):
     result = run(KEPT.format(end=""))
     result.assert_outcomes(passed=2, errors=1)
@@ -95,11 +99,13 @@ def test_a_skip_fails(run, how):
     result.stdout.fnmatch_lines(["*only tests marked gpu may be skipped, this one was: Skipped: because*"])
 
 
+@pytest.mark.slow
 def test_a_skip_within_a_test_and_of_a_module_fails(run):
     run("import pytest\ndef test_one(): pytest.skip('because')\n").assert_outcomes(failed=1)
     run("import pytest\npytest.importorskip('nowhere')\ndef test_one(): pass\n").assert_outcomes(errors=1)
 
 
+@pytest.mark.slow
 def test_marked_gpu_it_may_be_skipped_and_expected_failures_are_no_skips(run):
     code = """
 import pytest

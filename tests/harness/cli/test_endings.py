@@ -18,6 +18,7 @@ from tests.harness.study import studies
 pytestmark = pytest.mark.slow
 CLIPKD = ("-m", "harness")
 LONG = {"batch_size": 8, "steps": 10**6, "log_every": 1}
+SIZES = ",".join(map(str, range(32, 1032)))  # each measured in a process of its own
 # Arguments of each, what it has printed by then, and how many processes it has while it works.
 COMMANDS = {
     "train": (["train", "train.yaml", "--out", "run"], " 3/1000000", 3),
@@ -30,7 +31,7 @@ COMMANDS = {
     "convert": (["data", "convert", "csv/long.csv", "--out", "converted", "--workers", "2"], "", 5),
     "study": (["study", "study.yaml", "--out", "study", "--jobs", "2"], "", 5),
     "bench losses": (
-        ["bench", "losses", "--process-memory", "--batch", "4096", "--out", "losses.csv", "--plot", "plots"],
+        ["bench", "losses", "--process-memory", "--batch", SIZES, "--out", "losses.csv", "--plot", "plots"],
         "",
         2,
     ),

@@ -7,6 +7,7 @@ a shard, epochs that do not end with a batch.
 from __future__ import annotations
 
 import io
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -44,17 +45,31 @@ def data(tmp_path_factory) -> dict[str, object]:
     return {"csv": csv, "shards": shards, "few": few, "weighted": [str(csv), half]}
 
 
-@pytest.fixture(params=READ.values(), ids=READ)
+@pytest.fixture
 def read(request, data, monkeypatch):
     """A function that builds the loader of one way to read."""
     monkeypatch.setattr("harness.data.lanes.BLOCK", 5)
-    name, options = request.param
+    name, options = READ[request.param]
 
     def build(**more) -> Loader:
         fixed = {"crop": "random_resized", "crop_scale": (0.5, 1.0), "max_skip_rate": 0.3}
         return load(data[name], **{**fixed, **options, **more})
 
     return build
+
+
+def in_workers(place: tuple[int, ...]) -> list:
+    """Every way to read, in workers, of which only two are fast."""
+    return [
+        pytest.param(name, *place, marks=() if name in ("csv", "few shards") else pytest.mark.slow) for name in READ
+    ]
+
+
+PLACES = [
+    *((name, 0, world_size) for name in READ for world_size in (1, 2)),
+    *in_workers((2, 1)),
+    *(pytest.param(name, 2, 2, marks=pytest.mark.slow) for name in READ),
+]
 
 
 def stored(state: dict) -> dict:
@@ -76,9 +91,7 @@ def without_reading(state: dict) -> dict:
     return {**state, "skipped": {key: value for key, value in state["skipped"].items() if key not in ("seen", "bad")}}
 
 
-@pytest.mark.parametrize(
-    ("workers", "world_size"), [(0, 1), (0, 2), pytest.param(2, 2, marks=pytest.mark.slow), (2, 1)]
-)
+@pytest.mark.parametrize(("read", "workers", "world_size"), PLACES, indirect=["read"])
 def test_it_goes_on_from_every_position(read, workers, world_size, tmp_path):
     options = {"workers": workers, "world_size": world_size, "batch_size": 4 // world_size, "rank": world_size - 1}
     whole = read(log=tmp_path / "whole.jsonl", **options)
@@ -118,7 +131,7 @@ def test_what_waits_for_another_batch_is_part_of_the_state(data):
         assert [batch(resumed) for _ in range(start, 15)] == batches[start:]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("read", "workers"), [*product(READ, [0]), *in_workers((2,))], indirect=["read"])
 def test_the_list_of_skipped_samples_goes_on(read, workers, tmp_path):
     """Killed two batches after its checkpoint, a run has written lines that come again: they are not doubled."""
     whole, log = read(log=tmp_path / "whole.jsonl", workers=workers), tmp_path / "killed.jsonl"
@@ -195,6 +208,7 @@ def test_a_state_of_another_order_is_refused_with_the_difference(data):
     )
 
 
+@pytest.mark.slow
 def test_pairs_read_in_any_order_may_change_processes_and_workers(data, tmp_path):
     alone = load(data["csv"], batch_size=6, log=tmp_path / "skipped.jsonl", max_skip_rate=0.3)
     for _ in range(3):

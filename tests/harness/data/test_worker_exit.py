@@ -73,7 +73,13 @@ def endless_parts(connection, folder: Path) -> None:
     next(pieces)
 
 
-@pytest.mark.parametrize("trainer", [idle_workers, searching_readers, waiting_for_a_program, endless_parts])
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        searching_readers,
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (idle_workers, waiting_for_a_program, endless_parts)),
+    ],
+)
 def test_workers_end_when_their_trainer_is_killed(tmp_path, trainer):
     process, connection = start(trainer, tmp_path)
     assert connection.poll(60), "its workers have started"

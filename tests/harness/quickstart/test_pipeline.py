@@ -154,6 +154,7 @@ def test_more_seeds_keep_the_first(stage: Stage, tmp_path: Path) -> None:
     assert stage.calls == dict.fromkeys(everything((0, 1)), 1)
 
 
+@pytest.mark.slow
 def test_heals_after_a_kill_at_any_moment(stage: Stage, tmp_path: Path) -> None:
     whole = compared(run_quickstart(tmp_path / "whole", tmp_path / "openmoji"))
     moments = stage.steps

@@ -119,7 +119,7 @@ def records(*terms: str) -> list[dict[str, float]]:
 CURVES = {"baseline": records("contrastive"), "CLIP-KD": records("contrastive", "crd", "fd", "icl", "afd")}
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("seeds", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_figure_shows_every_term_and_every_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int) -> None:
     figures = []
     monkeypatch.setattr("harness.report.comparison_plot.FigureCanvasAgg", lambda figure: figures.append(figure))
@@ -136,6 +136,7 @@ def test_the_figure_shows_every_term_and_every_bar(tmp_path: Path, monkeypatch: 
     assert width > 1000 and height > 700
 
 
+@pytest.mark.slow
 def test_no_text_overlaps_in_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
     monkeypatch.setattr("harness.report.comparison_plot.FigureCanvasAgg", lambda figure: figures.append(figure))
@@ -152,6 +153,7 @@ def test_no_text_overlaps_in_the_figure(tmp_path: Path, monkeypatch: pytest.Monk
     assert not overlapping
 
 
+@pytest.mark.slow
 def test_a_kill_while_drawing_keeps_the_older_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "figure.png"
     plot(CURVES, models(1), out, "first")

@@ -1,8 +1,7 @@
 """Real training processes, started by forking a warm one: an import of torch a start would make the tests slow.
 
-``python -m tests.harness.train.forks FOLDER`` runs the plan in ``FOLDER/plan.json``. With ``kills``: one recipe,
-trained once without interruption and once killed at random moments and resumed. With ``runs``: each of them, one after
-another, their exit codes written to ``codes.json``.
+A plan with ``kills``: one recipe, trained once without interruption and once killed at random moments and resumed.
+With ``runs``: each of them, one after another, their exit codes written to ``codes.json``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import random
 import re
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +30,7 @@ from harness.errors import Terminated
 from harness.logs import to_console
 from harness.task import DistillTask
 from harness.train import Trainer, train
+from tests.fork_server import fork_server
 
 LIMIT = 120.0  # seconds that a run may take at most
 # What the watchdog says of a rank that stalls in the third step's loss.
@@ -42,17 +41,23 @@ NAMED = re.compile(
 
 
 def carry_out(folder: Path, plan: dict[str, Any]) -> None:
-    """Run this module on a plan, in a process of its own, and make sure that it did not fail."""
+    """Do what the plan says in a fork of a warm process, and make sure that it did not fail."""
     (folder / "plan.json").write_text(json.dumps(plan))
-    command = [sys.executable, "-m", "tests.harness.train.forks", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    process = fork_server().Process(target=_main, args=(folder,))
+    process.start()
+    process.join(600)
+    if process.is_alive():
+        process.kill()
+        process.join()
     logs = "".join(path.read_text()[-3000:] for path in folder.glob("*.log"))
-    assert done.returncode == 0, done.stderr[-3000:] + logs
+    assert process.exitcode == 0, logs
 
 
-def main(folder: Path) -> None:
-    """Do what the plan says."""
+def _main(folder: Path) -> None:
+    log = os.open(folder / "plan.log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    torch.set_num_threads(1)
     plan = json.loads((folder / "plan.json").read_text())
     if "runs" in plan:
         codes = [run_once(folder, **run) for run in plan["runs"]]
@@ -206,8 +211,3 @@ def _free_port() -> int:
         with contextlib.suppress(OSError), socket.socket() as taken:
             taken.bind(("127.0.0.1", port))
             return port
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]))

@@ -64,6 +64,7 @@ def test_lines_come_every_so_many_steps_and_after_the_last(tmp_path, caplog):
     assert evaluate(exported, [EvalSet(**item) for item in SETS]) == found[-1]["eval"]
 
 
+@pytest.mark.slow
 def test_training_is_bit_for_bit_what_it_is_without(tmp_path):
     train(recipe(), tmp_path / "without", command="test")
     train(recipe(every=1, best="shapes/top1"), tmp_path / "with", command="test")
@@ -100,7 +101,7 @@ def sigterm(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "asked", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 5, 6))], ids=lambda n: f"asked {n} times"
+    "asked", [pytest.param(n, marks=pytest.mark.slow) for n in (2, 4, 5, 6)], ids=lambda n: f"asked {n} times"
 )
 def test_stopped_before_during_or_after_an_evaluation_it_goes_on_exactly(tmp_path, sigterm, asked):
     """Each step asks once, each evaluation twice: 2 is the step that is measured, 3 and 4 its evaluation."""
@@ -174,6 +175,7 @@ def test_a_best_step_that_was_taken_after_the_checkpoint_is_found_again(tmp_path
     assert train(made, tmp_path / "run", command="test", resume=True)["best"]["step"] == 4
 
 
+@pytest.mark.slow
 def test_another_metric_begins_anew(tmp_path, scores, sigterm):
     made = recipe(every=1, best="shapes/top1", train={"save_every": 1})
     scores(90.0, 80.0, 70.0)
@@ -186,6 +188,7 @@ def test_another_metric_begins_anew(tmp_path, scores, sigterm):
     assert best == {"step": 5, "set": "pairs", "metric": "t2i_r1", "value": 4.5}
 
 
+@pytest.mark.slow
 def test_a_missing_set_stops_or_is_warned_of_at_both_ends(tmp_path, caplog):
     sets = [*SETS, {"name": "gone", "kind": "retrieval", "path": str(tmp_path / "gone")}]
     with pytest.raises(UserError, match="gone"):

@@ -104,7 +104,11 @@ def test_resume_begins_where_there_is_nothing_and_leaves_what_is_finished(tmp_pa
     [
         ({"optim": {"lr": 5e-4}}, r"optim\.lr was 0\.001 and is 0\.0005"),
         ({"seed": 1, "train": {"steps": 8}}, r"seed was 0 and is 1; train\.steps was 6 and is 8"),
-        ({"loss": {"weights": {"contrastive": 1, "crd": 2}}}, r"loss\.weights\.crd was 1\.0 and is 2\.0"),
+        pytest.param(
+            {"loss": {"weights": {"contrastive": 1, "crd": 2}}},
+            r"loss\.weights\.crd was 1\.0 and is 2\.0",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_changed_recipe_is_refused_with_the_difference(tmp_path, stop_at, change, says):
@@ -129,6 +133,7 @@ def test_harmless_changes_are_logged(tmp_path, stop_at, caplog):
     assert "resuming with train.accum_freq changed from 1 to 2" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_constant_schedule_may_be_prolonged(tmp_path, stop_at):
     _, out = interrupted(tmp_path, stop_at, schedule={"kind": "constant"})
     longer = tiny.recipe(**tiny.DISTILL, schedule={"kind": "constant"}, train={"steps": 7})
@@ -205,10 +210,12 @@ def other_optimizer(state, change):
             r"checkpoint of step 3 in .*checkpoints has an empty optimizer state, .*the one before, or .*overwrite",
         ),
         ("no optimizer", "has an empty optimizer state"),
-        ("no groups", r"does not fit .*\(it lacks 'param_groups'\)"),
+        pytest.param("no groups", r"does not fit .*\(it lacks 'param_groups'\)", marks=pytest.mark.slow),
         ("other shape", r"the optimizer's exp_avg of \S+ has shape \[3, 3\], the parameter \["),
-        ("no entry", r"the optimizer's state of \S+ lacks exp_avg_sq"),
-        ("unknown", r"the optimizer's state has an entry 999 that is of no parameter"),
+        pytest.param("no entry", r"the optimizer's state of \S+ lacks exp_avg_sq", marks=pytest.mark.slow),
+        pytest.param(
+            "unknown", r"the optimizer's state has an entry 999 that is of no parameter", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_an_optimizer_state_that_is_empty_or_of_other_parameters_is_refused(checkpointed, tmp_path, change, says):
@@ -355,7 +362,7 @@ def test_sigterm_leaves_a_word_for_the_scheduler(tmp_path, stop_at):
     assert not (out / "stopped").exists()
 
 
-@pytest.mark.parametrize("look", [4, 5])
+@pytest.mark.parametrize("look", [4, pytest.param(5, marks=pytest.mark.slow)])
 def test_sigterm_in_the_last_step_or_after_it_leaves_what_follows_to_the_next_start(tmp_path, stop_at, look):
     """The fifth look is after the fourth and last step: SIGTERM came while it was taken or saved."""
     stop_at(look)

@@ -106,6 +106,7 @@ def test_a_mask_of_another_value_is_not_dropped(swin):
     assert name in apply_rules({name: mask + 1}, swin)[0]
 
 
+@pytest.mark.slow
 def test_a_renamed_swin_computes_what_it_did(swin):
     """Written with the old names, read back: the same embeddings."""
     old = {}

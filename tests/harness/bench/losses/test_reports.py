@@ -164,6 +164,7 @@ def test_labels_do_not_cover_each_other():
         assert all(low.y1 <= high.y0 + 2 for low, high in pairwise(boxes))
 
 
+@pytest.mark.slow
 def test_one_png_for_each_loss(tmp_path):
     rows = [*comparison(), row(loss="contrastive+crd"), row(FAILED, loss="icl")]
     paths = draw_all(rows, tmp_path / "new", "losses")
@@ -172,6 +173,7 @@ def test_one_png_for_each_loss(tmp_path):
     assert sorted(tmp_path.rglob("*")) == sorted([tmp_path / "new", *paths]), "no temporary file stays"
 
 
+@pytest.mark.slow
 def test_pictures_of_different_settings_have_different_names(tmp_path):
     rows = [row(), row(dtype="bfloat16"), row(machine="NVIDIA H100 80GB", device="cuda")]
     names = [path.name for path in draw_all(rows, tmp_path, "x")]

@@ -218,6 +218,7 @@ def test_events_are_shown(tmp_path: Path) -> None:
     assert ("warning", "run: non-finite loss or gradient in step 7.") in page.notes
 
 
+@pytest.mark.slow
 def test_a_long_run_is_drawn_with_few_points(tmp_path: Path) -> None:
     run = write_run(tmp_path / "long")
     lines = [json.dumps(line(step, "contrastive")) for step in range(1, 20_001)]
@@ -263,6 +264,7 @@ def test_a_name_may_have_dollars(tmp_path: Path) -> None:
     assert "$5_{vs_$9" in quick(tmp_path, *runs)[0]
 
 
+@pytest.mark.slow
 def test_sets_of_similar_names_have_charts_of_their_own(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", scores={"shift-1": {"top1": 1.0}, "shift_1": {"top1": 2.0}}, on_the_way=True)
     html, markdown, out = quick(tmp_path, run)
