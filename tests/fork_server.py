@@ -8,6 +8,7 @@ from multiprocessing.context import BaseContext
 from harness.interrupts import start_fork_server
 
 _IMPORTED = ["harness.train", "tests.harness.data.forked", "tests.harness.tiny", "tests.distributed.jobs"]
+_IMPORTED += ["harness.cli.app", "harness.data.tools.check", "harness.importing", "harness.report.page.build_page"]
 
 
 def fork_server() -> BaseContext:

@@ -67,8 +67,12 @@ def assert_silent(command: Command) -> None:
     assert "Traceback" not in printed and "Exception ignored" not in printed, printed
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGHUP, signal.SIGINT], ids=lambda number: number.name)
+# All commands have one handler of SIGHUP.
+ENDINGS = [(signal.SIGHUP, name) for name in ("train", "eval", "study")]
+ENDINGS += [(number, name) for number in (signal.SIGKILL, signal.SIGINT) for name in COMMANDS]
+
+
+@pytest.mark.parametrize(("ending", "name"), ENDINGS, ids=lambda value: getattr(value, "name", value))
 def test_no_process_outlives_a_command(folder, name, ending):
     arguments, printed, processes = COMMANDS[name]
     with started(folder, *CLIPKD, *arguments) as command:

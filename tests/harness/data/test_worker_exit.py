@@ -112,7 +112,7 @@ def test_a_trainer_that_fails_without_closing_its_loader_ends_with_its_workers(t
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:
         workers = {int(number) for number in process.stdout.readline().split()}
         assert len(workers) == 2
-        _, printed = process.communicate(timeout=SECONDS)
+        _, printed = process.communicate(timeout=6 * SECONDS)  # its exit alone takes seconds on a busy machine
     assert process.returncode == 1 and printed.rstrip().endswith("RuntimeError: the loss is broken")
     assert not running(workers)
 
