@@ -33,7 +33,7 @@ class Encoder(nn.Module):
         # open_clip's models carry no types: what they are called with and return is theirs to say.
         self.student: Any = student.model
         self.config, self.autocast = config, autocast
-        self.masks = "mfd" in config.active and config.variant == "paper"
+        self.masks = bool(config.reading("masked")) and config.variant == "paper"
         if self.masks:
             self._try_masking(student)
 

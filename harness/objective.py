@@ -12,8 +12,6 @@ from harness.models import LoadedModel
 from kdlosses import CLIPKDLoss, DistillLoss
 from kdlosses.backends import create
 
-_READ_THE_SCALE = {"contrastive", "crd", "affinity", "gd", "siglip", "sigmoid_kd"}
-
 
 def build_loss(
     config: LossConfig,
@@ -62,6 +60,5 @@ def check_biases(config: LossConfig, student: LoadedModel, teachers: Sequence[Lo
 
 def reads_student_scale(config: LossConfig) -> bool:
     """Whether any term's gradient reaches the student's logit scale."""
-    return any(
-        term in _READ_THE_SCALE and config.options.get(term, {}).get("student_scale") is None for term in config.active
-    )
+    # A term that is told a constant scale reads that one.
+    return any(config.options.get(term, {}).get("student_scale") is None for term in config.reading("scale"))

@@ -14,6 +14,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from harness.checkpoint import list_checkpoints
 from harness.config import EvalSet
+from harness.config.terms import known_terms, terms_reading
 from harness.data.decode import decode, to_rgb
 from harness.data.samples import REMARKS, RawSample, SkippedSample, Unusable
 from harness.data.shards import ShardSource
@@ -107,7 +108,7 @@ def cosines(student: Features, teacher: Features, projection: Projection | None 
             raise UserError(
                 f"student's {side} features have width {rows.shape[1]}, the teacher's {teacher[side].shape[1]}: "
                 "features of different widths have no cosine; pass the projection that the run's loss has learnt "
-                "(harness.similarity.loss_projection; losses fd, mfd, gd, icl, cross_kd, vrd and xrd have one)"
+                f"(harness.similarity.loss_projection; losses {', '.join(projected_terms())} have one)"
             )
         result[side] = (rows * teacher[side]).sum(dim=1)
     return result
@@ -121,6 +122,11 @@ def alignment(student: Tensor, teacher: Tensor) -> float:
     x, y = (rows.double() - rows.double().mean(dim=0) for rows in (student, teacher))
     cross, own, other = ((a.T @ b).norm() for a, b in ((x, y), (x, x), (y, y)))
     return float(cross.square() / (own * other))
+
+
+def projected_terms() -> tuple[str, ...]:
+    """The terms whose loss has a projection where the widths differ."""
+    return terms_reading(known_terms(), "aligned")
 
 
 def loss_projection(run: Path, device: str | torch.device = "cpu") -> Projection | None:

@@ -74,6 +74,7 @@ class DistillLoss(Layers):
     needs: ClassVar[frozenset[str]] = frozenset()
     options: ClassVar[tuple[str, ...]] = ()
     default_weight: ClassVar[Mapping[str, float]] = {"paper": 1.0, "released": 1.0}
+    weight_grows_by: ClassVar[str] = ""  # what the default is multiplied by at another batch B or width D
     _guard: Guard | None = None  # until the first backward pass
 
     def __init__(

@@ -7,10 +7,22 @@ from dataclasses import dataclass, field
 
 from kdlosses.relation import Pairs, Relation
 
-# What a term may list in its ``needs``. "teacher_scale" and "teacher_bias" add the teacher's scale and bias; "masked",
-# "cross_scale" and "vertical" build on "aligned"; all but that one and the student's "bias" build on "teacher".
+# What a term may list in its ``needs``. "scale" and "bias" are the student's, which its gradient reaches;
+# "teacher_scale" and "teacher_bias" add the teacher's; "masked", "cross_scale" and "vertical" build on "aligned"; all
+# but that one and the student's own build on "teacher".
 NEEDS = frozenset(
-    {"teacher", "teacher_scale", "teacher_bias", "aligned", "masked", "cross_scale", "vertical", "fusion", "bias"}
+    {
+        "scale",
+        "bias",
+        "teacher",
+        "teacher_scale",
+        "teacher_bias",
+        "aligned",
+        "masked",
+        "cross_scale",
+        "vertical",
+        "fusion",
+    }
 )
 
 

@@ -41,8 +41,9 @@ def check_weights(weights: Mapping[str, float], variant: str) -> dict[str, float
         variant: ``"paper"`` or ``"released"``.
 
     Raises:
-        ValueError: for an unknown term, a weight that is negative or not finite, no weight above zero, or the released
-            code's GD weight in the paper variant, whose GD is about 1e8 times larger.
+        ValueError: for an unknown term, a weight that is negative or not finite, no weight above zero, or the
+            released variant's default in the paper variant, where the two differ: the paper's GD is about 1e8 times
+            larger.
     """
     if not isinstance(weights, Mapping):
         raise ValueError(f"weights must map terms to numbers, as in {CLIP_KD}, got {type(weights).__name__}")
@@ -52,10 +53,13 @@ def check_weights(weights: Mapping[str, float], variant: str) -> dict[str, float
     active = {term: float(weight) for term, weight in weights.items() if weight}
     if not active:
         raise ValueError(f"weights must give at least one term a weight above zero, got {dict(weights)}")
-    # That very number, not all above it: the paper's weight grows with the batch and passes it near 30,000 pairs.
-    if variant == "paper" and active.get("gd") == default_weights("released")["gd"]:
-        raise ValueError(
-            f'a gd weight of {active["gd"]:g} belongs to variant="released"; the paper\'s gradients are far larger: '
-            f"start from {default_weights('paper')['gd']:g} x (B / 1024)^2 x (D / 512)"
-        )
+    for term, weight in active.items():
+        # That very number, not all above it: gd's weight grows with the batch and passes it near 30,000 pairs.
+        defaults = term_class(term).default_weight
+        if variant == "paper" and weight == defaults["released"] != defaults["paper"]:
+            grows = term_class(term).weight_grows_by
+            raise ValueError(
+                f'a {term} weight of {weight:g} belongs to variant="released"; the paper\'s {term} is on another '
+                f"scale: start from {defaults['paper']:g}{f' x {grows}' if grows else ''}"
+            )
     return active

@@ -44,7 +44,7 @@ def _rules(recipe: Recipe) -> Iterator[tuple[tuple[str | int, ...], bool, str]]:
     for key in _CSV_KEYS:
         yield ("data", key), not has_csv, "data.train names a CSV or TSV file"
     for key in ("mask_ratio", "mask_kind"):
-        yield ("loss", key), "mfd" not in loss.active, "loss.weights.mfd is above 0"
+        yield ("loss", key), not loss.reading("masked"), "loss.weights.mfd is above 0"
     yield ("schedule", "min_lr"), recipe.schedule.kind == "constant", "schedule.kind is cosine"
     yield ("train", "max_nonfinite"), recipe.train.on_nonfinite == "stop", "train.on_nonfinite is skip"
     yield ("train", "flush_denormal"), recipe.train.device == "cuda", "train.device is cpu or auto"

@@ -105,13 +105,17 @@ class LossConfig(Section):
         at = ("loss", "weights")
         if not self.active:
             raise problem(f"must give at least one term a weight above zero, got {self.weights}", at=at)
-        # kdlosses refuses that very number too, when it makes the loss.
-        if self.variant == "paper" and self.weights.get("gd") == default_weights("released")["gd"]:
-            raise problem(
-                f"is {self.weights['gd']:g}, which belongs to variant: released; the paper's gradients are far larger: "
-                f"start from {default_weights('paper')['gd']:g} x (B / 1024)^2 x (D / 512)",
-                at=(*at, "gd"),
-            )
+        for term in self.active:
+            # kdlosses refuses that very number too, when it makes the loss.
+            facts, weight = known_terms()[term], self.weights[term]
+            paper, released = facts.default_weight["paper"], facts.default_weight["released"]
+            if self.variant == "paper" and weight == released != paper:
+                grows = f" x {facts.weight_grows_by}" if facts.weight_grows_by else ""
+                raise problem(
+                    f"is {weight:g}, which belongs to variant: released; the paper's {term} is on another scale: "
+                    f"start from {paper:g}{grows}",
+                    at=(*at, term),
+                )
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from harness.config import static
 
@@ -14,6 +14,7 @@ class TermInfo:
     needs: frozenset[str]
     options: tuple[str, ...]
     default_weight: Mapping[str, float]
+    weight_grows_by: str
 
 
 @functools.cache
@@ -28,7 +29,7 @@ def known_terms() -> dict[str, TermInfo]:
         if static.is_decorated(cls, "register")
     ]
     terms = {
-        loss["name"]: TermInfo(loss["needs"], loss["options"], loss["default_weight"])
+        loss["name"]: TermInfo(**{field.name: loss[field.name] for field in fields(TermInfo)})
         for loss in losses
         if loss["is_term"]
     }

@@ -27,7 +27,6 @@ from harness.way_on import AGAIN, going_on
 
 RUNS = "runs"
 LOGS = "logs"
-_PROJECTED = {"fd", "mfd", "gd", "icl", "cross_kd", "vrd", "xrd"}
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def _similarity(run: StudyRun, student: LoadedModel, item: EvalSet) -> dict[str,
     result = {
         f"{side}_alignment": alignment(student_features[side], teacher_features[side]) for side in student_features
     }
-    projection = loss_projection(run.folder) if _PROJECTED & set(run.recipe.loss.active) else None
+    projection = loss_projection(run.folder) if run.recipe.loss.reading("aligned") else None
     if projection is not None or student.embed_dim == teacher_features["image"].shape[1]:
         per_pair = cosines(student_features, teacher_features, projection)
         result |= {f"{side}_cosine": values.mean().item() for side, values in per_pair.items()}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdlosses.integrations.model_adapters import Batch, bare_model, features_of, vocabulary_size
+from kdlosses.registry import terms_reading
 
 PREFIX = "teacher_"
 # What belongs to a text, in either framework's words; all else in a batch belongs to the image.
@@ -156,11 +157,12 @@ def check_unmasked(loss: nn.Module) -> None:
         Traceback (most recent call last):
         ValueError: mfd reads the student's embeddings of masked images, ...
     """
+    masked = terms_reading(getattr(loss, "weights", {}), "masked")
     # The released variant's MFD is FD, and wants none.
-    if "mfd" in getattr(loss, "weights", {}) and loss.variant == "paper":
+    if masked and loss.variant == "paper":
         raise ValueError(
-            "mfd reads the student's embeddings of masked images, which nobody makes here, so it would be fd; use fd, "
-            "or a loop of your own with kdlosses.masking"
+            f"{masked[0]} reads the student's embeddings of masked images, which nobody makes here, so it would be fd; "
+            "use fd, or a loop of your own with kdlosses.masking"
         )
 
 

@@ -63,7 +63,7 @@ class AffinityLoss(DistillLoss):
     """
 
     name = "affinity"
-    needs = frozenset({"teacher", "teacher_scale"})
+    needs = frozenset({"scale", "teacher", "teacher_scale"})
     options = ("student_scale", "teacher_scale")
 
     def __init__(

@@ -41,6 +41,7 @@ class CLIPLoss(DistillLoss):
     """
 
     name = "contrastive"
+    needs = frozenset({"scale"})
 
     @staticmethod
     def term(views: Views) -> Term:

@@ -41,7 +41,7 @@ class CRDLoss(DistillLoss):
     """
 
     name = "crd"
-    needs = frozenset({"teacher", "teacher_scale"})
+    needs = frozenset({"scale", "teacher", "teacher_scale"})
 
     @staticmethod
     def term(views: Views) -> Term:

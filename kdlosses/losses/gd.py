@@ -55,8 +55,9 @@ class GDLoss(DistillLoss):
     """
 
     name = "gd"
-    needs = frozenset({"teacher", "teacher_scale", "aligned"})
+    needs = frozenset({"scale", "teacher", "teacher_scale", "aligned"})
     default_weight: ClassVar[Mapping[str, float]] = {"paper": 1e5, "released": 1e8}
+    weight_grows_by = "(B / 1024)^2 x (D / 512)"
 
     @staticmethod
     def term(views: Views) -> Term:

@@ -38,7 +38,7 @@ class SigLIPLoss(DistillLoss):
     """
 
     name = "siglip"
-    needs = frozenset({"bias"})
+    needs = frozenset({"scale", "bias"})
 
     @staticmethod
     def term(views: Views) -> Term:

@@ -49,7 +49,7 @@ class SigmoidKDLoss(DistillLoss):
     """
 
     name = "sigmoid_kd"
-    needs = frozenset({"teacher", "teacher_scale", "teacher_bias", "bias"})
+    needs = frozenset({"scale", "bias", "teacher", "teacher_scale", "teacher_bias"})
 
     @staticmethod
     def term(views: Views) -> Term:

@@ -12,6 +12,8 @@ from harness.models import create_model
 from harness.objective import reads_student_scale
 from harness.task import DistillTask
 from tests.harness import tiny
+from tests.problems import Problem
+from tests.running import build, leaves
 
 
 def make(
@@ -191,6 +193,15 @@ def test_a_term_at_a_scale_of_its_own_leaves_the_students_alone():
     own = {"affinity": {"student_scale": 50.0}}
     assert reads_student_scale(LossConfig(weights={"affinity": 1}))
     assert not reads_student_scale(LossConfig(weights={"affinity": 1}, options=own))
+
+
+@pytest.mark.parametrize("term", kdlosses.available_terms())
+def test_a_term_says_whether_its_gradient_reaches_the_students_scale(term):
+    """Or recipes freeze the scale without a word."""
+    loss, inputs = build(term, Problem()), leaves(Problem().inputs())
+    loss(**inputs).backward()
+    reached = inputs["logit_scale"].grad is not None
+    assert reads_student_scale(LossConfig(weights={term: 1})) == reached
 
 
 def test_a_backends_bad_option_names_the_recipe_key():

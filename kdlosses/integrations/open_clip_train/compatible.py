@@ -33,9 +33,11 @@ def check_arguments(args: Namespace, loss: CLIPKDLoss) -> None:
         if given:
             raise ConfigError(f"{flag} cannot be used here: {why}")
     _check_teacher(args, loss)
-    if "mfd" in loss.weights and loss.variant == "paper":
+    masked = terms_reading(loss.weights, "masked")
+    if masked and loss.variant == "paper":
         raise ConfigError(
-            "mfd reads the student's embeddings of masked images, which open_clip's trainer never makes; use fd"
+            f"{masked[0]} reads the student's embeddings of masked images, which open_clip's trainer never makes; "
+            "use fd"
         )
 
 
