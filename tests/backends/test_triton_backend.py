@@ -39,7 +39,7 @@ def largest_distance(found: Outcome, wanted: Outcome) -> float:
     return max(distance(got, gradient) for got, gradient in pairs)
 
 
-@grid(name=["clip_kd", "gd", "sigmoid_kd"], size=[7, 16], slow=lambda name, **_: name == "clip_kd")
+@grid(name=["clip_kd", "gd", "sigmoid_kd"], size=[7, 16], slow=lambda name, **_: name != "sigmoid_kd")
 def test_the_size_of_a_stored_tile_does_not_matter(name, size):
     found = outcome(name, backends.create("triton", tile_size=size), torch.float32)
     wanted = outcome(name, backends.create("dense"), torch.float32)

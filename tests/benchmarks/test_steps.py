@@ -74,6 +74,7 @@ def test_agreement_covers_every_loss_by_every_backend_and_triton_first(given):
     assert {case[3] for case in cases if case[2] == "triton"} == {torch.float32, torch.float16, torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_the_optimizer_skips_and_what_needs_a_gpu_says_so(given):
     found = {name: run() for name, run in mechanics.checks(given).items() if "training" not in name}
     assert found["fused AdamW skips a step that is not finite"] == {}

@@ -35,7 +35,6 @@ def installed(tmp_path_factory):
     return work / "site"
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_code_assets_and_recipes(installed):
     files = {path.relative_to(installed) for path in installed.rglob("*") if path.is_file()}
     code = {path.relative_to(ROOT) for name in ("kdlosses", "harness") for path in (ROOT / name).rglob("*.py")}

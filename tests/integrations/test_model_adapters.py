@@ -50,7 +50,7 @@ def test_either_frameworks_names_for_either_frameworks_models():
             assert all(torch.equal(value, wanted[name]) for name, value in features_of(model, batch).items())
 
 
-@pytest.mark.parametrize("make", [clip, pytest.param(open_clip_model, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", [pytest.param(clip, marks=pytest.mark.slow), open_clip_model])
 def test_through_wrappers(make):
     model = make().eval()
     compiled = torch.compile(model, backend="eager")

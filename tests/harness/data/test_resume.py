@@ -59,10 +59,8 @@ def read(request, data, monkeypatch):
 
 
 def in_workers(place: tuple[int, ...]) -> list:
-    """Every way to read, in workers, of which only two are fast."""
-    return [
-        pytest.param(name, *place, marks=() if name in ("csv", "few shards") else pytest.mark.slow) for name in READ
-    ]
+    """Every way to read, in workers, of which only one is fast."""
+    return [pytest.param(name, *place, marks=() if name == "csv" else pytest.mark.slow) for name in READ]
 
 
 PLACES = [

@@ -162,6 +162,7 @@ def test_the_best_step_is_kept_through_pruning_and_resumption(tmp_path, scores, 
     assert train(made, tmp_path / "again", command="test")["best"]["step"] == 6
 
 
+@pytest.mark.slow
 def test_a_best_step_that_was_taken_after_the_checkpoint_is_found_again(tmp_path, scores, sigterm):
     """A kill may leave a best step ahead of the newest checkpoint."""
     made = recipe(every=1, best="shapes/top1", train={"save_every": 3})

@@ -19,6 +19,7 @@ from harness.weights.renames import apply_rules
 SWIN = "timm-swin_tiny_patch4_window7_224"
 MOBILENET = "timm_mobilenetv3_small_100"
 TRUNK = "visual.trunk."
+LARGE = ("RN101", "timm-swin_tiny_patch4_window7_224")
 NAMES = (
     "ViT-T-16",
     "ViT-B-16",
@@ -55,7 +56,9 @@ def test_the_ten_are_those_we_know(released):
     assert set(released) == set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in NAMES]
+)
 def test_every_entry_has_a_place_and_every_place_an_entry(released, name, request):
     if name == SWIN:
         model = request.getfixturevalue("swin")

@@ -33,6 +33,7 @@ SIZES = {
     "timm_resnet18": (11.44, 40.49),
 }
 OURS = list(SIZES)[4:]
+LARGE = ("timm-swin_tiny_patch4_window7_224", "timm-efficientnet-b0")
 MOBILENET = "timm_mobilenetv3_small_100"
 SMALL_TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 
@@ -52,7 +53,7 @@ def test_sizes_are_the_papers(name):
     assert (round(image / 1e6, 2), round(rest / 1e6, 2)) == SIZES[name]
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in OURS])
 def test_a_model_of_ours_runs_and_stock_open_clip_loads_its_export(name, tmp_path):
     loaded = create_model(with_small_text(name))
     # Batch statistics other than a fresh model's, so that a lost one shows.

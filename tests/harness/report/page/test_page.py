@@ -259,6 +259,7 @@ def test_what_is_no_run_is_an_error(tmp_path: Path, given: str, sentence: str) -
         write_report(folders[given], out, device=torch.device("cpu"), load_models=False)
 
 
+@pytest.mark.slow
 def test_a_name_may_have_dollars(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name) for name in ("cost_$5_{vs_$9", "plain")]
     assert "$5_{vs_$9" in quick(tmp_path, *runs)[0]
