@@ -1,8 +1,8 @@
 """Captions as token ids, for every tokenizer of a run; tokenizers that are the same are used once."""
 
 import json
-import pickle
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
@@ -34,7 +34,7 @@ def _state(tokenizer: Any) -> tuple[Any, ...] | None:
     """Return all that the ids of open_clip's own tokenizers depend on, None for another kind."""
     if type(tokenizer) is SimpleTokenizer:
         # The cache grows with what was read and changes no id.
-        return (SimpleTokenizer, pickle.dumps({key: item for key, item in vars(tokenizer).items() if key != "cache"}))
+        return (SimpleTokenizer, {key: _comparable(item) for key, item in vars(tokenizer).items() if key != "cache"})
     if type(tokenizer) is HFTokenizer and getattr(tokenizer.tokenizer, "is_fast", False):
         inner = tokenizer.tokenizer
         backend = json.loads(inner.backend_tokenizer.to_str())
@@ -50,3 +50,7 @@ def _state(tokenizer: Any) -> tuple[Any, ...] | None:
             *(getattr(inner, side) for side in sides),
         )
     return None
+
+
+def _comparable(item: Any) -> Any:
+    return (item.func, item.args, item.keywords) if isinstance(item, partial) else item
