@@ -8,7 +8,7 @@ backend. So the fast tier sees each thing work, and the full tier all of them wi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import product
 from typing import Any
 
@@ -43,6 +43,11 @@ def grid(
         for number, one in enumerate(possible)
     ]
     return pytest.mark.parametrize(list(axes), params)
+
+
+def tiers(values: Iterable[Any], fast: Collection[Any]) -> list[Any]:
+    """``values`` as parameters of a test; those that are not among the ``fast`` ones are slow."""
+    return [pytest.param(value, marks=() if value in fast else pytest.mark.slow) for value in values]
 
 
 def covering(combinations: Sequence[Combination], groups: Sequence[Sequence[str]]) -> set[int]:

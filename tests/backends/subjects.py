@@ -16,6 +16,7 @@ from kdlosses.backends.contract import Backend
 from kdlosses.requests import Request
 from kdlosses.tiles.engine import TorchEngine
 from kdlosses.tiles.function import evaluate
+from tests.grid import tiers
 from tests.problems import Inputs, Problem
 
 
@@ -73,9 +74,7 @@ def subject(label: str) -> Subject:
 
 
 each_backend = pytest.mark.parametrize("label", USABLE)
-# The interpreter of kernels takes a second where the others take milliseconds.
-each_backend_triton_slow = pytest.mark.parametrize(
-    "label", [pytest.param(label, marks=pytest.mark.slow if label == "triton" else ()) for label in USABLE]
-)
 # Those made of torch operators alone: what watches or replaces operators sees all that they do.
 OF_TORCH = [label for label in USABLE if label != "triton"]
+# The interpreter of kernels takes a second where the others take milliseconds.
+each_backend_triton_slow = pytest.mark.parametrize("label", tiers(USABLE, OF_TORCH))

@@ -11,6 +11,7 @@ from torch import Tensor
 from kdlosses import backends
 from tests.backends.cases import EVERY, NAMES, Case
 from tests.backends.watching import Watch
+from tests.grid import tiers
 from tests.problems import Problem
 from tests.running import leaves
 
@@ -25,7 +26,7 @@ MATRICES = {"contrastive": 1, "crd": 2, "affinity": 2, "icl": 2, "cross_kd": 3, 
 MATRICES |= {"vrd": 2, "xrd": 2, "siglip": 1, "sigmoid_kd": 2}
 # A gradient has to be differentiated again for the student alone.
 MATRICES |= {"gd": 1, "released-gd": 1}
-each_case = pytest.mark.parametrize("name", CASES)
+FAST = ("every-term", "gd", "xrd", "sigmoid_kd", "fd")
 
 
 def started(name: str, backend: str | backends.Backend, watch: Watch) -> Tensor:
@@ -35,7 +36,7 @@ def started(name: str, backend: str | backends.Backend, watch: Watch) -> Tensor:
         return loss(**inputs)
 
 
-@each_case
+@pytest.mark.parametrize("name", tiers(CASES, FAST))
 def test_chunked_never_makes_a_matrix_of_pairs(name):
     """No tensor is larger than a tile or two inputs, fused; all together are gradients and a few tiles."""
     watch = Watch()
@@ -111,7 +112,7 @@ def packed(name: str, backend: str | backends.Backend) -> tuple[list[Tensor], li
     return seen, [leaf.grad for leaf in inputs.values()], value
 
 
-@pytest.mark.parametrize("name", MATRICES)
+@pytest.mark.parametrize("name", tiers(MATRICES, FAST))
 def test_saved_tensors_hooks_see_the_kept_tiles(name):
     """So that they can be moved to the CPU or to a file; what comes back gives the same gradients."""
     kept, gradients, _ = packed(name, "dense")

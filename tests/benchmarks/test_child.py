@@ -36,6 +36,7 @@ def test_a_crash_in_a_new_case_starts_it_again_and_one_without_progress_does_not
     assert (ending.status, ending.starts, ending.note) == ("failed", 4, "why")
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_is_killed_with_its_children(step, tmp_path):
     ending = step(
         "import subprocess, sys, time\n"

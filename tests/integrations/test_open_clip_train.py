@@ -31,6 +31,7 @@ from kdlosses.integrations.open_clip_train.objective import Objective
 from kdlosses.integrations.open_clip_train.run import NAMES
 from kdlosses.integrations.open_clip_train.settings import KEYS, read_settings
 from kdlosses.integrations.open_clip_train.teacher import Teacher
+from tests.grid import tiers
 from tests.integrations import open_clip_runs as runs
 from tests.integrations.open_clip_runs import NARROW, WEIGHTS, WIDE, arguments, checkpoint, ours, shards
 from tests.problems import Problem
@@ -354,9 +355,7 @@ SETTINGS = {
 SLOW_SETTINGS = {"float16, clipped", "pure bfloat16", "timm optimizer, locked", "checkpointed"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW_SETTINGS else ()) for name in SETTINGS]
-)
+@pytest.mark.parametrize("name", tiers(SETTINGS, {*SETTINGS} - SLOW_SETTINGS))
 def test_other_settings_of_the_trainer(folder, name):
     more, settings = SETTINGS[name]
     with runs.totals() as values:

@@ -129,7 +129,9 @@ def test_the_tests_that_need_a_gpu_are_these():
     """Only decorators of functions mark a test gpu, so that the list can be read from the files."""
     found, mentions = [], 0
     for file in sorted((ROOT / "tests").rglob("*.py")):
-        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        if "mark.gpu" not in (text := file.read_text(encoding="utf-8")):
+            continue
+        nodes = list(ast.walk(ast.parse(text)))
         mentions += sum(_is_gpu(node) for node in nodes)
         functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
         found += [node.name for node in functions if any(map(_is_gpu, node.decorator_list))]

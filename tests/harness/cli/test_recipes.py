@@ -13,6 +13,7 @@ from harness.cli.app import app
 from harness.config import dump_recipe, load_recipe, recipe_names
 from harness.config.load import load_with_tree
 from harness.config.origin import annotated, origins
+from tests.grid import tiers
 
 
 def clipkd(*arguments: str) -> str:
@@ -77,7 +78,10 @@ def line_of(file: str, number: int) -> str:
     return (recipes_dir() / file).read_text().splitlines()[number - 1]
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize(
+    "name",
+    tiers(recipe_names(), recipe_names()[::6]),
+)
 def test_the_comments_leave_the_recipe_what_it_is(name):
     recipe, tree = load_with_tree(name)
     shown = annotated(recipe, origins(recipe, tree))

@@ -15,6 +15,7 @@ import pytest
 from harness.data import gather, worker_exit
 from harness.errors import UserError
 from harness.teachers.decoding import Pieces, decode_parts
+from tests.grid import tiers
 from tests.harness.data.forked import children, running, start, until_gone
 from tests.harness.data.pairs import load, pair, take, write_csv, write_shards, write_tar
 
@@ -75,10 +76,7 @@ def endless_parts(connection, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "trainer",
-    [
-        searching_readers,
-        *(pytest.param(one, marks=pytest.mark.slow) for one in (idle_workers, waiting_for_a_program, endless_parts)),
-    ],
+    tiers([idle_workers, searching_readers, waiting_for_a_program, endless_parts], [searching_readers]),
 )
 def test_workers_end_when_their_trainer_is_killed(tmp_path, trainer):
     process, connection = start(trainer, tmp_path)

@@ -120,7 +120,7 @@ def built(folder: Path, monkeypatch) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_workers_do_not_change_the_numbers(root, workers):
     loaded = load_model(f"local-dir:{root / 'export'}")
     alone, with_workers = (evaluate(loaded, sets(root)[:2], batch_size=BATCH, workers=n) for n in (0, workers))

@@ -89,7 +89,7 @@ def test_a_sample_skipped_while_caching_is_a_skipped_sample(tmp_path):
     ("cache", "workers"),
     [
         ("none", 1),
-        ("memory", 0),
+        pytest.param("memory", 0, marks=pytest.mark.slow),
         pytest.param("none", 0, marks=pytest.mark.slow),
         pytest.param("memory", 1, marks=pytest.mark.slow),
     ],

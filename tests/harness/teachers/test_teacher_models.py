@@ -211,6 +211,7 @@ def test_a_siglip_is_evaluated(tmp_path):
     assert 0 <= found["shapes"]["top1"] <= 100 and 0 <= found["pairs"]["i2t_r1"] <= 100
 
 
+@pytest.mark.slow
 def test_a_siglip_teaches_a_whole_run_live_and_from_its_cache(tmp_path):
     wanted = recipe(data("csv", tmp_path, 9), tmp_path, teacher={"model": "test-teacher-siglip", "config": SIGLIP},
                     data={"image_size": 48}, train={"batch_size": 4, "steps": 2, "log_every": 1})  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.train import Trainer, train, training_run
+from tests.grid import tiers
 from tests.harness import tiny
 
 SENTENCE = (
@@ -52,7 +53,10 @@ def test_nothing_is_written_into_a_folder_that_has_taken_its_place(tmp_path, mon
     assert (out / "metrics.jsonl").read_text() == "another run's\n"
 
 
-@pytest.mark.parametrize("moment", ["find_recipe_sets", "Trainer", "export_model", "evaluate_cached"])
+MOMENTS = ["find_recipe_sets", "Trainer", "export_model", "evaluate_cached"]
+
+
+@pytest.mark.parametrize("moment", tiers(MOMENTS, {*MOMENTS} - {"Trainer"}))
 def test_it_is_noticed_before_the_first_step_and_after_the_last(tmp_path, monkeypatch, moment):
     out, usual = tmp_path / "run", getattr(training_run, moment)
 

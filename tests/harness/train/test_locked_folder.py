@@ -31,7 +31,14 @@ def content(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}], ids=["plain", "resume", "overwrite"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param({}, id="plain", marks=pytest.mark.slow),
+        pytest.param({"resume": True}, id="resume"),
+        pytest.param({"overwrite": True}, id="overwrite", marks=pytest.mark.slow),
+    ],
+)
 def test_a_second_run_is_refused_and_the_folder_is_untouched(tmp_path, how):
     out = tmp_path / "run"
     train(tiny.recipe(), out)

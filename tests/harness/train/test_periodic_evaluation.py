@@ -221,6 +221,7 @@ def test_names_that_the_suite_lacks_stop_the_run(tmp_path):
             train(recipe(**suite, **keys), tmp_path / "run", command="test")
 
 
+@pytest.mark.slow
 def test_the_results_of_a_run_are_reused_by_clipkd_eval(tmp_path, caplog):
     train(recipe(), tmp_path / "run", command="test")
     store = cached.EvalResultStore(tmp_path / "run" / "eval", "any")

@@ -119,6 +119,7 @@ def test_a_changed_recipe_is_refused_with_the_difference(tmp_path, stop_at, chan
     assert [path.name for path in list_checkpoints(out / "checkpoints")] == ["step-0000003.pt"]
 
 
+@pytest.mark.slow
 def test_harmless_changes_are_logged(tmp_path, stop_at, caplog):
     caplog.set_level(logging.INFO, "harness")
     _, out = interrupted(tmp_path, stop_at)

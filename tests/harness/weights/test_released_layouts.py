@@ -15,6 +15,7 @@ from harness.importing import import_checkpoint
 from harness.models import create_model
 from harness.weights.fitting import differences
 from harness.weights.renames import apply_rules
+from tests.grid import tiers
 
 SWIN = "timm-swin_tiny_patch4_window7_224"
 MOBILENET = "timm_mobilenetv3_small_100"
@@ -56,9 +57,7 @@ def test_the_ten_are_those_we_know(released):
     assert set(released) == set(NAMES)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in NAMES]
-)
+@pytest.mark.parametrize("name", tiers(NAMES, {*NAMES} - {*LARGE}))
 def test_every_entry_has_a_place_and_every_place_an_entry(released, name, request):
     if name == SWIN:
         model = request.getfixturevalue("swin")

@@ -16,6 +16,7 @@ from harness.export import export_model
 from harness.models import create_model, load_model
 from harness.smoke_test import forward_smoke_test
 from harness.zoo import nearest
+from tests.grid import tiers
 from tests.harness import tiny
 
 # Millions of parameters: image tower, the rest.
@@ -53,7 +54,7 @@ def test_sizes_are_the_papers(name):
     assert (round(image / 1e6, 2), round(rest / 1e6, 2)) == SIZES[name]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in OURS])
+@pytest.mark.parametrize("name", tiers(OURS, {*OURS} - {*LARGE}))
 def test_a_model_of_ours_runs_and_stock_open_clip_loads_its_export(name, tmp_path):
     loaded = create_model(with_small_text(name))
     # Batch statistics other than a fresh model's, so that a lost one shows.

@@ -15,6 +15,7 @@ from harness.bench.losses import dryrun, memory, rss
 from harness.bench.losses.cases import Case
 from harness.bench.losses.implementations import make_setup
 from harness.bench.losses.livebytes import LiveBytes
+from tests.grid import grid
 
 KIB = 256  # floats in a KiB
 
@@ -137,8 +138,7 @@ def test_the_count_of_a_loss_does_not_change_from_run_to_run():
     assert memory.count_live(setup).both == peaks.both
 
 
-@pytest.mark.parametrize("implementation", ["dense", "chunked", "formula"])
-@pytest.mark.parametrize("loss", ["clip_kd", "gd", "afd"])
+@grid(loss=["clip_kd", "gd", "afd"], implementation=["dense", "chunked", "formula"])
 def test_a_dry_run_counts_the_same_without_the_memory(loss, implementation):
     size = case(loss=loss, implementation=implementation, teacher_dim=24)
     assert dryrun.dry_run(size) == (memory.count_live(make_setup(size)).both, True)

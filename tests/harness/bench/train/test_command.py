@@ -58,7 +58,7 @@ def clipkd(monkeypatch, capsys, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("data", ["live", "synthetic", "decode"])
+@pytest.mark.parametrize("data", ["live", pytest.param("synthetic", marks=pytest.mark.slow), "decode"])
 def test_a_recipe_is_timed_and_its_row_written(clipkd, tmp_path, data):
     size = ("--steps", "2", "--warmup", "1", "--rounds", "1", "--data", data)
     code, out, err = clipkd(recipe_file(tmp_path), *size)
