@@ -32,7 +32,7 @@ def holder(connection, folder: Path) -> None:
 
 def test_a_killed_process_holds_no_lock_though_its_workers_live(tmp_path):
     process, connection = start(holder, tmp_path)
-    assert connection.poll(60)
+    assert connection.poll(300)
     worker = connection.recv()
     signed = (tmp_path / "lock").read_bytes()
     who = (

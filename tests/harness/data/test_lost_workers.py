@@ -107,8 +107,8 @@ def missing_file(connection, folder: Path) -> None:
 
 def test_a_missing_file_is_no_workers_fault(tmp_path):
     process, connection = start(missing_file, tmp_path)
-    assert connection.poll(60) and connection.recv() is None
-    assert connection.poll(60) and connection.recv() is None
+    assert connection.poll(300) and connection.recv() is None
+    assert connection.poll(300) and connection.recv() is None
     process.join(20)
 
 
@@ -135,7 +135,7 @@ def killed_evaluation(connection, folder: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_worker_of_an_evaluation_is_named_with_its_option(tmp_path):
     process, connection = start(killed_evaluation, tmp_path)
-    assert connection.poll(60)
+    assert connection.poll(300)
     said = connection.recv()
     assert "was killed by SIGKILL" in said
     assert said.endswith("lower --workers (eval.workers in a recipe) then")

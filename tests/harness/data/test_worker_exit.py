@@ -80,7 +80,7 @@ def endless_parts(connection, folder: Path) -> None:
 )
 def test_workers_end_when_their_trainer_is_killed(tmp_path, trainer):
     process, connection = start(trainer, tmp_path)
-    assert connection.poll(60), "its workers have started"
+    assert connection.poll(300), "its workers have started"
     workers = connection.recv()
     time.sleep(0.3)
     assert running(workers) == workers
@@ -157,7 +157,7 @@ def kill_workers(connection, folder: Path) -> None:
 
 def test_a_killed_worker_is_one_sentence(tmp_path):
     process, connection = start(kill_workers, tmp_path)
-    assert connection.poll(60)
+    assert connection.poll(300)
     assert re.fullmatch(
         r"data worker \d+ was killed by SIGKILL; if the system did it for lack of memory, its log \(dmesg\) says so: "
         r"lower data\.workers then",
