@@ -2,6 +2,7 @@
 
 from kdlosses import backends, masking
 from kdlosses.base import DistillLoss
+from kdlosses.catalog import available_losses, build
 from kdlosses.distributed.parameters import share_parameters
 from kdlosses.guard import UntrainedParametersWarning
 from kdlosses.losses.afd import AFDLoss
@@ -20,7 +21,8 @@ from kdlosses.losses.vrd import VRDLoss
 from kdlosses.losses.xrd import XRDLoss
 from kdlosses.multi_teacher import MultiTeacherLoss
 from kdlosses.parameters import ParameterReport, parameter_report
-from kdlosses.registry import available_losses, available_terms, build
+from kdlosses.registry import available_terms, register
+from kdlosses.term import Computation, Term
 from kdlosses.weights import default_weights
 
 __version__ = "0.2.0.dev0"
@@ -31,6 +33,7 @@ __all__ = [
     "CLIPKDLoss",
     "CLIPLoss",
     "CRDLoss",
+    "Computation",
     "CrossKDLoss",
     "DistillLoss",
     "FDLoss",
@@ -41,6 +44,7 @@ __all__ = [
     "ParameterReport",
     "SigLIPLoss",
     "SigmoidKDLoss",
+    "Term",
     "UntrainedParametersWarning",
     "VRDLoss",
     "XRDLoss",
@@ -52,5 +56,6 @@ __all__ = [
     "default_weights",
     "masking",
     "parameter_report",
+    "register",
     "share_parameters",
 ]

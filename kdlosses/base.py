@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import torch
@@ -11,30 +12,32 @@ from torch import Tensor
 from kdlosses import backends
 from kdlosses.backends.contract import Backend
 from kdlosses.checks import check_variant, check_width
-from kdlosses.distributed.shard import alone, check_group
+from kdlosses.distributed.distribution import Distribution, distribution_of
+from kdlosses.distributed.shard import check_group
+from kdlosses.embeddings import Embeddings
 from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
-from kdlosses.guard import Guard
+from kdlosses.guard import Guard, GuardedLoss
 from kdlosses.inputs import Inputs, StudentArguments, TeacherArguments, read_inputs
-from kdlosses.layers import MAX_LOGIT_SCALE, Layers, add_layers, make_views
-from kdlosses.mixture import weighted_mean
+from kdlosses.layers import MAX_LOGIT_SCALE, Layers, add_layers
 from kdlosses.options import Options, check_options
-from kdlosses.registry import term_class
-from kdlosses.requests import Request, Term, add_up
-from kdlosses.views import Views
+from kdlosses.registry import get_term
+from kdlosses.requests import add_up
+from kdlosses.term import Computation
+from kdlosses.term_checks import check_computation, finished
 from kdlosses.weights import check_weights
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-class DistillLoss(Layers):
-    """Base class of all losses: validates, normalises, projects, and returns a scalar or a dict of weighted terms.
+class DistillLoss(GuardedLoss, Layers):
+    """A weighted sum of terms: validates, normalises, projects, and returns a scalar or a dict of weighted terms.
 
-    A subclass that is one term sets ``name``, ``needs`` and ``default_weight`` and defines ``term``. ``needs`` says
-    what the term reads of `Views`, in the words of ``kdlosses.views.NEEDS``; ``options`` names what it may be told
-    besides, which it finds in ``Views.options``.
+    The base class of all losses; what a term computes is for its `Term` to say.
 
     Args:
+        weights: ``{term: weight}``, terms from ``kdlosses.available_terms()``, weights >= 0, at least one above zero.
+        options: ``{term: {option: value}}``, what the terms may be told besides.
         variant: ``"paper"`` for the published formulas, ``"released"`` for what the released code computes.
         student_dim: student embedding width Ds; needed where a projection or fusion layer is.
         teacher_dim: teacher embedding width Dt; needed with ``student_dim``.
@@ -69,17 +72,14 @@ class DistillLoss(Layers):
         ValueError: ICLLoss needs the teacher's outputs; missing: dist_image_features, dist_text_features
     """
 
-    name: ClassVar[str]
-    is_term: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset()
-    options: ClassVar[tuple[str, ...]] = ()
-    default_weight: ClassVar[Mapping[str, float]] = {"paper": 1.0, "released": 1.0}
-    weight_grows_by: ClassVar[str] = ""  # what the default is multiplied by at another batch B or width D
-    _guard: Guard | None = None  # until the first backward pass
+    name: ClassVar[str] = "distill"
+    weights: dict[str, float]
 
     def __init__(
         self,
+        weights: Mapping[str, float],
         *,
+        options: Options | None = None,
         variant: str = "paper",
         student_dim: int | None = None,
         teacher_dim: int | None = None,
@@ -88,41 +88,15 @@ class DistillLoss(Layers):
         group: str | ProcessGroup | None = "auto",
     ) -> None:
         super().__init__()
-        self._setup({self.name: 1.0}, variant, backend, check, group)
-        self._add_layers(student_dim, teacher_dim)
-
-    @staticmethod
-    def term(views: Views) -> Term:
-        """The requests to a backend and the final step of this loss; a subclass that is one term defines it."""
-        raise NotImplementedError
-
-    @classmethod
-    def mixed(cls, views: Sequence[Views], weights: Sequence[float]) -> Term:
-        """This term for several teachers: the weighted mean of those for each, unless a subclass mixes them earlier.
-
-        Args:
-            views: of each teacher, two at least.
-            weights: of each teacher; they sum to 1.
-        """
-        return weighted_mean([cls.term(one) for one in views], weights)
-
-    def _setup(
-        self,
-        weights: Mapping[str, float],
-        variant: str,
-        backend: str | Backend,
-        check: bool,
-        group: str | ProcessGroup | None,
-        options: Options | None = None,
-    ) -> None:
         check_variant(variant)
         check_group(group)
         self._backend = backends.resolve(backend)
         self.weights = check_weights(weights, variant)
         self.term_options = check_options(options, weights)
         self.variant, self.backend, self.check, self.group = variant, backend, check, group
-        self._needs = frozenset().union(*(term_class(term).needs for term in self.weights))
-        self.compared = False  # whether this process's parameters have been held against the others'
+        self._needs = frozenset().union(*(get_term(term).needs for term in self.weights))
+        self._add_layers(student_dim, teacher_dim)
+        self._guard = Guard(self)
 
     def _add_layers(self, student_dim: int | None, teacher_dim: int | None) -> None:
         check_width("student_dim", student_dim)
@@ -130,7 +104,6 @@ class DistillLoss(Layers):
         self.student_dim, self.teacher_dim = student_dim, teacher_dim
         check_dims(type(self).__name__, self._needs, self.variant, student_dim, teacher_dim)
         add_layers(self, self._needs, student_dim, teacher_dim)
-        self._guard = Guard(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch has no types for it
@@ -223,7 +196,7 @@ class DistillLoss(Layers):
             ValueError: for a wrong shape, dtype, device, row count or width, or a missing teacher argument; with
                 several processes on all of them, where one failed or where rows, widths, dtypes or parameters differ.
         """
-        warn_unmasked(self, self._needs, masked_image_features)
+        warn_unmasked(self.weights, self._needs, self.variant, masked_image_features)
         student = (image_features, text_features, logit_scale, logit_bias)
         teacher = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
         return self._compute(lambda: self._read(student, teacher, masked_image_features), output_dict)
@@ -253,50 +226,75 @@ class DistillLoss(Layers):
         """Validated inputs, one for each teacher."""
         inputs = read_inputs(*student, *teacher, masked, self.check)
         check_call(type(self).__name__, self._needs, inputs, self.student_dim, self.teacher_dim)
-        check_device(self, inputs)
+        check_device(type(self).__name__, self.named_parameters(), inputs)
         return [inputs]
 
-    def _views(self, inputs: list[Inputs]) -> list[Views]:
-        return [make_views(self, self._needs, self.variant, inputs[0])]
-
-    def _terms(self, views: list[Views]) -> list[Term]:
-        return [term_class(name).term(views[0]) for name in self.weights]
+    def _embeddings(self, inputs: list[Inputs]) -> list[Embeddings]:
+        return [Embeddings(self, self.variant, inputs[0])]
 
     def _compute(self, read: Callable[[], list[Inputs]], output_dict: bool) -> Tensor | dict[str, Tensor]:
-        if alone(self.group):
-            losses = self.weighted_terms(read(), _evaluate)
-        else:
-            from kdlosses.distributed import call  # here, as what keeps a compiler out imports the compiler
-
-            losses = call.weighted_terms(self, read)
+        distribution = distribution_of(self.group)
+        losses: dict[str, Tensor] = distribution.run(self._over, distribution, read)
         return losses if output_dict else add_up(losses.values())
 
-    def weighted_terms(
-        self, inputs: list[Inputs], evaluate: Callable[[Backend, list[Request]], list[Any]]
-    ) -> dict[str, Tensor]:
-        """The weighted terms by name.
-
-        Args:
-            inputs: validated, one for each teacher.
-            evaluate: has a backend answer requests.
-        """
+    def _over(self, distribution: Distribution, read: Callable[[], list[Inputs]]) -> dict[str, Tensor]:
+        """The weighted terms by name, over the rows of all processes that share the batch."""
+        inputs = distribution.inputs(self, read, self._described)
         # First is_compiling(): what compiled code has not read may change without being compiled again.
         if not torch.compiler.is_compiling() and self._guard is not None and torch.is_grad_enabled():
             self._guard.watch()
         # bf16 is spaced 0.5 apart near a logit of 100, so autocast must not touch the similarities.
         with torch.autocast(inputs[0].image.device.type, enabled=False):
-            views = self._views(inputs)
-            for one in views:
-                one.options = self.term_options
-            terms = self._terms(views)
+            computations = self.computations(inputs)
             # All requests go to the backend at once, so that one pass over a tile can serve several terms.
-            answers = evaluate(self._backend, [request for term in terms for request in term.requests])
+            requests = [request for one in computations for request in one.requests]
+            answers = distribution.evaluate(self._backend, requests) if requests else []
             losses, start = {}, 0
-            for (name, weight), term in zip(self.weights.items(), terms, strict=True):
-                stop = start + len(term.requests)
-                losses[f"{name}_loss"] = weight * term.finish(answers[start:stop])
+            for (name, weight), one in zip(self.weights.items(), computations, strict=True):
+                stop = start + len(one.requests)
+                twice = partial(self._of_twice, name, inputs)
+                losses[f"{name}_loss"] = weight * finished(name, one, answers[start:stop], twice)
                 start = stop
-            return losses
+        return distribution.mean(losses)
+
+    def computations(self, inputs: list[Inputs]) -> list[Computation]:
+        """What each term computes, in the order of the weights.
+
+        Args:
+            inputs: validated, one for each teacher.
+        """
+        embeddings = self._embeddings(inputs)
+        for one in embeddings:
+            one.make(self._needs)
+        found = []
+        for name in self.weights:
+            needs, options = get_term(name).needs, self.term_options.get(name, {})
+            found.append(self._computation(name, [one.of(name, needs, options) for one in embeddings]))
+            check_computation(name, found[-1])
+        return found
+
+    def _of_twice(self, name: str, inputs: list[Inputs]) -> Computation:
+        """The computation of one term for a batch that has every pair twice."""
+        return self.computations([one.twice() for one in inputs])[list(self.weights).index(name)]
+
+    def _computation(self, name: str, embeddings: list[Embeddings]) -> Computation:
+        return get_term(name).compute(embeddings[0])
+
+    def _described(self, inputs: list[Inputs]) -> dict[str, str]:
+        """What must be equal on all processes: it decides which collectives there will be, forward and back."""
+        trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        told = {
+            "the loss": f"{type(self).__name__} of {self.weights}, variant {self.variant}, training {trained}",
+            "the set of options": str(self.term_options),
+            "the number of rows": str(len(inputs[0].image)),
+            "grad mode": str(torch.is_grad_enabled()),
+        }
+        for number, one in enumerate(inputs):
+            for name, value in one.features().items():
+                suffix = " with gradient" if value.requires_grad else ""
+                key = f"{name}[{number}]" if number and name.startswith("dist_") else name
+                told[key] = f"width {value.shape[1]}, {value.dtype}{suffix}"
+        return told
 
     def extra_repr(self) -> str:
         """The terms and settings, for ``print(loss)``."""
@@ -308,5 +306,28 @@ class DistillLoss(Layers):
         return f"({', '.join(f'{name}={value:g}' for name, value in given.items())})" if given else ""
 
 
-def _evaluate(backend: Backend, requests: list[Request]) -> list[Any]:
-    return backend.evaluate(requests)
+class TermLoss(DistillLoss):
+    """One term by itself: the base of the losses that are named after one.
+
+    Constructor arguments: see `DistillLoss`.
+    """
+
+    def __init__(
+        self,
+        *,
+        variant: str = "paper",
+        student_dim: int | None = None,
+        teacher_dim: int | None = None,
+        backend: str | Backend = "auto",
+        check: bool = False,
+        group: str | ProcessGroup | None = "auto",
+    ) -> None:
+        super().__init__(
+            {self.name: 1.0},
+            variant=variant,
+            student_dim=student_dim,
+            teacher_dim=teacher_dim,
+            backend=backend,
+            check=check,
+            group=group,
+        )

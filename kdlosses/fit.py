@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sized
 
 import torch
 from torch import Tensor
 
 from kdlosses.inputs import Inputs
-
-if TYPE_CHECKING:
-    from kdlosses.base import DistillLoss
 
 _MFD_UNMASKED = (
     "mfd is combined with other terms and masked_image_features is missing, so mfd reads image_features: unless those "
@@ -64,13 +61,13 @@ def check_call(
         )
 
 
-def check_device(loss: DistillLoss, inputs: Inputs) -> None:
-    """Raise ValueError unless the loss's own parameters are where its inputs are."""
+def check_device(loss: str, parameters: Iterable[tuple[str, Tensor]], inputs: Inputs) -> None:
+    """Raise ValueError unless a loss's own parameters are where its inputs are."""
     # A scale without dimensions would go through on a CPU, until a kernel is given its address.
-    for name, parameter in loss.named_parameters():
+    for name, parameter in parameters:
         if parameter.device != inputs.image.device:
             raise ValueError(
-                f"{type(loss).__name__}'s parameter {name} is on {parameter.device} but image_features is on "
+                f"{loss}'s parameter {name} is on {parameter.device} but image_features is on "
                 f"{inputs.image.device}; move the loss with the student: loss.to({str(inputs.image.device)!r})"
             )
 
@@ -100,9 +97,9 @@ def _check_bias(name: str, needs: frozenset[str], inputs: Inputs) -> None:
         )
 
 
-def warn_unmasked(loss: DistillLoss, needs: frozenset[str], masked_image: Tensor | None) -> None:
-    """Warn the caller of ``loss`` that its MFD may be FD; to be called by ``forward`` itself."""
+def warn_unmasked(terms: Sized, needs: frozenset[str], variant: str, masked_image: Tensor | None) -> None:
+    """Warn the caller of a loss that its MFD may be FD; to be called by ``forward`` itself."""
     # Alone, mfd's image_features are the masked image's; beside other terms they are more likely the whole one's.
-    alone = masked_image is not None or "masked" not in needs or len(loss.weights) == 1
-    if not alone and loss.variant == "paper" and not torch.compiler.is_compiling():
+    alone = masked_image is not None or "masked" not in needs or len(terms) == 1
+    if not alone and variant == "paper" and not torch.compiler.is_compiling():
         warnings.warn(_MFD_UNMASKED, stacklevel=5)

@@ -13,9 +13,9 @@ import gc
 import sys
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,16 @@ from kdlosses.distributed.shard import alone, place
 from kdlosses.parameters import drifting, trainable, untrained
 
 if TYPE_CHECKING:
-    from kdlosses.base import DistillLoss
+    from torch.distributed import ProcessGroup
+
+
+class GuardedLoss(nn.Module):
+    """What the guard reads of a loss."""
+
+    name: ClassVar[str]
+    weights: Mapping[str, float]
+    group: str | ProcessGroup | None
+    _guard: Guard | None = None  # until the first backward pass
 
 
 class UntrainedParametersWarning(UserWarning):
@@ -51,7 +60,7 @@ class Guard:
     A loss holds one until then, and copies and unpickled losses get one of their own.
     """
 
-    def __init__(self, loss: DistillLoss) -> None:
+    def __init__(self, loss: GuardedLoss) -> None:
         self._loss = weakref.ref(loss)
         self._handles: list[RemovableHandle] = []
         self.watch()
@@ -86,7 +95,7 @@ class Guard:
         return type(None), ()  # hooks do not travel: `DistillLoss.__setstate__` makes a new guard
 
 
-def look(loss: DistillLoss) -> None:
+def look(loss: GuardedLoss) -> None:
     """Warn where trainable parameters of ``loss`` are in no optimizer, and where they are not kept equal."""
     # gc.freeze() hides what was there before it: perhaps the optimizer.
     if _silenced() or gc.get_freeze_count():
@@ -110,7 +119,7 @@ def look(loss: DistillLoss) -> None:
         _warn(drifting(_title(loss), apart))
 
 
-def _with_others(loss: DistillLoss, wrappers: Sequence[DistributedDataParallel]) -> bool:
+def _with_others(loss: GuardedLoss, wrappers: Sequence[DistributedDataParallel]) -> bool:
     """Whether other processes train with this one: on the loss's batch, or a student, each with a batch of its own."""
     shared_batch = not alone(loss.group) and place(loss.group).size > 1
     return shared_batch or any(wrapper.process_group.size() > 1 for wrapper in wrappers)
@@ -169,7 +178,7 @@ def _warn(message: str) -> None:
     warnings.warn(message, UntrainedParametersWarning, stacklevel=level)
 
 
-def _title(loss: DistillLoss) -> str:
+def _title(loss: GuardedLoss) -> str:
     """Its class and its terms, as the line that a warning points at may be any."""
     terms = " + ".join(f"{weight:g} {name}" for name, weight in loss.weights.items())
     return type(loss).__name__ if [*loss.weights] == [loss.name] else f"{type(loss).__name__} ({terms})"

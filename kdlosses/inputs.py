@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,13 @@ class Inputs:
     teacher_scale: Tensor | None
     teacher_bias: Tensor | None
     masked_image: Tensor | None
+
+    def twice(self) -> Inputs:
+        """The same with every pair twice."""
+        features = ("image", "text", "teacher_image", "teacher_text", "masked_image")
+        given = {name: getattr(self, name) for name in features}
+        doubled: dict[str, Any] = {name: torch.cat([x, x]) for name, x in given.items() if x is not None}
+        return replace(self, **doubled)
 
     def features(self) -> dict[str, Tensor]:
         """Those that were given, by the name of their argument."""

@@ -1,36 +1,21 @@
-"""Terms for several teachers, made from those for one."""
+"""KL to the average of several teachers' distributions, made of requests that every backend has."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from kdlosses.relation import Pairs, Relation
-from kdlosses.requests import KL, JensenShannon, Request, Term, add_up
+from kdlosses.requests import KL, JensenShannon, Request, add_up
+from kdlosses.term import Computation
 
 Directions = tuple[Relation, Relation]
 
 
-def weighted_mean(terms: Sequence[Term], weights: Sequence[float]) -> Term:
-    """``sum_k w_k L_k``: each teacher's own term."""
-    requests = [request for term in terms for request in term.requests]
-
-    def finish(answers: Sequence[Any]) -> Tensor:
-        parts, start = [], 0
-        for term, weight in zip(terms, weights, strict=True):
-            stop = start + len(term.requests)
-            parts.append(weight * term.finish(answers[start:stop]))
-            start = stop
-        return add_up(parts)
-
-    return Term(requests, finish)
-
-
 def divergence_from_mixture(
     students: Sequence[tuple[float, Directions]], teachers: Sequence[Pairs], weights: Sequence[float]
-) -> Term:
+) -> Computation:
     """``sum_s w_s KL(sum_k w_k p_k || q_s)``, the mean of both directions; p_k the softmax of teacher k.
 
     It is made of KLs that every backend has: for weights that sum to 1,
@@ -53,4 +38,4 @@ def divergence_from_mixture(
     def finish(answers: Sequence[Tensor]) -> Tensor:
         return add_up(factor * rows.mean() for (factor, _), rows in zip(parts, answers, strict=True)) / len(targets)
 
-    return Term([request for _, request in parts], finish)
+    return Computation([request for _, request in parts], finish)

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
 from kdlosses.checks import check_weight, check_width
+from kdlosses.embeddings import Embeddings
 from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
 from kdlosses.guard import Guard
 from kdlosses.inputs import Inputs, Scale, StudentArguments, computation_dtype, read_inputs
-from kdlosses.layers import Layers, add_layers, make_views
+from kdlosses.layers import Layers, add_layers
 from kdlosses.options import Options
-from kdlosses.registry import term_class
-from kdlosses.requests import Term
-from kdlosses.views import Views
+from kdlosses.registry import get_term
+from kdlosses.term import Computation
 from kdlosses.weights import CLIP_KD
 
 if TYPE_CHECKING:
@@ -75,7 +75,6 @@ class MultiTeacherLoss(DistillLoss):
     """
 
     name = "multi_teacher"
-    is_term = False
 
     def __init__(
         self,
@@ -90,11 +89,17 @@ class MultiTeacherLoss(DistillLoss):
         check: bool = False,
         group: str | ProcessGroup | None = "auto",
     ) -> None:
-        super(DistillLoss, self).__init__()
-        self._setup(CLIP_KD if weights is None else weights, variant, backend, check, group, options)
-        self.student_dim, self.teacher_dims = student_dim, tuple(teacher_dims)
+        super().__init__(
+            CLIP_KD if weights is None else weights,
+            options=options,
+            variant=variant,
+            student_dim=student_dim,
+            backend=backend,
+            check=check,
+            group=group,
+        )
+        self.teacher_dims = tuple(teacher_dims)
         self.teacher_weights = _normalized(teacher_weights, len(self.teacher_dims))
-        check_width("student_dim", student_dim)
         self.teachers = nn.ModuleList()
         for number, width in enumerate(self.teacher_dims):
             check_width(f"teacher_dims[{number}]", width)
@@ -103,6 +108,11 @@ class MultiTeacherLoss(DistillLoss):
             add_layers(layers, self._needs, student_dim, width)
             self.teachers.append(layers)
         self._guard = Guard(self)
+
+    def _add_layers(self, student_dim: int | None, teacher_dim: int | None) -> None:
+        """None of the loss's own: each teacher has some."""
+        check_width("student_dim", student_dim)
+        self.student_dim = student_dim
 
     @overload  # type: ignore[override]  # a sequence where the other losses take one teacher's
     def forward(
@@ -187,7 +197,7 @@ class MultiTeacherLoss(DistillLoss):
         Raises:
             ValueError: as `DistillLoss`, naming the teacher, and where the number of teachers is another.
         """
-        warn_unmasked(self, self._needs, masked_image_features)
+        warn_unmasked(self.weights, self._needs, self.variant, masked_image_features)
         student = (image_features, text_features, logit_scale, logit_bias)
         teachers = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
         return self._compute(lambda: self._read(student, teachers, masked_image_features), output_dict)
@@ -208,7 +218,7 @@ class MultiTeacherLoss(DistillLoss):
             except ValueError as error:
                 raise ValueError(f"teacher {number}: {error}") from error
             found.append(inputs)
-        check_device(self, found[0])
+        check_device(type(self).__name__, self.named_parameters(), found[0])
         return found
 
     def _entries(self, name: str, given: Any) -> Sequence[Any]:
@@ -220,20 +230,18 @@ class MultiTeacherLoss(DistillLoss):
             raise ValueError(f"{name} must be a list of {count} entries, one for each teacher, got {got}")
         return given
 
-    def _views(self, inputs: list[Inputs]) -> list[Views]:
-        views: list[Views] = []
+    def _embeddings(self, inputs: list[Inputs]) -> list[Embeddings]:
+        found: list[Embeddings] = []
         for layers, one in zip(self.teachers, inputs, strict=True):
-            student = views[0].student if views else None  # so that their relations are computed once
-            views.append(make_views(cast(Layers, layers), self._needs, self.variant, one, student))
-        return views
-
-    def _terms(self, views: list[Views]) -> list[Term]:
-        if len(views) == 1:
-            return super()._terms(views)
-        found = []
-        for term in map(term_class, self.weights):
-            found.append(term.mixed(views, self.teacher_weights) if "teacher" in term.needs else term.term(views[0]))
+            student = found[0].student if found else None  # so that their relations are computed once
+            found.append(Embeddings(cast(Layers, layers), self.variant, one, student))
         return found
+
+    def _computation(self, name: str, embeddings: list[Embeddings]) -> Computation:
+        term = get_term(name)
+        if len(embeddings) > 1 and "teacher" in term.needs:
+            return term.mixed(embeddings, self.teacher_weights)
+        return term.compute(embeddings[0])
 
     def extra_repr(self) -> str:
         """The terms, teachers and settings, for ``print(loss)``."""

@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any
 
 from kdlosses.checks import check_known
-from kdlosses.registry import available_terms, term_class
+from kdlosses.registry import available_terms, get_term
 
 _EXAMPLE = '{"affinity": {"teacher_scale": 100.0}}'
 
@@ -30,18 +30,16 @@ def check_options(options: Options | None, weights: Mapping[str, float]) -> dict
         raise ValueError(f"options must map terms to their options, as in {_EXAMPLE}, got {type(given).__name__}")
     for term, values in given.items():
         _check_term(term, values, weights)
-    active = [term for term, weight in weights.items() if weight and term_class(term).options]
-    return {
-        term: {name: _number(given.get(term, {}).get(name)) for name in term_class(term).options} for term in active
-    }
+    active = [term for term, weight in weights.items() if weight and get_term(term).options]
+    return {term: {name: _number(given.get(term, {}).get(name)) for name in get_term(term).options} for term in active}
 
 
 def _check_term(term: str, values: object, weights: Mapping[str, float]) -> None:
-    known = term_class(term).options
+    known = get_term(term).options
     if not isinstance(values, Mapping):
         raise ValueError(f"options of {term!r} must map names to values, as in {_EXAMPLE}, got {type(values).__name__}")
     if values and not known:
-        others = ", ".join(name for name in available_terms() if term_class(name).options)
+        others = ", ".join(name for name in available_terms() if get_term(name).options)
         raise ValueError(f"term {term!r} takes no options, got {', '.join(map(repr, values))}; those that do: {others}")
     if term not in weights:
         raise ValueError(f"options name {term!r}, which has no weight; add it to the weights or leave its options out")

@@ -1,77 +1,128 @@
-"""Losses by name: every module in ``kdlosses.losses`` registers the class it defines."""
+"""Terms by name: those that were registered, and those of other packages, found by their entry points."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from kdlosses.checks import check_known
-from kdlosses.views import NEEDS
+from kdlosses.checks import VARIANTS, check_known
+from kdlosses.embeddings import NEEDS
+from kdlosses.term import Term
 
 if TYPE_CHECKING:
-    from kdlosses.base import DistillLoss
+    from importlib.metadata import EntryPoint
 
-_LOSSES: dict[str, type[DistillLoss]] = {}
-_Loss = TypeVar("_Loss", bound="type[DistillLoss]")
+ENTRY_POINTS = "kdlosses.losses"
 
-
-def register(loss: _Loss) -> _Loss:
-    """Class decorator: make ``loss`` known under its ``name``."""
-    if loss.name in _LOSSES:
-        raise ValueError(f"a loss named {loss.name!r} is registered already: {_LOSSES[loss.name].__qualname__}")
-    if not loss.needs <= NEEDS:
-        raise ValueError(
-            f"{loss.__qualname__}.needs has {sorted(loss.needs - NEEDS)}; known: {', '.join(sorted(NEEDS))}"
-        )
-    _LOSSES[loss.name] = loss
-    return loss
+_TERMS: dict[str, Term] = {}
+_Given = TypeVar("_Given", bound="Term | type[Term]")
 
 
-def available_losses() -> list[str]:
-    """The names that ``build`` takes, sorted."""
-    return sorted(_LOSSES)
+def register(term: _Given) -> _Given:
+    """Make a term known under its name; a class decorator, and a function of instances.
+
+    A package has its terms found without an import line by an entry point of the group ``kdlosses.losses``, whose name
+    is the term's: ``my_term = "my_package.my_module"`` under ``[project.entry-points."kdlosses.losses"]``.
+
+    Args:
+        term: a subclass of `Term` that is made without arguments, or an instance.
+
+    Returns:
+        ``term`` itself.
+
+    Raises:
+        ValueError: for a name that another term has, and for facts that contradict each other.
+
+    Example:
+        >>> from kdlosses import Term, register
+        >>> class Typo(Term):
+        ...     name = "typo"
+        ...     needs = frozenset({"techer"})
+        >>> register(Typo)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: need of term Typo 'techer' is unknown; known: aligned, ...; did you mean 'teacher'?
+    """
+    made = term() if isinstance(term, type) and issubclass(term, Term) else term
+    if not isinstance(made, Term):
+        raise ValueError(f"register takes a subclass of kdlosses.Term or an instance of one, got {term!r}")
+    _check(made)
+    known = _TERMS.get(made.name)
+    # The same class once more is a notebook's cell that was run again.
+    if known is not None and _origin(known) != _origin(made):
+        raise ValueError(f"a term named {made.name!r} is registered already: {'.'.join(_origin(known))}")
+    _TERMS[made.name] = made
+    return term
 
 
 def available_terms() -> list[str]:
-    """The names that ``CLIPKDLoss(weights=...)`` takes, sorted."""
-    return sorted(name for name, loss in _LOSSES.items() if loss.is_term)
+    """The names that ``CLIPKDLoss(weights=...)`` takes, sorted; those of other packages are not imported for it."""
+    return sorted({*_TERMS, *(point.name for point in _entry_points())})
 
 
-def term_class(name: str) -> type[DistillLoss]:
-    """The class of the term called ``name``.
+def get_term(name: str, kind: str = "loss term", others: Iterable[str] = ()) -> Term:
+    """The term called ``name``, of whichever package.
+
+    Args:
+        name: what was asked for.
+        kind, others: for the message: what was to be named, and what else might have been.
 
     Raises:
-        ValueError: for an unknown name; lists the known ones.
+        ValueError: for an unknown name; lists the known ones. For another package's that cannot be imported.
     """
-    check_known("loss term", name, available_terms())
-    return _LOSSES[name]
+    if name not in _TERMS:
+        check_known(kind, name, sorted({*others, *available_terms()}))
+        _load([point for point in _entry_points() if point.name == name])
+    return _TERMS[name]
 
 
 def terms_reading(terms: Iterable[str], need: str) -> tuple[str, ...]:
-    """Those of ``terms`` that read ``need``, a word of ``kdlosses.views.NEEDS``."""
-    return tuple(term for term in terms if need in term_class(term).needs)
+    """Those of ``terms`` that read ``need``, a word of ``kdlosses.embeddings.NEEDS``."""
+    return tuple(term for term in terms if need in get_term(term).needs)
 
 
-def build(name: str, **kwargs: Any) -> DistillLoss:
-    """The loss called ``name``, constructed with ``kwargs``.
+def _check(term: Term) -> None:
+    title = type(term).__qualname__
+    name = getattr(term, "name", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"{title}.name must be a word of letters, digits and underscores, got {name!r}")
+    for fact, kinds in (("needs", (set, frozenset)), ("options", (tuple, list))):
+        if not isinstance(getattr(term, fact), kinds):
+            raise ValueError(f"{title}.{fact} must be a {kinds[-1].__name__} of words, got {getattr(term, fact)!r}")
+    for need in sorted(term.needs, key=str):
+        check_known(f"need of term {title}", need, sorted(NEEDS))
+        for other in sorted(NEEDS[need] - term.needs):
+            raise ValueError(f"{title}.needs has {need!r}, which builds on {other!r}: add that too")
+    if set(term.default_weight) != set(VARIANTS):
+        raise ValueError(f"{title}.default_weight must have {' and '.join(VARIANTS)}, got {dict(term.default_weight)}")
+    if type(term).compute is Term.compute:
+        raise ValueError(f"{title} defines no compute(embeddings), which says what to compute")
 
-    Args:
-        name: one of ``available_losses()``.
-        kwargs: the loss's constructor keywords.
 
-    Returns:
-        A new loss; `DistillLoss.forward` says how to call it.
+def _origin(term: Term) -> tuple[str, str]:
+    return type(term).__module__, type(term).__qualname__
 
-    Raises:
-        ValueError: for an unknown name; lists the known ones and the nearest.
 
-    Example:
-        >>> from kdlosses import build
-        >>> build("affinity", teacher_scale=100.0)
-        AffinityLoss(1 affinity(teacher_scale=100), variant='paper', backend='auto')
-        >>> build("ckd")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ValueError: loss 'ckd' is unknown; known: afd, affinity, clip_kd, ...; did you mean 'crd'?
-    """
-    check_known("loss", name, available_losses())
-    return _LOSSES[name](**kwargs)
+def _entry_points() -> list[EntryPoint]:
+    from importlib.metadata import entry_points  # here: it brings dozens of modules, and few have such packages
+
+    return list(entry_points(group=ENTRY_POINTS))
+
+
+def _load(points: list[EntryPoint]) -> None:
+    point, *others = points
+    origins = [f"{one.value} of package {one.dist.name if one.dist else 'unknown'}" for one in points]
+    if others:
+        raise ValueError(f"loss term {point.name!r} is defined by several packages: {', '.join(origins)}; remove one")
+    try:
+        found = point.load()
+    except Exception as error:  # another package's import, which may fail in any way
+        raise ValueError(
+            f"loss term {point.name!r}, {origins[0]}, cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if point.name not in _TERMS and (isinstance(found, Term) or (isinstance(found, type) and issubclass(found, Term))):
+        register(found)
+    if point.name not in _TERMS:
+        raise ValueError(
+            f"{origins[0]} was to define a loss term {point.name!r} and does not: its module must register a "
+            "kdlosses.Term of that name"
+        )

@@ -40,10 +40,15 @@ class Relation:
         """N and M."""
         return len(self.queries.values), len(self.keys.values)
 
+    def matrix(self) -> Tensor:
+        """The whole matrix, for definitions; backends make tiles of it."""
+        return self.scale * self.queries.normalized() @ self.keys.normalized().T
+
     def transposed(self) -> Relation:
         """The same similarities read from the keys' side."""
         # Sharded rows see all keys, but the keys' side would see these rows alone: there, make a relation a direction.
-        assert self.offset == 0 and self.shape[0] == self.shape[1], "only a square relation has a transpose"
+        if self.offset or self.shape[0] != self.shape[1]:
+            raise ValueError(f"only a square relation has a transpose, not one of {self.shape[0]} x {self.shape[1]}")
         like = None if self.like is None else self.like.transposed()
         return Relation(self.keys, self.queries, self.scale, source=self, like=like)
 
@@ -70,24 +75,49 @@ class Pairs:
         text: B rows of width D.
         scale: 0-d logit scale, or None where no term reads these pairs' relations.
         bias: 0-d, what a sigmoid adds to all logits, or None where it was not given; the relations are without it.
+        lacks: why there are no relations, where there are none.
     """
 
     image: Rows
     text: Rows
     scale: Tensor | None
     bias: Tensor | None = None
+    lacks: str = "these pairs have no scale, and so no relations"
 
     def __post_init__(self) -> None:
-        self._at: dict[float, Pairs] = {}
+        self._at: dict[tuple[float, bool], Pairs] = {}
         if self.scale is not None:
-            self.i2t = Relation(self.image, self.text, self.scale)
-            self.t2i = self.i2t.transposed()
+            i2t = Relation(self.image, self.text, self.scale)
+            self._relations = i2t, i2t.transposed()
+
+    @property
+    def i2t(self) -> Relation:
+        """Images against texts."""
+        return self._both()[0]
+
+    @property
+    def t2i(self) -> Relation:
+        """Texts against images: the same similarities from the other side."""
+        return self._both()[1]
+
+    def _both(self) -> tuple[Relation, Relation]:
+        if self.scale is None:
+            raise ValueError(self.lacks)
+        return self._relations
+
+    def without_bias(self) -> Pairs:
+        """The same pairs and relations, for who is not to read the bias."""
+        found = Pairs(self.image, self.text, None, None)
+        found.scale, found._at = self.scale, self._at
+        found._relations = self._relations
+        return found
 
     def at(self, scale: float | None) -> Pairs:
         """The same pairs at a constant scale, one object for each so that its work is shared; themselves for None."""
         if scale is None:
             return self
-        if scale not in self._at:
+        key = scale, self.bias is None
+        if key not in self._at:
             constant = torch.full((), scale, dtype=self.image.dtype, device=self.image.values.device)
-            self._at[scale] = Pairs(self.image, self.text, constant, self.bias)
-        return self._at[scale]
+            self._at[key] = Pairs(self.image, self.text, constant, self.bias)
+        return self._at[key]

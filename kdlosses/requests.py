@@ -1,4 +1,4 @@
-"""What a loss may ask of a backend, and how a loss combines the answers.
+"""What a term may ask of a backend, and how the answers are combined.
 
 A loss hands over all its requests at once and the combined loss hands over those of all its terms, so that a backend
 can answer them in one pass over each tile, and sum their gradients before rounding them once.
@@ -7,24 +7,74 @@ can answer them in one pass over each tile, and sum their gradients before round
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, TypeVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdlosses.relation import Relation
 from kdlosses.rows import Rows
 
+_Asked = TypeVar("_Asked", bound="Request")
+
 
 @dataclass(eq=False)
-class CrossEntropy:
+class Request:
+    """One question to a backend; a subclass is a dataclass of what is compared.
+
+    ``answer`` is its definition, in plain torch on whole matrices: what every backend must agree with, what
+    ``backend="reference"`` computes, and what any other backend falls back on for a kind that it does not know.
+    """
+
+    # Whether the answer is (one of the queries, one of the keys), so that several processes sum the latter.
+    answers_keys: ClassVar[bool] = False
+
+    def answer(self) -> Any:
+        """The answer, differentiable as often as one likes."""
+        raise NotImplementedError
+
+    def relations(self) -> list[Relation]:
+        """The relations that are read."""
+        raise NotImplementedError
+
+    def rows(self) -> list[Rows]:
+        """The rows that are read, queries first."""
+        return [rows for relation in self.relations() for rows in (relation.queries, relation.keys)]
+
+    def mapped(self: _Asked, change: Callable[[Relation], Relation]) -> _Asked:
+        """The same question about other relations."""
+
+        def changed(value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return [changed(one) for one in value]
+            return change(value) if isinstance(value, Relation) else value
+
+        return replace(self, **{field.name: changed(getattr(self, field.name)) for field in fields(self)})
+
+    def directions(self) -> list[Request]:
+        """One question for each direction: a process has all keys for its queries, but not all rows for its keys."""
+        return [self]
+
+
+@dataclass(eq=False)
+class CrossEntropy(Request):
     """``[N]``: minus the log-softmax of each row at its positive, in nats."""
 
     relation: Relation
 
+    def answer(self) -> Tensor:
+        """See `Request`."""
+        return _cross_entropies(self.relation.matrix(), self.relation.offset)
+
+    def relations(self) -> list[Relation]:
+        """See `Request`."""
+        return [self.relation]
+
 
 @dataclass(eq=False)
-class KL:
+class KL(Request):
     """``[N]``: KL(teacher row || student row) = sum p_t (log p_t - log p_s), in nats.
 
     The teacher's relation is a constant: it receives no gradient.
@@ -33,9 +83,18 @@ class KL:
     student: Relation
     teacher: Relation
 
+    def answer(self) -> Tensor:
+        """See `Request`."""
+        log_p, log_q = self.teacher.matrix().detach().log_softmax(1), self.student.matrix().log_softmax(1)
+        return (log_p.exp() * (log_p - log_q)).sum(1)
+
+    def relations(self) -> list[Relation]:
+        """See `Request`."""
+        return [self.student, self.teacher]
+
 
 @dataclass(eq=False)
-class SoftCrossEntropy:
+class SoftCrossEntropy(Request):
     """``[N]``: minus sum p_t log p_s, in nats: KL(teacher row || student row) plus the teacher row's entropy.
 
     The teacher's relation is a constant, so that its gradients are the KL's.
@@ -44,9 +103,17 @@ class SoftCrossEntropy:
     student: Relation
     teacher: Relation
 
+    def answer(self) -> Tensor:
+        """See `Request`."""
+        return -(self.teacher.matrix().detach().softmax(1) * self.student.matrix().log_softmax(1)).sum(1)
+
+    def relations(self) -> list[Relation]:
+        """See `Request`."""
+        return [self.student, self.teacher]
+
 
 @dataclass(eq=False)
-class CrossEntropyGrad:
+class CrossEntropyGrad(Request):
     """``([N, D], [M, D])``: the gradients of the relation's mean cross-entropy, differentiable once more.
 
     With R = softmax of the rows minus the positives' indicator: ``scale / N * R @ keys`` (with respect to the unit
@@ -58,28 +125,75 @@ class CrossEntropyGrad:
     relation: Relation
     both: bool = False
 
+    answers_keys: ClassVar[bool] = True
+
+    def answer(self) -> tuple[Tensor, Tensor]:
+        """See `Request`."""
+        logits = self.relation.matrix()
+        residual = _residual(logits, self.relation.offset)
+        if self.both:
+            residual = (residual + _residual(logits.T, 0).T) / 2
+        weights = self.relation.scale / len(logits) * residual
+        queries, keys = self.relation.queries.normalized(), self.relation.keys.normalized()
+        return weights @ keys, weights.T @ queries
+
+    def directions(self) -> list[Request]:
+        """See `Request`."""
+        if not self.both:
+            return [self]
+        relation = self.relation
+        return [CrossEntropyGrad(relation), CrossEntropyGrad(Relation(relation.keys, relation.queries, relation.scale))]
+
+    def relations(self) -> list[Relation]:
+        """See `Request`."""
+        return [self.relation]
+
 
 @dataclass(eq=False)
-class SquaredDistance:
+class SquaredDistance(Request):
     """``[N]``: the squared distance between matching unit rows; ``teacher`` is a constant."""
 
     student: Rows
     teacher: Rows
 
+    def answer(self) -> Tensor:
+        """See `Request`."""
+        return (self.student.normalized() - self.teacher.normalized().detach()).square().sum(1)
+
+    def rows(self) -> list[Rows]:
+        """See `Request`."""
+        return [self.student, self.teacher]
+
+    def relations(self) -> list[Relation]:
+        """See `Request`."""
+        return []
+
 
 @dataclass(eq=False)
-class JensenShannon:
+class JensenShannon(Request):
     """``[N]``: sum_k w_k KL(row of relation k || sum_l w_l row of relation l), in nats; how far teachers disagree.
 
     All relations are constants: they receive no gradient. The weights sum to 1.
     """
 
-    relations: Sequence[Relation]
+    of: Sequence[Relation]
     weights: Sequence[float]
+
+    @torch.no_grad()
+    def answer(self) -> Tensor:
+        """See `Request`."""
+        logs = [relation.matrix().log_softmax(1) for relation in self.relations()]
+        pairs = list(zip(self.weights, logs, strict=True))
+        mixture = add_up(weight * log.exp() for weight, log in pairs).log()
+        return add_up(weight * (log.exp() * (log - mixture)).sum(1) for weight, log in pairs)
+
+    def relations(self) -> list[Relation]:
+        """See `Request`."""
+        return list(self.of)
 
 
 @dataclass(eq=False)
-class SigmoidCrossEntropy:
+class SigmoidCrossEntropy(Request):
     """``[N]``: each row's sum, over all columns, of the binary cross-entropy of ``sigmoid(z)``, in nats.
 
     ``z`` is the relation plus ``bias``. The target is 1 at the row's positive and 0 elsewhere or, with a teacher, the
@@ -91,22 +205,18 @@ class SigmoidCrossEntropy:
     teacher: Relation | None = None
     teacher_bias: Tensor | None = None
 
+    def answer(self) -> Tensor:
+        """See `Request`."""
+        logits = self.relation.matrix() + self.bias
+        if self.teacher is None or self.teacher_bias is None:
+            target = _positives(logits, self.relation.offset)
+        else:
+            target = (self.teacher.matrix() + self.teacher_bias).sigmoid().detach()
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
 
-Request = (
-    SigmoidCrossEntropy | CrossEntropy | KL | SoftCrossEntropy | CrossEntropyGrad | SquaredDistance | JensenShannon
-)
-
-
-@dataclass(eq=False)
-class Term:
-    """The requests of one loss term and the function that turns their answers into its scalar.
-
-    The scalar is a mean over rows of something that each row has by itself once the requests are answered: only so is
-    the mean over several processes, which each have a part of the rows, that of all rows.
-    """
-
-    requests: Sequence[Request]
-    finish: Callable[[Sequence[Any]], Tensor]
+    def relations(self) -> list[Relation]:
+        """See `Request`."""
+        return [self.relation] if self.teacher is None else [self.relation, self.teacher]
 
 
 def add_up(values: Iterable[Tensor]) -> Tensor:
@@ -122,21 +232,16 @@ def mean_of_directions(rows: Sequence[Tensor]) -> Tensor:
     return add_up(direction.mean() for direction in rows) / len(rows)
 
 
-def relations_in(request: Request) -> list[Relation]:
-    """The relations that ``request`` reads."""
-    if isinstance(request, SquaredDistance):
-        return []
-    if isinstance(request, JensenShannon):
-        return list(request.relations)
-    if isinstance(request, (KL, SoftCrossEntropy)):
-        return [request.student, request.teacher]
-    if isinstance(request, SigmoidCrossEntropy) and request.teacher is not None:
-        return [request.relation, request.teacher]
-    return [request.relation]
+def _positives(logits: Tensor, offset: int) -> Tensor:
+    """The indicator of each row's positive."""
+    rows = torch.arange(len(logits), device=logits.device)
+    return torch.zeros_like(logits).index_put((rows, rows + offset), logits.new_ones(()))
 
 
-def rows_in(request: Request) -> list[Rows]:
-    """The rows that ``request`` reads, queries first."""
-    if isinstance(request, SquaredDistance):
-        return [request.student, request.teacher]
-    return [rows for relation in relations_in(request) for rows in (relation.queries, relation.keys)]
+def _cross_entropies(logits: Tensor, offset: int) -> Tensor:
+    targets = torch.arange(len(logits), device=logits.device) + offset
+    return F.cross_entropy(logits, targets, reduction="none")
+
+
+def _residual(logits: Tensor, offset: int) -> Tensor:
+    return logits.softmax(1) - _positives(logits, offset)

@@ -21,10 +21,14 @@ class Rows:
     Args:
         values: ``[N, D]``, any floating dtype, not normalised.
         inverse_norms: ``[N]``, in the dtype of the computation; a constant to autograd.
+        of_batch: whether row i belongs to the batch's pair i, so that with several processes each has a part of them.
+        parts: rows of the batch, and constant ones that every process has, where these are both (see `extended`).
     """
 
     values: Tensor
     inverse_norms: Tensor
+    of_batch: bool = False
+    parts: tuple[Rows, Rows] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -33,14 +37,21 @@ class Rows:
 
     def constant(self) -> Rows:
         """The same rows as constants."""
-        return Rows(self.values.detach(), self.inverse_norms)
+        parts = None if self.parts is None else (self.parts[0].constant(), self.parts[1])
+        return Rows(self.values.detach(), self.inverse_norms, self.of_batch, parts)
+
+    def extended(self, constants: Tensor) -> Rows:
+        """These rows and then ``constants``, ``[K, D]``, the same on every process: keys beside the batch's own."""
+        more = rows_of(constants.detach().to(self.values), self.dtype)
+        values = torch.cat([self.values, more.values])
+        return Rows(values, torch.cat([self.inverse_norms, more.inverse_norms]), parts=(self, more))
 
     def normalized(self) -> Tensor:
         """All unit rows as one tensor that autograd differentiates, for layers that need it whole."""
         return F.normalize(self.values.to(self.dtype), dim=1, eps=_EPSILON)
 
 
-def rows_of(values: Tensor, dtype: torch.dtype) -> Rows:
+def rows_of(values: Tensor, dtype: torch.dtype, of_batch: bool = False) -> Rows:
     """``values`` as rows of a computation in ``dtype``."""
     norms = torch.linalg.vector_norm(values.detach(), dim=1, dtype=dtype)
-    return Rows(values, norms.clamp_min(_EPSILON).reciprocal())
+    return Rows(values, norms.clamp_min(_EPSILON).reciprocal(), of_batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kdlosses.checks import check_variant, check_weight
-from kdlosses.registry import available_terms, term_class
+from kdlosses.registry import available_terms, get_term
 
 CLIP_KD = {"contrastive": 1.0, "crd": 1.0, "fd": 2000.0, "icl": 1.0}
 
@@ -30,7 +30,7 @@ def default_weights(variant: str = "paper") -> dict[str, float]:
         (100000.0, 100000000.0)
     """
     check_variant(variant)
-    return {name: term_class(name).default_weight[variant] for name in available_terms()}
+    return {name: get_term(name).default_weight[variant] for name in available_terms()}
 
 
 def check_weights(weights: Mapping[str, float], variant: str) -> dict[str, float]:
@@ -48,16 +48,16 @@ def check_weights(weights: Mapping[str, float], variant: str) -> dict[str, float
     if not isinstance(weights, Mapping):
         raise ValueError(f"weights must map terms to numbers, as in {CLIP_KD}, got {type(weights).__name__}")
     for term, weight in weights.items():
-        term_class(term)
+        get_term(term)
         check_weight(term, weight)
     active = {term: float(weight) for term, weight in weights.items() if weight}
     if not active:
         raise ValueError(f"weights must give at least one term a weight above zero, got {dict(weights)}")
     for term, weight in active.items():
         # That very number, not all above it: gd's weight grows with the batch and passes it near 30,000 pairs.
-        defaults = term_class(term).default_weight
+        defaults = get_term(term).default_weight
         if variant == "paper" and weight == defaults["released"] != defaults["paper"]:
-            grows = term_class(term).weight_grows_by
+            grows = get_term(term).weight_grows_by
             raise ValueError(
                 f'a {term} weight of {weight:g} belongs to variant="released"; the paper\'s {term} is on another '
                 f"scale: start from {defaults['paper']:g}{f' x {grows}' if grows else ''}"

@@ -44,7 +44,7 @@ def test_constructor_takes_keywords_alone(name):
     parameters = inspect.signature(type(build(name, Problem()))).parameters.values()
     keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     settings = {"variant": "paper", "backend": "auto", "check": False, "group": "auto"}
-    own = {"options"} if name == "clip_kd" else set(kdlosses.registry.term_class(name).options)
+    own = {"options"} if name == "clip_kd" else set(kdlosses.registry.get_term(name).options)
     assert keywords == settings | dict.fromkeys({"student_dim", "teacher_dim"} | own)
 
 

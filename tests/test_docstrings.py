@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import kdlosses
-from kdlosses import backends, integrations, masking
+from kdlosses import backends, integrations, masking, registry, testing
 
 # A command line: its functions are called by its own modules alone.
 COMMANDS = ("open_clip_train",)
@@ -34,7 +34,7 @@ def defined_in(module: ModuleType) -> Iterator[tuple[str, object]]:
 def public_names() -> dict[str, object]:
     """Everything public, by its dotted name."""
     found = {f"kdlosses.{name}": getattr(kdlosses, name) for name in kdlosses.__all__}
-    for module in (masking, backends, *map(importlib.import_module, INTEGRATIONS)):
+    for module in (masking, backends, testing, *map(importlib.import_module, INTEGRATIONS)):
         found |= {f"{module.__name__}.{name}": thing for name, thing in defined_in(module)}
     return found
 
@@ -67,11 +67,12 @@ def modules_with_examples() -> list[str]:
     """The modules that define something public."""
     found = {getattr(thing, "__module__", None) for thing in map(vars(kdlosses).get, kdlosses.__all__)}
     found = {name for name in found if name is not None and name.startswith("kdlosses")}
-    return sorted({*found, masking.__name__, backends.__name__, *INTEGRATIONS})
+    return sorted({*found, masking.__name__, backends.__name__, testing.__name__, *INTEGRATIONS})
 
 
 @pytest.mark.parametrize("name", modules_with_examples())
-def test_examples(name):
+def test_examples(name, monkeypatch):
+    monkeypatch.setattr(registry, "_TERMS", dict(registry._TERMS))  # an example registers one of its own
     module = importlib.import_module(name)
     with torch.random.fork_rng(devices=[]):
         result = doctest.testmod(module)  # prints what differs

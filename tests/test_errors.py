@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import kdlosses
-from kdlosses.registry import register
+from kdlosses import register
 from tests.problems import BIASES, STUDENT, TEACHER, Problem
 from tests.running import build
 
@@ -274,9 +274,9 @@ def test_numbers_of_numpy_are_numbers():
 
 
 def test_a_loss_with_an_unknown_need_cannot_be_registered():
-    loss = type("TypoLoss", (kdlosses.DistillLoss,), {"name": "typo", "needs": frozenset({"techer"})})
-    with pytest.raises(ValueError, match=r"TypoLoss.needs has \['techer'\]"):
-        register(loss)
+    term = type("Typo", (kdlosses.Term,), {"name": "typo", "needs": frozenset({"techer"})})
+    with pytest.raises(ValueError, match=r"need of term Typo 'techer' is unknown; .*did you mean 'teacher'"):
+        register(term)
     assert "typo" not in kdlosses.available_losses()
 
 

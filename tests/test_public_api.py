@@ -20,6 +20,7 @@ PUBLIC = [
     "CLIPKDLoss",
     "CLIPLoss",
     "CRDLoss",
+    "Computation",
     "CrossKDLoss",
     "DistillLoss",
     "FDLoss",
@@ -30,6 +31,7 @@ PUBLIC = [
     "ParameterReport",
     "SigLIPLoss",
     "SigmoidKDLoss",
+    "Term",
     "UntrainedParametersWarning",
     "VRDLoss",
     "XRDLoss",
@@ -41,6 +43,7 @@ PUBLIC = [
     "default_weights",
     "masking",
     "parameter_report",
+    "register",
     "share_parameters",
 ]
 CLASSES = {

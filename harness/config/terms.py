@@ -1,15 +1,17 @@
 """Terms of kdlosses, their default weights and options, and its backends, read from source without importing torch."""
 
 import functools
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from importlib.metadata import entry_points
 
 from harness.config import static
 
 
 @dataclass(frozen=True)
 class TermInfo:
-    """The facts that a loss class declares about its term, by the names of the class attributes in kdlosses."""
+    """The facts that a term of kdlosses declares, by the names of its attributes."""
 
     needs: frozenset[str]
     options: tuple[str, ...]
@@ -18,22 +20,50 @@ class TermInfo:
 
 
 @functools.cache
-def known_terms() -> dict[str, TermInfo]:
+def known_terms() -> Mapping[str, TermInfo]:
     """Every term that can have a weight, sorted by name; the same as ``kdlosses.available_terms()``."""
+    return _Terms(_shipped(), tuple(point.name for point in entry_points(group="kdlosses.losses")))
+
+
+class _Terms(Mapping[str, TermInfo]):
+    """kdlosses' own terms, and those of other packages, which are imported when one of them is asked about."""
+
+    def __init__(self, shipped: dict[str, TermInfo], installed: tuple[str, ...]) -> None:
+        self._shipped, self._installed = shipped, installed
+
+    def __getitem__(self, name: str) -> TermInfo:
+        if name in self._shipped:
+            return self._shipped[name]
+        if name not in self:
+            raise KeyError(name)
+        from kdlosses.registry import get_term  # imports torch
+
+        term = get_term(name)
+        return TermInfo(**{field.name: getattr(term, field.name) for field in fields(TermInfo)})
+
+    def __iter__(self) -> Iterator[str]:
+        # Without importing it: those that a program has registered are known once it has imported kdlosses itself.
+        registry = sys.modules.get("kdlosses.registry")
+        return iter(sorted({*self._shipped, *self._installed, *(registry.available_terms() if registry else ())}))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._shipped or name in list(self)
+
+
+def _shipped() -> dict[str, TermInfo]:
     folder = static.package_folder("kdlosses")
-    inherited = static.constants(static.classes(folder / "base.py")["DistillLoss"])
-    losses = [
+    inherited = static.constants(static.classes(folder / "term.py")["Term"])
+    terms = [
         inherited | static.constants(cls)
         for path in sorted((folder / "losses").glob("*.py"))
         for cls in static.classes(path).values()
         if static.is_decorated(cls, "register")
     ]
-    terms = {
-        loss["name"]: TermInfo(**{field.name: loss[field.name] for field in fields(TermInfo)})
-        for loss in losses
-        if loss["is_term"]
-    }
-    return dict(sorted(terms.items()))
+    found = {term["name"]: TermInfo(**{field.name: term[field.name] for field in fields(TermInfo)}) for term in terms}
+    return dict(sorted(found.items()))
 
 
 @functools.cache

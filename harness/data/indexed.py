@@ -17,7 +17,7 @@ Row = tuple[int, Sample]  # a sample's number, and itself
 
 
 @dataclass(frozen=True)
-class Request:
+class ChunkRequest:
     """Batch `number` of an epoch: the samples of the batch over all processes."""
 
     epoch: int
@@ -26,7 +26,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Requests(Sampler[Request]):
+class Requests(Sampler[ChunkRequest]):
     """Requests for ever, beginning after `start` batches; what is left of an epoch at its end is not asked for.
 
     Joined to the next epoch it could put a pair twice into one batch.
@@ -36,13 +36,13 @@ class Requests(Sampler[Request]):
     batch_size: int
     start: int
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[ChunkRequest]:
         per_epoch = len(self.epoch_order) // self.batch_size
         for number in count(self.start):
             epoch, place = divmod(number, per_epoch)
             if place == 0 or number == self.start:
                 order = self.epoch_order.batches(epoch, self.batch_size)
-            yield Request(epoch, place, order[place * self.batch_size : (place + 1) * self.batch_size].tolist())
+            yield ChunkRequest(epoch, place, order[place * self.batch_size : (place + 1) * self.batch_size].tolist())
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class IndexedChunks(Dataset[Chunk]):
     slots: range
     once: bool
 
-    def __getitem__(self, request: Request) -> Chunk:
+    def __getitem__(self, request: ChunkRequest) -> Chunk:
         bad: list[SkippedSample] = []
         try:
             return self._chunk(request, bad)
@@ -71,7 +71,7 @@ class IndexedChunks(Dataset[Chunk]):
             # A worker's exception would reach the user with its traceback as the message.
             return Chunk(None, bad, str(error))
 
-    def _chunk(self, request: Request, bad: list[SkippedSample]) -> Chunk:
+    def _chunk(self, request: ChunkRequest, bad: list[SkippedSample]) -> Chunk:
         members = _first_slots(request.batch)
         rows = [self._first_usable(self._choices(request, members, slot), request, bad) for slot in self.slots]
         if None in rows and len(bad) < give_up_after(len(self.slots)):
@@ -83,7 +83,7 @@ class IndexedChunks(Dataset[Chunk]):
             return Chunk(None, bad, all_bad(bad))
         return Chunk(self.decoder.batch([row[1] for row in rows if row]), bad)
 
-    def _choices(self, request: Request, members: dict[int, int], slot: int) -> Iterator[int]:
+    def _choices(self, request: ChunkRequest, members: dict[int, int], slot: int) -> Iterator[int]:
         """Yield the slot's own sample, if it is the first such in the batch, then what may replace it."""
         if members[request.batch[slot]] == slot:
             yield request.batch[slot]
@@ -91,7 +91,7 @@ class IndexedChunks(Dataset[Chunk]):
         begin = derive(self.seed, "instead", request.epoch, request.number, slot) % len(own)
         yield from (index for index in chain(own[begin:], own[:begin]) if index not in members)
 
-    def _first_usable(self, choices: Iterable[int], request: Request, bad: list[SkippedSample]) -> Row | None:
+    def _first_usable(self, choices: Iterable[int], request: ChunkRequest, bad: list[SkippedSample]) -> Row | None:
         epoch, again = request.epoch, None if self.once else request.number
         for index in choices:
             sample = self.decoder.sample(self.source[index], view_seed(self.seed, epoch, index, again), epoch)
@@ -102,7 +102,7 @@ class IndexedChunks(Dataset[Chunk]):
                 break
         return None
 
-    def _from_all(self, request: Request, members: dict[int, int], bad: list[SkippedSample]) -> list[Row | None]:
+    def _from_all(self, request: ChunkRequest, members: dict[int, int], bad: list[SkippedSample]) -> list[Row | None]:
         """Return the whole batch, slots without a choice left filled from what no other slot has chosen.
 
         Every process comes to the same answer, for it looks at all slots; only with little data it ever has to.

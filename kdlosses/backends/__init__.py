@@ -85,7 +85,7 @@ def check_name(name: str) -> None:
         >>> from kdlosses import backends
         >>> backends.check_name("cuda")
         Traceback (most recent call last):
-        ValueError: backend='cuda' is unknown; known backends: auto, chunked, dense, triton
+        ValueError: backend='cuda' is unknown; known backends: auto, chunked, dense, reference, triton
     """
     if name not in _BACKENDS:
         raise ValueError(f"backend={name!r} is unknown; known backends: {', '.join(['auto', *_BACKENDS])}")

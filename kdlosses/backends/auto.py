@@ -19,7 +19,7 @@ import torch
 
 from kdlosses.backends.contract import Backend
 from kdlosses.relation import Relation
-from kdlosses.requests import Request, relations_in, rows_in
+from kdlosses.requests import Request
 from kdlosses.tiles.program import add_once
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Auto:
         name = self.choose(requests)
         if name not in self._told and not torch.compiler.is_compiling():
             self._told.add(name)
-            rows = rows_in(requests[0])[0].values
+            rows = requests[0].rows()[0].values
             _log.info("backend auto: %s for %d pairs on %s", name, len(rows), rows.device.type)
         return self._backends[name].evaluate(requests)
 
@@ -70,6 +70,6 @@ def _kept_bytes(requests: Sequence[Request]) -> int:
     """What dense would hold between its forward and its backward pass."""
     relations: list[Relation] = []
     for request in requests:
-        for relation in relations_in(request):
+        for relation in request.relations():
             add_once(relations, relation.computed)
     return sum(r.shape[0] * r.shape[1] * r.queries.dtype.itemsize for r in relations)

@@ -6,24 +6,62 @@ own rows of the whole matrix and no work is done twice. No loss and no backend k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
 
 from kdlosses.backends.contract import Backend
 from kdlosses.distributed import columns
+from kdlosses.distributed.agreement import agree
+from kdlosses.distributed.parameters import check_equal
 from kdlosses.distributed.shard import Shard
 from kdlosses.relation import Relation
-from kdlosses.requests import (
-    KL,
-    CrossEntropy,
-    CrossEntropyGrad,
-    JensenShannon,
-    Request,
-    SigmoidCrossEntropy,
-    SoftCrossEntropy,
-    relations_in,
-)
-from kdlosses.rows import rows_of
+from kdlosses.requests import Request
+from kdlosses.rows import Rows, rows_of
+
+_T = TypeVar("_T")
+# Modules whose parameters this process has held against the others'.
+_compared: WeakSet[nn.Module] = WeakSet()
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """The rows of all processes of a group, of which this one has a part."""
+
+    shard: Shard
+
+    # Waiting for other processes is not something that a graph can hold.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types for it
+    def run(self, compute: Callable[..., _T], *arguments: Any) -> _T:
+        """See `Distribution`."""
+        return compute(*arguments)
+
+    def inputs(self, module: nn.Module, read: Callable[[], _T], describe: Callable[[_T], Mapping[str, str]]) -> _T:
+        """See `Distribution`.
+
+        Raises:
+            ValueError: on every process, where one has failed or differs.
+        """
+        found, compare = agree(self.shard, read, describe, module not in _compared)
+        # Once for each module, as it costs a broadcast for each parameter; any process that has yet to makes all do it.
+        if compare:
+            check_equal(self.shard, module)
+        _compared.add(module)
+        return found
+
+    def evaluate(self, backend: Backend, requests: Sequence[Request]) -> list[Any]:
+        """See `Distribution`."""
+        return evaluate(self.shard, backend, requests)
+
+    def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Distribution`."""
+        # Stacked, so that one collective carries all of them.
+        averages = columns.mean(self.shard, torch.stack(list(values.values())))
+        return dict(zip(values, averages.unbind(), strict=True))
 
 
 def evaluate(shard: Shard, backend: Backend, requests: Sequence[Request]) -> list[Any]:
@@ -34,20 +72,12 @@ def evaluate(shard: Shard, backend: Backend, requests: Sequence[Request]) -> lis
         backend: what answers them once the keys are gathered.
         requests: about this process's rows; the same on every process, in the same order.
     """
-    parts = [_directions(request) for request in requests]
+    parts = [request.directions() for request in requests]
     spread = _Spread(shard, [part for group in parts for part in group])
     answers = iter(backend.evaluate([spread.request(part) for group in parts for part in group]))
     found = [[next(answers) for _ in group] for group in parts]
     _sum_over_processes(shard, requests, found)
     return [_joined(group) for group in found]
-
-
-def _directions(request: Request) -> list[Request]:
-    """``request``, or one for each direction: a process has all keys for its queries, but not all rows for its keys."""
-    if isinstance(request, CrossEntropyGrad) and request.both:
-        relation = request.relation
-        return [CrossEntropyGrad(relation), CrossEntropyGrad(Relation(relation.keys, relation.queries, relation.scale))]
-    return [request]
 
 
 class _Spread:
@@ -60,23 +90,14 @@ class _Spread:
     def __init__(self, shard: Shard, requests: Sequence[Request]) -> None:
         self._shard = shard
         self._relations: dict[tuple[int, int, int], Relation] = {}
-        read = [relation.like or relation for request in requests for relation in relations_in(request)]
-        keys = list({id(relation.keys): relation.keys for relation in read}.values())
+        read = [relation.like or relation for request in requests for relation in request.relations()]
+        keys = list({id(rows): rows for rows in (_shared(relation.keys) for relation in read)}.values())
         whole = columns.gather(shard, [rows.values for rows in keys]) if keys else []
         self._whole = {id(rows): rows_of(values, rows.dtype) for rows, values in zip(keys, whole, strict=True)}
 
     def request(self, request: Request) -> Request:
         """``request`` with everybody's keys."""
-        if isinstance(request, (KL, SoftCrossEntropy)):
-            return type(request)(self._relation(request.student), self._relation(request.teacher))
-        if isinstance(request, SigmoidCrossEntropy):
-            teacher = None if request.teacher is None else self._relation(request.teacher)
-            return SigmoidCrossEntropy(self._relation(request.relation), request.bias, teacher, request.teacher_bias)
-        if isinstance(request, JensenShannon):
-            return JensenShannon([self._relation(relation) for relation in request.relations], request.weights)
-        if isinstance(request, (CrossEntropy, CrossEntropyGrad)):
-            return type(request)(self._relation(request.relation))
-        return request
+        return request.mapped(self._relation)
 
     def _relation(self, relation: Relation) -> Relation:
         key = id(relation.queries), id(relation.keys), id(relation.scale)
@@ -84,18 +105,23 @@ class _Spread:
             self._relations[key] = self._relation(relation.like).constant()
         elif key not in self._relations:
             first = self._shard.rank * relation.shape[0]
-            self._relations[key] = Relation(relation.queries, self._whole[id(relation.keys)], relation.scale, first)
+            self._relations[key] = Relation(relation.queries, self._all(relation.keys), relation.scale, first)
         return self._relations[key]
+
+    def _all(self, keys: Rows) -> Rows:
+        if id(keys) not in self._whole and keys.parts is not None:
+            self._whole[id(keys)] = self._whole[id(keys.parts[0])].extended(keys.parts[1].values)
+        return self._whole[id(keys)]
+
+
+def _shared(keys: Rows) -> Rows:
+    """Those of ``keys`` of which each process has a part: all but constant ones."""
+    return keys if keys.parts is None else keys.parts[0]
 
 
 def _sum_over_processes(shard: Shard, requests: Sequence[Request], found: list[list[Any]]) -> None:
     """Make of the gradients that were answered those of the mean over all rows, for this process's rows."""
-    places = [
-        (i, j)
-        for i, request in enumerate(requests)
-        if isinstance(request, CrossEntropyGrad)
-        for j in range(len(found[i]))
-    ]
+    places = [(i, j) for i, request in enumerate(requests) if request.answers_keys for j in range(len(found[i]))]
     if not places:
         return
     own = columns.reduce(shard, [found[i][j][1] for i, j in places])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from kdlosses.base import DistillLoss
+from kdlosses.base import TermLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
-from kdlosses.requests import CrossEntropy, Term, mean_of_directions
-from kdlosses.views import Views
+from kdlosses.requests import CrossEntropy, mean_of_directions
+from kdlosses.term import Computation, Term
 
 
-@register
-class AFDLoss(DistillLoss):
+@named
+class AFDLoss(TermLoss):
     """Augmented feature distillation (AFD): CLIP loss of embeddings that fuse the student's and the teacher's.
 
     ``L = 1/2 [ CE(c'' f_v f_s^T, diag) + CE(c'' f_s f_v^T, diag) ]`` with
@@ -44,9 +46,15 @@ class AFDLoss(DistillLoss):
     """
 
     name = "afd"
+
+
+@register
+class AFD(Term):
+    """The term of `AFDLoss`, which has its formula."""
+
+    name = "afd"
     needs = frozenset({"teacher", "fusion"})
 
-    @staticmethod
-    def term(views: Views) -> Term:
+    def compute(self, embeddings: Embeddings) -> Computation:
         """Cross-entropy of the fused pairs, both directions."""
-        return Term([CrossEntropy(views.fused.i2t), CrossEntropy(views.fused.t2i)], mean_of_directions)
+        return Computation([CrossEntropy(embeddings.fused.i2t), CrossEntropy(embeddings.fused.t2i)], mean_of_directions)

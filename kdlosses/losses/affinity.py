@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
-from kdlosses.requests import SoftCrossEntropy, Term, mean_of_directions
-from kdlosses.views import Views
+from kdlosses.requests import SoftCrossEntropy, mean_of_directions
+from kdlosses.term import Computation, Term
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-@register
+@named
 class AffinityLoss(DistillLoss):
     """Affinity mimicking: cross-entropy of the student's image-text softmax with the teacher's as soft targets.
 
@@ -63,8 +65,6 @@ class AffinityLoss(DistillLoss):
     """
 
     name = "affinity"
-    needs = frozenset({"scale", "teacher", "teacher_scale"})
-    options = ("student_scale", "teacher_scale")
 
     def __init__(
         self,
@@ -78,15 +78,29 @@ class AffinityLoss(DistillLoss):
         check: bool = False,
         group: str | ProcessGroup | None = "auto",
     ) -> None:
-        super(DistillLoss, self).__init__()
-        options = {self.name: {"student_scale": student_scale, "teacher_scale": teacher_scale}}
-        self._setup({self.name: 1.0}, variant, backend, check, group, options)
-        self._add_layers(student_dim, teacher_dim)
+        super().__init__(
+            {self.name: 1.0},
+            options={self.name: {"student_scale": student_scale, "teacher_scale": teacher_scale}},
+            variant=variant,
+            student_dim=student_dim,
+            teacher_dim=teacher_dim,
+            backend=backend,
+            check=check,
+            group=group,
+        )
 
-    @staticmethod
-    def term(views: Views) -> Term:
+
+@register
+class Affinity(Term):
+    """The term of `AffinityLoss`, which has its formula."""
+
+    name = "affinity"
+    needs = frozenset({"scale", "teacher", "teacher_scale"})
+    options = ("student_scale", "teacher_scale")
+
+    def compute(self, embeddings: Embeddings) -> Computation:
         """Soft cross-entropy of both directions."""
-        own = views.options["affinity"]
-        student, teacher = views.student.at(own["student_scale"]), views.teacher.at(own["teacher_scale"])
+        own = embeddings.options
+        student, teacher = embeddings.student.at(own["student_scale"]), embeddings.teacher.at(own["teacher_scale"])
         requests = [SoftCrossEntropy(student.i2t, teacher.i2t), SoftCrossEntropy(student.t2i, teacher.t2i)]
-        return Term(requests, mean_of_directions)
+        return Computation(requests, mean_of_directions)

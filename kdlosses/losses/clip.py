@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from kdlosses.base import DistillLoss
+from kdlosses.base import TermLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
-from kdlosses.requests import CrossEntropy, Term, mean_of_directions
-from kdlosses.views import Views
+from kdlosses.requests import CrossEntropy, mean_of_directions
+from kdlosses.term import Computation, Term
 
 
-@register
-class CLIPLoss(DistillLoss):
+@named
+class CLIPLoss(TermLoss):
     """CLIP's contrastive loss of the student alone: symmetric InfoNCE over the batch.
 
     Pulls each image to its own text among the batch's texts, and each text to its own image:
@@ -41,10 +43,16 @@ class CLIPLoss(DistillLoss):
     """
 
     name = "contrastive"
+
+
+@register
+class CLIP(Term):
+    """The term of `CLIPLoss`, which has its formula."""
+
+    name = "contrastive"
     needs = frozenset({"scale"})
 
-    @staticmethod
-    def term(views: Views) -> Term:
+    def compute(self, embeddings: Embeddings) -> Computation:
         """Cross-entropy of both directions."""
-        student = views.student
-        return Term([CrossEntropy(student.i2t), CrossEntropy(student.t2i)], mean_of_directions)
+        student = embeddings.student
+        return Computation([CrossEntropy(student.i2t), CrossEntropy(student.t2i)], mean_of_directions)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
+from kdlosses.catalog import named
 from kdlosses.options import Options
-from kdlosses.registry import register
 from kdlosses.weights import CLIP_KD
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-@register
+@named
 class CLIPKDLoss(DistillLoss):
     """CLIP-KD: the weighted sum of any loss terms, computed together.
 
@@ -61,7 +61,6 @@ class CLIPKDLoss(DistillLoss):
     """
 
     name = "clip_kd"
-    is_term = False
 
     def __init__(
         self,
@@ -75,6 +74,13 @@ class CLIPKDLoss(DistillLoss):
         check: bool = False,
         group: str | ProcessGroup | None = "auto",
     ) -> None:
-        super(DistillLoss, self).__init__()
-        self._setup(CLIP_KD if weights is None else weights, variant, backend, check, group, options)
-        self._add_layers(student_dim, teacher_dim)
+        super().__init__(
+            CLIP_KD if weights is None else weights,
+            options=options,
+            variant=variant,
+            student_dim=student_dim,
+            teacher_dim=teacher_dim,
+            backend=backend,
+            check=check,
+            group=group,
+        )

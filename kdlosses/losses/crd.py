@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdlosses.base import DistillLoss
+from kdlosses.base import TermLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.mixture import divergence_from_mixture
 from kdlosses.registry import register
-from kdlosses.requests import KL, Term, mean_of_directions
-from kdlosses.views import Views
+from kdlosses.requests import KL, mean_of_directions
+from kdlosses.term import Computation, Term
 
 
-@register
-class CRDLoss(DistillLoss):
+@named
+class CRDLoss(TermLoss):
     """Contrastive relational distillation (CRD): KL divergence from the teacher's image-text softmax to the student's.
 
     ``L = 1/2 [ KL(c_T v_T s_T^T || c_S v_S s_S^T) + KL(c_T s_T v_T^T || c_S s_S v_S^T) ]``, softmax over rows, each
@@ -41,16 +43,21 @@ class CRDLoss(DistillLoss):
     """
 
     name = "crd"
+
+
+@register
+class CRD(Term):
+    """The term of `CRDLoss`, which has its formula."""
+
+    name = "crd"
     needs = frozenset({"scale", "teacher", "teacher_scale"})
 
-    @staticmethod
-    def term(views: Views) -> Term:
+    def compute(self, embeddings: Embeddings) -> Computation:
         """KL of both directions."""
-        student, teacher = views.student, views.teacher
-        return Term([KL(student.i2t, teacher.i2t), KL(student.t2i, teacher.t2i)], mean_of_directions)
+        student, teacher = embeddings.student, embeddings.teacher
+        return Computation([KL(student.i2t, teacher.i2t), KL(student.t2i, teacher.t2i)], mean_of_directions)
 
-    @classmethod
-    def mixed(cls, views: Sequence[Views], weights: Sequence[float]) -> Term:
+    def mixed(self, embeddings: Sequence[Embeddings], weights: Sequence[float]) -> Computation:
         """KL to the teachers' averaged distributions, both directions."""
-        student = views[0].student
-        return divergence_from_mixture([(1.0, (student.i2t, student.t2i))], [one.teacher for one in views], weights)
+        student, teachers = embeddings[0].student, [one.teacher for one in embeddings]
+        return divergence_from_mixture([(1.0, (student.i2t, student.t2i))], teachers, weights)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdlosses.base import DistillLoss
+from kdlosses.base import TermLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.mixture import divergence_from_mixture
 from kdlosses.registry import register
-from kdlosses.requests import KL, Term, mean_of_directions
-from kdlosses.views import Views
+from kdlosses.requests import KL, mean_of_directions
+from kdlosses.term import Computation, Term
 
 
-@register
-class CrossKDLoss(DistillLoss):
+@named
+class CrossKDLoss(TermLoss):
     """Cross-model knowledge distillation: KL divergence from the teacher's softmax to the student-teacher one.
 
     ``L = 1/2 [ KL(c_T v_T s_T^T || c' P(v_S) s_T^T) + KL(c_T s_T v_T^T || c' P(s_S) v_T^T) ]``, each KL a mean over the
@@ -44,16 +46,22 @@ class CrossKDLoss(DistillLoss):
     """
 
     name = "cross_kd"
+
+
+@register
+class CrossKD(Term):
+    """The term of `CrossKDLoss`, which has its formula."""
+
+    name = "cross_kd"
     needs = frozenset({"teacher", "teacher_scale", "aligned", "cross_scale"})
 
-    @staticmethod
-    def term(views: Views) -> Term:
+    def compute(self, embeddings: Embeddings) -> Computation:
         """KL of both cross relations to the teacher's."""
-        teacher = views.teacher
-        return Term([KL(views.cross_i2t, teacher.i2t), KL(views.cross_t2i, teacher.t2i)], mean_of_directions)
+        teacher = embeddings.teacher
+        requests = [KL(embeddings.cross_i2t, teacher.i2t), KL(embeddings.cross_t2i, teacher.t2i)]
+        return Computation(requests, mean_of_directions)
 
-    @classmethod
-    def mixed(cls, views: Sequence[Views], weights: Sequence[float]) -> Term:
+    def mixed(self, embeddings: Sequence[Embeddings], weights: Sequence[float]) -> Computation:
         """KL of each teacher's cross relations to the teachers' averaged distributions, weighted alike."""
-        students = [(w, (one.cross_i2t, one.cross_t2i)) for w, one in zip(weights, views, strict=True)]
-        return divergence_from_mixture(students, [one.teacher for one in views], weights)
+        students = [(w, (one.cross_i2t, one.cross_t2i)) for w, one in zip(weights, embeddings, strict=True)]
+        return divergence_from_mixture(students, [one.teacher for one in embeddings], weights)

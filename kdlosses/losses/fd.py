@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from kdlosses.base import DistillLoss
+from kdlosses.base import TermLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
 from kdlosses.relation import Pairs
-from kdlosses.requests import SquaredDistance, Term
-from kdlosses.views import Views
+from kdlosses.requests import SquaredDistance
+from kdlosses.term import Computation, Term
 
 
-def feature_mse(student: Pairs, teacher: Pairs) -> Term:
+def feature_mse(student: Pairs, teacher: Pairs) -> Computation:
     """``mse(images) + mse(texts)``, each a mean over B * D."""
     width = teacher.image.values.shape[1]
     requests = [SquaredDistance(student.image, teacher.image), SquaredDistance(student.text, teacher.text)]
-    return Term(requests, lambda distances: (distances[0].mean() + distances[1].mean()) / width)
+    return Computation(requests, lambda distances: (distances[0].mean() + distances[1].mean()) / width)
 
 
-@register
-class FDLoss(DistillLoss):
+@named
+class FDLoss(TermLoss):
     """Feature distillation (FD): mean squared error between the student's and the teacher's unit embeddings.
 
     ``L = mse(P(v_S), v_T) + mse(P(s_S), s_T)``, each mse a mean over B * Dt elements of unit rows, without unit. P is
@@ -50,10 +52,16 @@ class FDLoss(DistillLoss):
     """
 
     name = "fd"
+
+
+@register
+class FD(Term):
+    """The term of `FDLoss`, which has its formula."""
+
+    name = "fd"
     needs = frozenset({"teacher", "aligned"})
     default_weight: ClassVar[Mapping[str, float]] = {"paper": 2000.0, "released": 2000.0}
 
-    @staticmethod
-    def term(views: Views) -> Term:
+    def compute(self, embeddings: Embeddings) -> Computation:
         """Distances of images and of texts."""
-        return feature_mse(views.aligned, views.teacher)
+        return feature_mse(embeddings.aligned, embeddings.teacher)

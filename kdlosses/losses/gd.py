@@ -9,15 +9,17 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdlosses.base import DistillLoss
+from kdlosses.base import TermLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
 from kdlosses.relation import Pairs
-from kdlosses.requests import CrossEntropyGrad, Term, add_up
-from kdlosses.views import Views
+from kdlosses.requests import CrossEntropyGrad, add_up
+from kdlosses.term import Computation, Term
 
 
-@register
-class GDLoss(DistillLoss):
+@named
+class GDLoss(TermLoss):
     """Gradient distillation (GD): mean squared error between the gradients of both models' CLIP losses.
 
     ``L = mse(G_v^S, G_v^T) + mse(G_s^S, G_s^T)``, each mse a mean over B * Dt. ``G_v`` and ``G_s`` are the gradients of
@@ -55,16 +57,23 @@ class GDLoss(DistillLoss):
     """
 
     name = "gd"
+
+
+@register
+class GD(Term):
+    """The term of `GDLoss`, which has its formula."""
+
+    name = "gd"
     needs = frozenset({"scale", "teacher", "teacher_scale", "aligned"})
     default_weight: ClassVar[Mapping[str, float]] = {"paper": 1e5, "released": 1e8}
     weight_grows_by = "(B / 1024)^2 x (D / 512)"
 
-    @staticmethod
-    def term(views: Views) -> Term:
+    def compute(self, embeddings: Embeddings) -> Computation:
         """The gradients of both directions, for the student and for the teacher."""
-        if views.variant == "released":
-            return Term(_released(views.aligned) + _released(views.teacher), _sum_of_mse)
-        return Term([CrossEntropyGrad(pairs.i2t, both=True) for pairs in (views.aligned, views.teacher)], _sum_of_mse)
+        if embeddings.variant == "released":
+            return Computation(_released(embeddings.aligned) + _released(embeddings.teacher), _sum_of_mse)
+        sides = embeddings.aligned, embeddings.teacher
+        return Computation([CrossEntropyGrad(pairs.i2t, both=True) for pairs in sides], _sum_of_mse)
 
 
 def _released(pairs: Pairs) -> list[CrossEntropyGrad]:

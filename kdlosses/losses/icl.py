@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from kdlosses.base import DistillLoss
+from kdlosses.base import TermLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
-from kdlosses.requests import CrossEntropy, Term, mean_of_directions
-from kdlosses.views import Views
+from kdlosses.requests import CrossEntropy, mean_of_directions
+from kdlosses.term import Computation, Term
 
 
-@register
-class ICLLoss(DistillLoss):
+@named
+class ICLLoss(TermLoss):
     """Interactive contrastive learning (ICL): InfoNCE between the student's embeddings and the teacher's.
 
     Each student embedding finds its match among the teacher's embeddings of the other modality:
@@ -45,9 +47,15 @@ class ICLLoss(DistillLoss):
     """
 
     name = "icl"
+
+
+@register
+class ICL(Term):
+    """The term of `ICLLoss`, which has its formula."""
+
+    name = "icl"
     needs = frozenset({"teacher", "aligned", "cross_scale"})
 
-    @staticmethod
-    def term(views: Views) -> Term:
+    def compute(self, embeddings: Embeddings) -> Computation:
         """Cross-entropy of student images against teacher texts, and of student texts against teacher images."""
-        return Term([CrossEntropy(views.cross_i2t), CrossEntropy(views.cross_t2i)], mean_of_directions)
+        return Computation([CrossEntropy(embeddings.cross_i2t), CrossEntropy(embeddings.cross_t2i)], mean_of_directions)

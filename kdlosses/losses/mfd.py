@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from kdlosses.base import DistillLoss
+from kdlosses.base import TermLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.losses.fd import feature_mse
 from kdlosses.registry import register
-from kdlosses.requests import Term
-from kdlosses.views import Views
+from kdlosses.term import Computation, Term
 
 
-@register
-class MFDLoss(DistillLoss):
+@named
+class MFDLoss(TermLoss):
     """Masked feature distillation (MFD): FD with the student's embedding of a masked image.
 
     ``L = mse(P(v_S'), v_T) + mse(P(s_S), s_T)`` with ``v_S'`` the student's embedding of the masked image (the paper
@@ -44,10 +45,16 @@ class MFDLoss(DistillLoss):
     """
 
     name = "mfd"
+
+
+@register
+class MFD(Term):
+    """The term of `MFDLoss`, which has its formula."""
+
+    name = "mfd"
     needs = frozenset({"teacher", "aligned", "masked"})
     default_weight: ClassVar[Mapping[str, float]] = {"paper": 2000.0, "released": 2000.0}
 
-    @staticmethod
-    def term(views: Views) -> Term:
+    def compute(self, embeddings: Embeddings) -> Computation:
         """Distances of masked images and of texts."""
-        return feature_mse(views.masked, views.teacher)
+        return feature_mse(embeddings.masked, embeddings.teacher)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from kdlosses.base import DistillLoss
+from kdlosses.base import TermLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
-from kdlosses.requests import SigmoidCrossEntropy, Term
-from kdlosses.views import Views
+from kdlosses.requests import SigmoidCrossEntropy
+from kdlosses.term import Computation, Term
 
 
-@register
-class SigLIPLoss(DistillLoss):
+@named
+class SigLIPLoss(TermLoss):
     """SigLIP's sigmoid loss of the student alone: binary cross-entropy over all B x B pairs.
 
     ``L = -1/B sum_ij log sigmoid(y_ij (c v_i . s_j + b))`` with unit rows ``v`` (images), ``s`` (texts),
@@ -38,11 +40,17 @@ class SigLIPLoss(DistillLoss):
     """
 
     name = "siglip"
+
+
+@register
+class SigLIP(Term):
+    """The term of `SigLIPLoss`, which has its formula."""
+
+    name = "siglip"
     needs = frozenset({"scale", "bias"})
 
-    @staticmethod
-    def term(views: Views) -> Term:
+    def compute(self, embeddings: Embeddings) -> Computation:
         """Binary cross-entropy with the labels; the sum over all pairs is the same from either side."""
-        student = views.student
+        student = embeddings.student
         assert student.bias is not None, "check_call refuses calls without it"
-        return Term([SigmoidCrossEntropy(student.i2t, student.bias)], lambda rows: rows[0].mean())
+        return Computation([SigmoidCrossEntropy(student.i2t, student.bias)], lambda rows: rows[0].mean())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from kdlosses.base import DistillLoss
+from kdlosses.base import TermLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
-from kdlosses.requests import SigmoidCrossEntropy, Term
-from kdlosses.views import Views
+from kdlosses.requests import SigmoidCrossEntropy
+from kdlosses.term import Computation, Term
 
 
-@register
-class SigmoidKDLoss(DistillLoss):
+@named
+class SigmoidKDLoss(TermLoss):
     """Sigmoid distillation: binary cross-entropy of the student's B x B pair probabilities with the teacher's.
 
     ``L = 1/B sum_ij [ -q_ij log p_ij - (1 - q_ij) log(1 - p_ij) ]`` with ``p = sigmoid(c v s^T + b)`` of the student
@@ -49,12 +51,18 @@ class SigmoidKDLoss(DistillLoss):
     """
 
     name = "sigmoid_kd"
+
+
+@register
+class SigmoidKD(Term):
+    """The term of `SigmoidKDLoss`, which has its formula."""
+
+    name = "sigmoid_kd"
     needs = frozenset({"scale", "bias", "teacher", "teacher_scale", "teacher_bias"})
 
-    @staticmethod
-    def term(views: Views) -> Term:
+    def compute(self, embeddings: Embeddings) -> Computation:
         """Binary cross-entropy with the teacher; the sum over all pairs is the same from either side."""
-        student, teacher = views.student, views.teacher
+        student, teacher = embeddings.student, embeddings.teacher
         assert student.bias is not None, "check_call refuses calls without it"
         request = SigmoidCrossEntropy(student.i2t, student.bias, teacher.i2t, teacher.bias)
-        return Term([request], lambda rows: rows[0].mean())
+        return Computation([request], lambda rows: rows[0].mean())

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kdlosses.base import DistillLoss
+from kdlosses.base import TermLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
-from kdlosses.requests import KL, CrossEntropy, Request, Term, add_up
-from kdlosses.views import Views
+from kdlosses.requests import KL, CrossEntropy, Request, add_up
+from kdlosses.term import Computation, Term
 
 
-@register
-class VRDLoss(DistillLoss):
+@named
+class VRDLoss(TermLoss):
     """Vertical relational distillation (VRD): contrastive within each modality, across models, plus KL between the two.
 
     With ``I = c_v P(v_S) v_T^T`` and ``T = c_s P(s_S) s_T^T``, student against teacher,
@@ -52,15 +54,21 @@ class VRDLoss(DistillLoss):
     """
 
     name = "vrd"
+
+
+@register
+class VRD(Term):
+    """The term of `VRDLoss`, which has its formula."""
+
+    name = "vrd"
     needs = frozenset({"teacher", "aligned", "vertical"})
 
-    @staticmethod
-    def term(views: Views) -> Term:
+    def compute(self, embeddings: Embeddings) -> Computation:
         """Cross-entropies of both modalities and KL between them, each from both sides."""
-        image, text, target = views.vertical_image, views.vertical_text, views.vertical_text.constant()
+        image, text, target = embeddings.vertical_image, embeddings.vertical_text, embeddings.vertical_text.constant()
         requests: list[Request] = [CrossEntropy(side) for side in (image, image.transposed(), text, text.transposed())]
         requests += [KL(image, target), KL(image.transposed(), target.transposed())]
-        return Term(requests, _half_of_all)
+        return Computation(requests, _half_of_all)
 
 
 def _half_of_all(rows: Sequence[Tensor]) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from kdlosses.base import DistillLoss
+from kdlosses.base import TermLoss
+from kdlosses.catalog import named
+from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
-from kdlosses.requests import KL, Request, Term, mean_of_directions
-from kdlosses.views import Views
+from kdlosses.requests import KL, Request, mean_of_directions
+from kdlosses.term import Computation, Term
 
 
-@register
-class XRDLoss(DistillLoss):
+@named
+class XRDLoss(TermLoss):
     """Cross relational distillation (XRD): KL divergence between the two cross-modal student-teacher softmaxes.
 
     With ``A = c' P(v_S) s_T^T`` (student images to teacher texts) and ``B = c' P(s_S) v_T^T`` (student texts to teacher
@@ -45,13 +47,19 @@ class XRDLoss(DistillLoss):
     """
 
     name = "xrd"
+
+
+@register
+class XRD(Term):
+    """The term of `XRDLoss`, which has its formula."""
+
+    name = "xrd"
     needs = frozenset({"teacher", "aligned", "cross_scale"})
 
-    @staticmethod
-    def term(views: Views) -> Term:
+    def compute(self, embeddings: Embeddings) -> Computation:
         """KL of each cross relation to the other, from both sides."""
         requests: list[Request] = []
-        i2t, t2i = views.cross_i2t, views.cross_t2i
+        i2t, t2i = embeddings.cross_i2t, embeddings.cross_t2i
         for student, target in ((t2i, i2t.constant()), (i2t, t2i.constant())):
             requests += [KL(student, target), KL(student.transposed(), target.transposed())]
-        return Term(requests, mean_of_directions)
+        return Computation(requests, mean_of_directions)

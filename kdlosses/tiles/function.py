@@ -14,7 +14,7 @@ from kdlosses.requests import JensenShannon, Request, SquaredDistance
 from kdlosses.tiles import distance, mixture
 from kdlosses.tiles.coefficients import Coefficients, from_upstream, residual
 from kdlosses.tiles.products import Sums
-from kdlosses.tiles.program import Gradient, Job, Program, Sigmoid, SigmoidJob, Softmax, program_of
+from kdlosses.tiles.program import KNOWN, Gradient, Job, Program, Sigmoid, SigmoidJob, Softmax, program_of
 from kdlosses.tiles.second_order import Upstream
 from kdlosses.tiles.sigmoid import ByTarget
 from kdlosses.tiles.statistics import Statistics
@@ -47,6 +47,13 @@ class Engine(Protocol):
 
 def evaluate(requests: Sequence[Request], engine: Engine) -> list[Any]:
     """The answers to ``requests``, in order, differentiable once."""
+    known = iter(_evaluate([one for one in requests if isinstance(one, KNOWN)], engine))
+    return [next(known) if isinstance(one, KNOWN) else one.answer() for one in requests]
+
+
+def _evaluate(requests: Sequence[Request], engine: Engine) -> list[Any]:
+    if not requests:
+        return []
     program = program_of(requests)
     _refuse_transforms()
     answers = iter(_Answers.apply(program, engine, *program.tensors()))
@@ -57,7 +64,7 @@ def _refuse_transforms() -> None:
     if not torch.compiler.is_compiling() and peek_interpreter_stack() is not None:
         raise RuntimeError(
             "a loss of kdlosses cannot be transformed by torch.func (grad, jacrev, jvp and their like); use "
-            "loss(...).backward() or torch.autograd.grad, or write the loss out in plain torch."
+            "loss(...).backward() or torch.autograd.grad, or backend='reference' where a batch is small enough for it."
         )
 
 
@@ -110,7 +117,7 @@ class _Constant(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         raise RuntimeError(
             "the gradients of a loss of kdlosses cannot be differentiated again (a gradient penalty asks for that); "
-            "where a batch is small enough for it, write the loss out in plain torch."
+            "where a batch is small enough for it, take backend='reference', which can be."
         )
 
 

@@ -24,14 +24,14 @@ def jensen_shannon(request: JensenShannon) -> Tensor:
 
     Memory: the unit keys, and for each relation a few blocks of whole rows.
     """
-    count, width = request.relations[0].shape
-    device = request.relations[0].queries.values.device.type
+    count, width = request.of[0].shape
+    device = request.of[0].queries.values.device.type
     height = max(_LEAST_ROWS, _BLOCK.get(device, _LARGE_BLOCK) // width)
-    keys = [_unit(relation.keys, slice(None)) for relation in request.relations]
+    keys = [_unit(relation.keys, slice(None)) for relation in request.of]
     found = []
     for rows in blocks(count, None if torch.compiler.is_compiling() else height):
         logs = []
-        for relation, unit in zip(request.relations, keys, strict=True):
+        for relation, unit in zip(request.of, keys, strict=True):
             logits = (_unit(relation.queries, rows) * relation.scale) @ unit.T
             logs.append(torch.log_softmax(logits, dim=1))
         found.append(_spread(logs, request.weights))

@@ -90,6 +90,8 @@ class Sigmoid:
 
 
 Output = Softmax | Sigmoid | Gradient | SquaredDistance | JensenShannon
+# What there are closed forms and tiles for; any other request is answered by its definition.
+KNOWN = (SigmoidCrossEntropy, CrossEntropy, KL, SoftCrossEntropy, CrossEntropyGrad, SquaredDistance, JensenShannon)
 
 
 @dataclass(eq=False)
@@ -146,6 +148,7 @@ def _output(program: Program, request: Request) -> Output:
         return Sigmoid(_sigmoid_job(program, request), request.teacher is not None)
     if isinstance(request, JensenShannon):
         return request  # of constants alone: nothing to list
+    assert isinstance(request, SquaredDistance), "all others are answered by their definitions"
     for rows in (request.student, request.teacher):
         add_once(program.rows, rows)
     return request

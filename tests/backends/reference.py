@@ -75,7 +75,7 @@ def _sigmoid_cross_entropies(request: SigmoidCrossEntropy) -> Tensor:
 
 @torch.no_grad()
 def _jensen_shannon(request: JensenShannon) -> Tensor:
-    rows = [logits(relation).softmax(1) for relation in request.relations]
+    rows = [logits(relation).softmax(1) for relation in request.of]
     mixture = sum(weight * row for weight, row in zip(request.weights, rows, strict=True))
     return sum(w * (row * (row / mixture).log()).sum(1) for w, row in zip(request.weights, rows, strict=True))
 

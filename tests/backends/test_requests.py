@@ -203,5 +203,5 @@ def test_finite_differences(name, label):
 
 def test_a_part_of_the_batch_has_no_transpose():
     cpu = Subject(backends.create("dense"), "cpu", torch.float64)
-    with pytest.raises(AssertionError, match="only a square relation has a transpose"):
+    with pytest.raises(ValueError, match="only a square relation has a transpose"):
         World(cpu, tensors(cpu)).sharded.transposed()

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 import kdlosses
 from kdlosses.distributed import columns
 from kdlosses.distributed.shard import place
-from tests.distributed import clip_kd, guarded, refusals, siglip, training
+from tests.distributed import clip_kd, foreign, guarded, refusals, siglip, training
 from tests.distributed.cases import FAST, HALF, MIXED, SPLITS, Split, multi_teacher, of_teachers, part
 from tests.distributed.world import Jobs
 from tests.running import Outcome, build, run
@@ -34,6 +34,7 @@ def jobs(size: int, slow: bool) -> Jobs:
     found |= {f"refusal-{name}": job for name, job in refusals.JOBS.items()}
     found |= {name: job for name, job in _MORE.items() if size == 2 or name in _ALSO_FOUR}
     if size == 2:
+        found |= foreign.JOBS
         found |= {f"guard-{name}": job for name, job in guarded.JOBS.items()}
         found |= {f"clip-kd-{name}": job for name, job in clip_kd.JOBS.items()}
     return found | {f"training-{name}": job for name, job in training.JOBS.items()}

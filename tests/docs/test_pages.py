@@ -89,7 +89,7 @@ def test_the_stated_distance_from_float64_is_the_measured_one():
 
 
 def test_a_loss_of_your_own_works_as_written(monkeypatch):
-    monkeypatch.setattr(registry, "_LOSSES", dict(registry._LOSSES))
+    monkeypatch.setattr(registry, "_TERMS", dict(registry._TERMS))
     (code,) = python_of("docs/write_your_own_loss.md")
     scope = {}
     exec(compile(code, "write_your_own_loss.md", "exec"), scope)

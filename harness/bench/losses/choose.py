@@ -43,7 +43,10 @@ def choose_implementations(backend: str, baselines: str, device: str) -> tuple[l
         UserError: for an unknown name, for one that was named and cannot be used, or when nothing is left.
     """
     reasons = {name: baseline.unavailable(device) for name, baseline in BASELINES.items()}
-    ours, why_not = _usable("--backend", backend, backends())
+    known = backends()
+    if ALL in words(backend) and "reference" in known:
+        known["reference"] = "it is the definitions, for reading and tests; it is measured when it is named"
+    ours, why_not = _usable("--backend", backend, known)
     if ALL in words(baselines):
         reasons |= {name: TO_BE_NAMED for name, baseline in BASELINES.items() if not baseline.in_all}
     theirs, why_not_theirs = _usable("--baselines", baselines, reasons)

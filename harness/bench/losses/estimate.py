@@ -93,7 +93,7 @@ def _lower_bound_ms(case: Case, rows: Sequence[LossRow]) -> float | None:
     same: dict[str, Any] = {"loss": case.loss, "implementation": case.implementation, "batch": case.batch}
     near = [row for row in rows if row.status == OK and row.batch <= case.batch and replace(row.case, **same) == case]
     bound = matmul_lower_bound(weights_of(case.loss, case.variant), case.variant, case.dim, case.teacher_dim)
-    if not near or bound is None:
+    if not near:
         return None
     largest = max(near, key=lambda row: row.batch)
     assert largest.matmul_ms is not None  # measured with the case

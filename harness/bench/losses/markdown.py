@@ -93,7 +93,7 @@ def _cell(row: LossRow | None) -> str:
 
 def _lower_bound(loss: str, place: PlotSetting) -> str:
     bound = matmul_lower_bound(weights_of(loss, place.variant), place.variant, place.dim, place.teacher_dim)
-    return f"{digits(bound.kept)} / {digits(bound.recomputed)}" if bound else ""
+    return f"{digits(bound.kept)} / {digits(bound.recomputed)}"
 
 
 def _caption(place: PlotSetting, batch: int, rows: Sequence[LossRow]) -> str:

@@ -10,8 +10,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from harness.bench.losses.formats import digits, milliseconds, size
 from harness.bench.losses.labels import Label, place_labels
-from harness.bench.losses.lower_bound import LowerBound
 from harness.bench.losses.rows import OK, OUT_OF_MEMORY, PREDICTED_OUT_OF_MEMORY, PREDICTED_TOO_SLOW, LossRow
+from kdlosses.cost import MatrixProducts
 
 # Okabe and Ito's palette: told apart by colour-blind readers too. An implementation keeps its color in every picture.
 COLORS = {
@@ -27,7 +27,7 @@ OTHER_COLOR, BOUND_COLOR = "#56b4e9", "#8c8c8c"
 GAVE_UP = {OUT_OF_MEMORY: "out of memory", PREDICTED_OUT_OF_MEMORY: "out of memory", PREDICTED_TOO_SLOW: "too slow"}
 
 
-def draw_time(axes: Axes, mine: Sequence[LossRow], matmuls: Mapping[int, float], bound: LowerBound | None) -> None:
+def draw_time(axes: Axes, mine: Sequence[LossRow], matmuls: Mapping[int, float], bound: MatrixProducts | None) -> None:
     """Forward and backward together, and what the lower bound's products take.
 
     Args:
@@ -38,7 +38,7 @@ def draw_time(axes: Axes, mine: Sequence[LossRow], matmuls: Mapping[int, float],
     """
     labels = _draw_series(axes, mine, "both_ms", band=("both_p20", "both_p80"))
     if bound and bound.kept:
-        for products, how in zip(bound, ("kept", "recomputed"), strict=True):
+        for products, how in (bound.kept, "kept"), (bound.recomputed, "recomputed"):
             line = {batch: products * one for batch, one in matmuls.items()}
             labels.append(_draw_reference(axes, line, f"{digits(products)} products, {how}", LINE_STYLES[how]))
     axes.set_title("forward and backward", fontsize=10, loc="left")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kdlosses.checks import check_width
-from kdlosses.requests import Request, rows_in
+from kdlosses.requests import Request
 from kdlosses.tiles.engine import TorchEngine
 from kdlosses.tiles.function import evaluate
 
@@ -45,7 +45,7 @@ class Backend:
 
     def evaluate(self, requests: Sequence[Request]) -> list[Any]:
         """Answer ``requests`` in order."""
-        rows = rows_in(requests[0])[0]
+        rows = requests[0].rows()[0]
         size = self.chunk_size or _size(rows.values.device.type, rows.dtype)
         return evaluate(requests, TorchEngine(size, keeps=False))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kdlosses.requests import Request, rows_in
+from kdlosses.requests import Request
 from kdlosses.tiles.engine import TorchEngine
 from kdlosses.tiles.function import evaluate
 
@@ -30,7 +30,7 @@ class Backend:
 
     def evaluate(self, requests: Sequence[Request]) -> list[Any]:
         """Answer ``requests`` in order; a relation named twice is computed once."""
-        device = rows_in(requests[0])[0].values.device
+        device = requests[0].rows()[0].values.device
         tiled = device.type == "cpu" and not torch.compiler.is_compiling()
         # Without a gradient there is no backward pass to keep anything for.
         return evaluate(requests, TorchEngine(_CPU_TILE if tiled else None, keeps=torch.is_grad_enabled()))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from kdlosses.checks import check_known, check_width
-from kdlosses.requests import Request, rows_in
+from kdlosses.requests import Request
 
 PRECISIONS = ("ieee", "tf32")
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -60,7 +60,7 @@ class Backend:
 
     def suits(self, requests: Sequence[Request], rows: int) -> bool:
         """Whether all of ``requests`` are on a GPU, in float32 or narrower, and one of them has that many rows."""
-        found = [one for request in requests for one in rows_in(request)]
+        found = [one for request in requests for one in request.rows()]
         return max(len(one.values) for one in found) >= rows and all(
             one.values.is_cuda and one.dtype == torch.float32 for one in found
         )
@@ -72,7 +72,7 @@ class Backend:
             ValueError: for float64, or for tensors that the kernels cannot reach.
         """
         for request in requests:
-            for rows in rows_in(request):
+            for rows in request.rows():
                 _check(rows.values, rows.dtype)
         from kdlosses.backends.triton.engine import evaluate  # here, as it imports triton
 

@@ -121,7 +121,10 @@ def test_other_plain_scalars_are_text(recipe, text):
             "loss={weights: {affinity: 1}, options: {affinity: {teacher_scale: 0}}}",
             "loss.options.affinity.teacher_scale must be above 0, or null for the model's own scale, got 0",
         ),
-        ("loss.backend=cuda", "loss.backend must be a known backend, got 'cuda'; known: auto, chunked, dense, triton"),
+        (
+            "loss.backend=cuda",
+            "loss.backend must be a known backend, got 'cuda'; known: auto, chunked, dense, reference, triton",
+        ),
         ("loss.backend_options={chunk_size: 8}", "loss.backend_options belong to one backend: name it in loss.backend"),
         ("schedule.warmup_steps=5", "schedule.warmup_steps must not exceed train.steps (4)"),
         ("schedule.min_lr=1", "schedule.min_lr must not exceed optim.lr (0.001), got 1"),

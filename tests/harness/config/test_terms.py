@@ -8,14 +8,14 @@ from pydantic import ValidationError
 import kdlosses
 from harness.config import LossConfig, terms
 from kdlosses import backends
-from kdlosses.registry import term_class, terms_reading
+from kdlosses.registry import get_term, terms_reading
 
 
 def test_terms_are_those_of_the_registry():
     known = terms.known_terms()
     assert list(known) == kdlosses.available_terms()
     for name, info in known.items():
-        loss = term_class(name)
+        loss = get_term(name)
         for fact in fields(info):
             assert getattr(info, fact.name) == getattr(loss, fact.name), fact.name
 

@@ -44,6 +44,12 @@ def test_the_nearest_name_is_offered():
     assert sentence(choose.choose_losses, "crdd").endswith("did you mean crd?")
 
 
+def test_the_definitions_are_measured_when_they_are_named():
+    implementations, why_not = choose.choose_implementations("all", "none", "cpu")
+    assert "reference" not in implementations and "it is the definitions" in why_not["reference"]
+    assert choose.choose_implementations("reference", "none", "cpu") == (["reference"], {})
+
+
 def test_implementations(known):
     assert choose.choose_implementations("all", "none", "cpu") == (["dense", "chunked"], {"triton": "there is no GPU"})
     assert choose.choose_implementations("chunked,dense", "formula", "cpu") == (["chunked", "dense", "formula"], {})

@@ -1,0 +1,103 @@
+"""What a loss term is: the facts about it, and its mathematics. No torch module: `DistillLoss` computes terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from kdlosses.embeddings import Embeddings
+from kdlosses.requests import Request, add_up
+
+
+@dataclass(eq=False)
+class Computation:
+    """What a term asks of a backend, and the function that turns the answers into its scalar.
+
+    The scalar is a mean over rows of something that each row has by itself once the requests are answered: only so is
+    the mean over several processes, which each have a part of the rows, that of all rows.
+
+    Args:
+        requests: of ``kdlosses.requests``; none where ``finish`` compares row with row itself.
+        finish: takes the answers, one for each request and in their order, and returns a 0-d tensor.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses import Computation
+        >>> Computation([], lambda answers: torch.zeros(())).finish([])
+        tensor(0.)
+    """
+
+    requests: Sequence[Request]
+    finish: Callable[[Sequence[Any]], Tensor]
+
+
+class Term:
+    """A loss term: a name, facts, and what to compute. `register` makes it known by its name.
+
+    A subclass sets ``name`` and ``needs`` and defines ``compute``; all other facts have defaults. Facts are literals,
+    as recipes are checked against them without importing torch.
+
+    Attributes:
+        name: what it is called in weights, recipes and ``output_dict``.
+        needs: what it reads of `Embeddings`, in the words of ``kdlosses.embeddings.NEEDS``. Reading anything else is
+            refused, as what is read decides which parameters there are and which are trained.
+        options: names of numbers above zero that it may be told besides, found in ``Embeddings.options``; None there
+            where one was not given. An option called ``student_scale`` stands in for the student's scale.
+        default_weight: by variant.
+        weight_grows_by: what the default is multiplied by at another batch B or width D, where it is not for any.
+
+    Example:
+        >>> import torch
+        >>> from kdlosses import Computation, Term, build, register
+        >>> @register
+        ... class CosineDistance(Term):
+        ...     name = "cosine_distance"
+        ...     needs = frozenset({"teacher", "aligned"})
+        ...     def compute(self, embeddings):
+        ...         student, teacher = embeddings.aligned.image.normalized(), embeddings.teacher.image.normalized()
+        ...         return Computation([], lambda _: (1 - (student * teacher).sum(1)).mean())
+        >>> loss = build("cosine_distance")
+        >>> loss(torch.eye(4), torch.eye(4), 10.0, -torch.eye(4), torch.eye(4))
+        tensor(2.)
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    options: ClassVar[tuple[str, ...]] = ()
+    default_weight: ClassVar[Mapping[str, float]] = {"paper": 1.0, "released": 1.0}
+    weight_grows_by: ClassVar[str] = ""
+
+    def compute(self, embeddings: Embeddings) -> Computation:
+        """The requests to a backend and the final step.
+
+        Args:
+            embeddings: of one call and, where there are several teachers, of one of them.
+        """
+        raise NotImplementedError
+
+    def mixed(self, embeddings: Sequence[Embeddings], weights: Sequence[float]) -> Computation:
+        """For several teachers: the weighted mean of those for each, unless a term mixes them earlier.
+
+        Args:
+            embeddings: of each teacher, two at least.
+            weights: of each teacher; they sum to 1.
+        """
+        return weighted_mean([self.compute(one) for one in embeddings], weights)
+
+
+def weighted_mean(computations: Sequence[Computation], weights: Sequence[float]) -> Computation:
+    """``sum_k w_k L_k``: each teacher's own."""
+    requests = [request for one in computations for request in one.requests]
+
+    def finish(answers: Sequence[Any]) -> Tensor:
+        parts, start = [], 0
+        for one, weight in zip(computations, weights, strict=True):
+            stop = start + len(one.requests)
+            parts.append(weight * one.finish(answers[start:stop]))
+            start = stop
+        return add_up(parts)
+
+    return Computation(requests, finish)
