@@ -1,4 +1,4 @@
-"""Ctrl-C while processes are started: it reaches the command at a safe line, and its workers never."""
+"""Signals: Ctrl-C reaches the command at a safe line while it starts processes, and its workers never; their names."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ def deaf_to_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def signal_name(number: int) -> str:
+    """As SIGKILL; real-time signals have numbers alone."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def start_fork_server() -> None:

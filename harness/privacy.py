@@ -24,31 +24,47 @@ _LOGIN, _QUERY = re.compile(r"(?<=://)[^/@\s]+@"), re.compile(r"(://[^\s?'\"]+)\
 _HOMES = ("/home", "/Users")
 
 
+class PathHider:
+    """`hide_paths` for many texts, such as those of a page, or a list of thousands of shards.
+
+    Args:
+        known: absolute paths that may be part of the texts, which are found whatever characters they have.
+    """
+
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        self._whole = _with_parents(known)
+        self._longest_first = sorted(self._whole, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        """Replace the folders of every absolute path by an ellipsis, and a home folder by `~`."""
+        text = _QUERY.sub(r"\1", _LOGIN.sub("", text))
+        if "/" not in text:
+            return text
+        for folder in (text,) if text in self._whole else self._longest_first:
+            text = text.replace(f"{folder}/", f"{ELSEWHERE}/").replace(folder, _shown(folder))
+        return _REST.sub(f"{ELSEWHERE}/", _PATH.sub(lambda match: _shown(match[0]), text))
+
+
 def hide_paths(text: str, known: Iterable[str] = ()) -> str:
     """Replace the folders of every absolute path by an ellipsis, and a home folder by `~`.
 
     Args:
         text: a setting, a command or a sentence.
-        known: absolute paths that may be part of it, which are found whatever characters they have.
+        known: see `PathHider`.
     """
-    text = _QUERY.sub(r"\1", _LOGIN.sub("", text))
-    if "/" not in text:
-        return text
-    for folder in sorted(_with_parents(known), key=len, reverse=True):
-        text = text.replace(f"{folder}/", f"{ELSEWHERE}/").replace(folder, _shown(folder))
-    return _REST.sub(f"{ELSEWHERE}/", _PATH.sub(lambda match: _shown(match[0]), text))
+    return PathHider(known)(text)
 
 
 def hide_in_values(value: Any, known: Iterable[str] = ()) -> Any:
     """`hide_paths` for every text in nested lists and mappings, such as the settings of a run."""
-    whole = {*known, *absolute_paths(value)}
+    hide = PathHider({*known, *absolute_paths(value)})
 
     def hidden(item: Any) -> Any:
         if isinstance(item, dict):
             return {key: hidden(inner) for key, inner in item.items()}
         if isinstance(item, list | tuple):
             return [hidden(inner) for inner in item]
-        return hide_paths(item, whole) if isinstance(item, str) else item
+        return hide(item) if isinstance(item, str) else item
 
     return hidden(value)
 

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from PIL.Image import Image
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import to_pil_image
 
 from harness.checkpoint import list_checkpoints
 from harness.config import EvalSet
@@ -156,10 +155,10 @@ def _layer(state: Mapping[str, Tensor], name: str) -> nn.Linear | None:
     weight = next((tensor for key, tensor in state.items() if key.endswith(f"{name}.weight")), None)
     if weight is None:
         return None
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
     bias = next((tensor for key, tensor in state.items() if key.endswith(f"{name}.bias")), None)
     if weight.ndim != 2 or bias is None or bias.shape != weight.shape[:1]:
         raise UserError(f"the {name} of the run's newest checkpoint is not a linear layer; train the run again")
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
     layer.load_state_dict({"weight": weight, "bias": bias})
     return layer.requires_grad_(False)
 
@@ -170,6 +169,8 @@ def read_pairs(item: EvalSet) -> tuple[list[Image], list[str]]:
     Raises:
         UserError: a shard or a sample cannot be read.
     """
+    from torchvision.transforms.v2.functional import to_pil_image
+
     with synthetic_sets_on_disk([item]) as (written,):
         shards = sorted((Path(written.path) / "test").glob("*.tar"), key=lambda shard: int(shard.stem))
         source = ShardSource([str(shard) for shard in shards])

@@ -11,6 +11,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from harness.errors import UserError
+from harness.interrupts import signal_name
 
 # Torch's own: the process ids that it has seen die.
 _DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
@@ -76,7 +77,7 @@ def _dead(workers: Sequence[BaseProcess], named: set[int]) -> Any:
 def end_of(code: int | None) -> str:
     """How a process has ended, by its exit code."""
     if code is not None and code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
+        return f"was killed by {signal_name(-code)}"
     return f"ended by itself with exit code {code}"
 
 

@@ -3,6 +3,7 @@
 import glob
 import re
 from difflib import get_close_matches
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import NoReturn
@@ -55,15 +56,18 @@ def _in_folder(folder: Path) -> list[str]:
 
 def _expand_braces(pattern: str) -> list[str]:
     # braceexpand makes a list of each range before it gives the first name.
-    counts = (
+    counts = [
         abs(int(end) - int(begin)) // max(1, abs(int(step or 1))) + 1 for begin, end, step in _RANGE.findall(pattern)
-    )
-    if prod(counts) > _MOST:
-        raise UserError(f"data.train: {pattern} names more than {_MOST:,} shards; check its range.")
+    ]
+    # Of alternatives, which have commas, the counts are added.
+    least = max(counts, default=0) if "," in pattern else prod(counts)
     try:
-        return list(braceexpand(pattern))
+        names = [] if least > _MOST else list(islice(braceexpand(pattern), _MOST + 1))
     except UnbalancedBracesError as error:
         raise UserError(f"data.train: {pattern} has an unbalanced brace; write a range as {{00000..00009}}.") from error
+    if not 0 < len(names) <= _MOST:
+        raise UserError(f"data.train: {pattern} names more than {_MOST:,} shards; check its range.")
+    return names
 
 
 def _matching(name: str) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harness.doctor.checks import Check
 from harness.doctor.finding import Finding, anonymous
+from harness.interrupts import signal_name
 
 # The child imports what this process would: `python -m` would put the current folder first, with all that lies there.
 _START = (
@@ -94,9 +95,4 @@ class CheckProcess:
 
 
 def _ending(code: int) -> str:
-    if code > 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
+    return f"exit code {code}" if code > 0 else signal_name(-code)

@@ -106,7 +106,13 @@ def _csv(recipe: Recipe, path: Path, root: str | None) -> DataFile:
 def _shard(recipe: Recipe, shard: str) -> DataFile:
     if not is_remote(shard):
         path = Path(shard)
-        return DataFile(shard, *_place(recipe, path), {"bytes": path.stat().st_size, "ends": digest_ends(path)})
+        try:
+            facts = {"bytes": path.stat().st_size, "ends": digest_ends(path)}
+        except OSError as error:
+            raise UserError(
+                f"data.train: {path} cannot be read: {error.strerror or error}; remove it, or list only good shards"
+            ) from error
+        return DataFile(shard, *_place(recipe, path), facts)
     if recipe.teacher_cache.path is None:
         raise UserError(
             f"data.train: nothing can be written beside the remote shard {shard}; say where the teacher's cache is "

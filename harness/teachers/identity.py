@@ -12,6 +12,7 @@ import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from harness.config import ModelConfig
+from harness.data.regular_files import open_regular
 from harness.errors import UserError
 from harness.model_folders import CONFIG, find_folder, folder_name, read_config, read_config_file
 from harness.models import named_config
@@ -117,8 +118,12 @@ def digest_file(path: Path) -> str:
 
 
 def digest_ends(path: Path, size: int = 1 << 16) -> str:
-    """Return a digest of a file's first and last bytes: tar files are padded, so their sizes seldom differ alone."""
-    with path.open("rb") as file:
+    """Return a digest of a file's first and last bytes: tar files are padded, so their sizes seldom differ alone.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which might never end.
+    """
+    with open_regular(path) as file:
         first = file.read(size)
         file.seek(max(0, path.stat().st_size - size))
         return hashlib.blake2b(first + file.read(size), digest_size=8).hexdigest()

@@ -108,4 +108,18 @@ def _weight_files(teacher: ModelConfig) -> list[Path]:
 def _files(paths: Sequence[Path]) -> str:
     """A digest of files, empty of none."""
     read = paths[:: max(1, len(paths) // _READ)]
-    return digest([[path.stat().st_size for path in paths], [digest_ends(path) for path in read]]) if paths else ""
+    return digest([[_size(path) for path in paths], [_ends(path) for path in read]]) if paths else ""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # it is a broken shard then, which its reader counts and tells
+        return -1
+
+
+def _ends(path: Path) -> str:
+    try:
+        return digest_ends(path)
+    except OSError:
+        return ""

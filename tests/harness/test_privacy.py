@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import privacy
 from harness.privacy import below_home, hide_in_command, hide_in_values, hide_paths
 
 
@@ -43,6 +44,14 @@ def test_a_folder_called_after_user_or_host_is_not_named(monkeypatch):
 def test_settings_keep_their_shape():
     settings = {"a": "/tmp/my dir/x", "b": ["run:/z/k j/run", 1, None], "c": {"d": "in /tmp/my dir/y: x"}}
     assert hide_in_values(settings) == {"a": "…/x", "b": ["run:…/run", 1, None], "c": {"d": "in …/y: x"}}
+
+
+def test_a_list_of_many_paths_is_prepared_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(privacy, "_with_parents", lambda known: calls.append(0) or {*known})
+    shards = [f"/data/me/sets/{number:05d}.tar" for number in range(300)]
+    assert hide_in_values({"train": shards})["train"] == [f"…/{Path(shard).name}" for shard in shards]
+    assert len(calls) == 1, "for each of the paths it would take minutes"
 
 
 def test_a_command_keeps_its_words():

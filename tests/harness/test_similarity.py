@@ -98,6 +98,7 @@ def test_the_projection_is_the_one_that_the_run_has_learnt(tmp_path):
         ([1], "it holds no state of a loss"),
         ({"loss": {"fd.visual_proj.weight": 3}}, "it holds no state of a loss"),
         ({"loss": {"fd.visual_proj.weight": torch.zeros(4, 3)}}, "visual_proj of the run's newest checkpoint is not a"),
+        ({"loss": {"fd.visual_proj.weight": torch.zeros(4)}}, "visual_proj of the run's newest checkpoint is not a"),
         (None, "cannot be read"),
     ],
 )

@@ -72,6 +72,7 @@ def test_one_that_was_killed_is_named_with_its_signal(error):
 def test_one_that_ended_by_itself_is_named_with_its_exit_code():
     assert "data worker 7 ended by itself with exit code 3" in told(EOFError(), Worker(7, 3))
     assert "data worker 7 was killed by SIGSEGV" in told(EOFError(), Worker(7, -signal.SIGSEGV))
+    assert "data worker 7 was killed by signal 40" in told(EOFError(), Worker(7, -40)), "a real-time signal has no name"
     assert told(EOFError(), Worker(7, 0)) is None, "as a loader that is closed asks it to"
 
 

@@ -55,6 +55,17 @@ def test_a_range_without_end_is_refused_at_once(tmp_path, pattern):
         names(tmp_path, pattern)
 
 
+@pytest.mark.slow
+def test_letters_and_alternatives_without_end_are_refused_too(tmp_path):
+    with pytest.raises(UserError, match="names more than 1,000,000 shards"):
+        names(tmp_path, "{a..z}" * 12)
+
+
+def test_alternatives_are_added(tmp_path):
+    (tmp_path / "1200.tar").touch()
+    assert names(tmp_path, "{{0..1199},{1200..2300}}.tar") == (["1200.tar"], 2300)
+
+
 def test_one_missing_name_of_a_range(tmp_path):
     with pytest.raises(UserError, match=r"no shard of .*\{1\.\.1\}\.tar at .*/1\.tar"):
         names(tmp_path, "{1..1}.tar")

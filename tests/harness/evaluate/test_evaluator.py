@@ -197,6 +197,17 @@ def shard(*members: tuple[str, bytes]):
     return lambda root: write_tar(root / "test" / "0.tar", members)
 
 
+def harmed(place: int):
+    """Flip a bit of the shard; every member has two blocks."""
+
+    def flip(root: Path) -> None:
+        content = bytearray((root / "test" / "0.tar").read_bytes())
+        content[place] ^= 1
+        (root / "test" / "0.tar").write_bytes(content)
+
+    return flip
+
+
 def huge() -> bytes:
     """A PNG whose header claims more pixels than Pillow reads."""
     content = bytearray(png(0))
@@ -224,6 +235,7 @@ BROKEN = {
     "no shards": (write("test/nshards.txt", "0"), "at least 1, got '0'"),
     "missing shard": (write("test/nshards.txt", "2"), "shard test/1.tar is missing"),
     "no tar": (write("test/0.tar", "hello"), "test/0.tar cannot be read as a tar file"),
+    "damaged header": (harmed(2 * 1024 + 3), "as a tar file to its end: damaged header at byte 2048 .bad checksum"),
     "no images": (shard(), "no shard in .* holds an image"),
     "classes in Latin-1": (
         write("classnames.txt", "chat\ngar\xe7on\n", "latin-1"),

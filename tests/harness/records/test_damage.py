@@ -18,6 +18,7 @@ from harness.data.tools.output_folder import OutputFolder, Record
 from harness.errors import UserError
 from harness.locks import _holder
 from harness.quickstart.stages import Stages
+from harness.records.jsontext import _object
 from harness.watchdog.heartbeat import Heartbeat, read_heartbeat, write_heartbeat
 from tests.harness.records.formats import FORMATS, Format
 
@@ -77,6 +78,12 @@ def wrong_values(good: Any) -> Iterator[Any]:
         alike = type(other) is type(good) or {type(other), type(good)} == {int, float}
         if not alike or (isinstance(other, float) and not math.isfinite(other)):
             yield other
+
+
+def test_a_key_twice_among_many_is_found_at_once() -> None:
+    pairs = [(f"{number:06d}.tar", 1) for number in range(100_000)]
+    with pytest.raises(ValueError, match=r"the key 099999\.tar is written twice"):
+        _object([*pairs, pairs[-1]])  # comparing each with each would take minutes
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(len(OTHERS), marks=pytest.mark.slow)])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from harness.checkpoint import save_checkpoint
 from harness.config import dump_recipe, load_recipe
 from harness.errors import UserError
 from harness.metrics import read_metrics
+from harness.teachers.datafiles import data_files
 from harness.train import resume, train
 from harness.train.moved import inputs_of, is_same_unreplaced
 from harness.train.resume import find_checkpoint
@@ -93,6 +95,19 @@ def test_what_has_moved_and_is_the_same_is_taken(started, caplog):
     assert resumed(started, "d2", "w2")["step"] == 2
     assert f"resuming with data.train moved from ['{started}/d1/shards'] to ['{started}/d2/shards']" in caplog.text
     assert f"resuming with teacher.pretrained moved from '{started}/w1/teacher.pt'" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["pipe", "dangling"])
+def test_a_shard_that_cannot_be_opened_is_left_to_its_reader(tmp_path, kind):
+    written(tmp_path)
+    write_shards(tmp_path / "d1/shards", 16, 8)
+    recipe = loaded(tmp_path, "d1", "none")
+    whole = inputs_of(recipe)
+    broken = tmp_path / "d1/shards/00002.tar"
+    os.mkfifo(broken) if kind == "pipe" else broken.symlink_to(tmp_path / "nowhere")
+    assert inputs_of(recipe).keys() == whole.keys() and inputs_of(recipe) != whole
+    with pytest.raises(UserError, match=r"00002\.tar cannot be read: .*; remove it, or list only good shards"):
+        data_files(recipe, 8)
 
 
 def test_other_content_elsewhere_is_refused(started):
