@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from harness.config.data import IMAGE_FORMATS, PILLOW_PIXELS
 from harness.data.regular_files import read_regular
@@ -98,6 +98,11 @@ def _pixels(content: bytes, max_pixels: int, formats: Sequence[str], stock: bool
         if width * height > max_pixels:
             raise Unusable("decompression_bomb", f"{width} x {height} pixels, above {max_pixels}")
         return pil_to_tensor(image.convert("RGB") if stock else to_rgb(image))
+
+
+def pil_to_tensor(image: Image.Image) -> Tensor:
+    """Return an RGB image as uint8 [3, H, W]; torchvision's function of this name takes seconds to import."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
 Tokenizers = Mapping[str, Callable[[list[str]], Tensor]]
@@ -32,6 +31,11 @@ def leaders(tokenizers: Tokenizers) -> dict[str, str]:
 
 def _state(tokenizer: Any) -> tuple[Any, ...] | None:
     """Return all that the ids of open_clip's own tokenizers depend on, None for another kind."""
+    if type(tokenizer).__module__ != "open_clip.tokenizer":
+        return None
+    # Here, as open_clip takes seconds to import, and whoever only reads data needs none of it.
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
     if type(tokenizer) is SimpleTokenizer:
         # The cache grows with what was read and changes no id.
         return (SimpleTokenizer, {key: _comparable(item) for key, item in vars(tokenizer).items() if key != "cache"})

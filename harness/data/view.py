@@ -1,14 +1,13 @@
-"""The one view of an image that student and teacher share."""
+"""The one view of an image that student and teacher share.
+
+torchvision takes seconds to import, and whoever only reads data needs none of it: making a `View` imports it.
+"""
 
 import math
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as vision
-
-_BICUBIC = v2.InterpolationMode.BICUBIC
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels of the decoded image
 
@@ -23,6 +22,8 @@ class View:
     """
 
     def __init__(self, size: int, crop: Literal["random_resized", "resize"], scale: tuple[float, float]) -> None:
+        from torchvision.transforms import v2
+
         self.size = size
         self.random = crop == "random_resized"
         self._crop = v2.RandomResizedCrop(size, scale=scale)
@@ -47,7 +48,10 @@ class View:
         """Return a part of an image, uint8 [3, H, W], resized to uint8 [3, S, S]."""
         if box is None:
             return self._resize(image, [self.size, self.size])
-        return vision.resized_crop(image, *box, size=[self.size, self.size], interpolation=_BICUBIC, antialias=True)
+        from torchvision.transforms.v2 import InterpolationMode, functional
+
+        bicubic = InterpolationMode.BICUBIC
+        return functional.resized_crop(image, *box, size=[self.size] * 2, interpolation=bicubic, antialias=True)
 
     def to_keep(self, image: Tensor) -> Tensor:
         """Return the smallest image to keep in memory: the view itself, or enough pixels for any random crop."""
@@ -60,6 +64,8 @@ class View:
 
     @staticmethod
     def _resize(image: Tensor, size: list[int]) -> Tensor:
+        from torchvision.transforms.v2 import InterpolationMode, functional
+
         if list(image.shape[1:]) == size:
             return image
-        return vision.resize(image, size, interpolation=_BICUBIC, antialias=True)
+        return functional.resize(image, size, interpolation=InterpolationMode.BICUBIC, antialias=True)

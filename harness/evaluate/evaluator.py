@@ -8,7 +8,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from clip_benchmark.metrics import image_caption_selection, zeroshot_classification, zeroshot_retrieval
 
 from harness.config import EvalSet
 from harness.evaluate.eval_loader import EvalLoader
@@ -18,8 +17,6 @@ from harness.evaluate.synthetic import synthetic_sets_on_disk
 from harness.models import LoadedModel
 
 logger = logging.getLogger(__name__)
-
-_MEASURES = (zeroshot_classification, zeroshot_retrieval, image_caption_selection)
 
 
 def evaluate(
@@ -98,6 +95,8 @@ def _tell_differing(item: EvalSet, count: int) -> None:
 
 def _evaluate_set(loaded: LoadedModel, item: EvalSet, layout: Layout, loader: EvalLoader, device: str) -> Metrics:
     """Metrics of one set by clip_benchmark; without autocast, which moves recalls by a point on a CPU."""
+    from clip_benchmark.metrics import image_caption_selection, zeroshot_classification, zeroshot_retrieval
+
     metrics: Metrics
     model, tokenizer = loaded.model, loaded.tokenizer
     if item.kind == "zeroshot":
@@ -116,10 +115,14 @@ def _evaluate_set(loaded: LoadedModel, item: EvalSet, layout: Layout, loader: Ev
 @contextmanager
 def _evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Eval mode, without clip_benchmark's progress bars, which have no switch."""
+    # Here, as they import scikit-learn, SciPy and pandas: seconds that a rank which never evaluates need not spend.
+    from clip_benchmark.metrics import image_caption_selection, zeroshot_classification, zeroshot_retrieval
+
     # Module by module: a submodule may have been in another mode than the model.
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    bars = [patch.object(measures, "tqdm", iter) for measures in _MEASURES]
+    measured = (zeroshot_classification, zeroshot_retrieval, image_caption_selection)
+    bars = [patch.object(measures, "tqdm", iter) for measures in measured]
     try:
         for bar in bars:
             bar.start()

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = {"torch", "kdlosses", "open_clip", "numpy", "transformers", "matplotlib", "PIL", "scipy", "pandas"}
 COMMANDS = (
     ["--help"],
@@ -51,3 +53,16 @@ def test_no_answer_about_a_recipe_imports_torch():
         if arguments == ["--help"]:
             assert not {"pydantic", "yaml"} & set(modules), "help needs no schema"
     assert "error: --set train.stepz=3: unknown key train.stepz; did you mean train.steps?" in done.stderr
+
+
+@pytest.mark.slow
+def test_what_only_reads_data_imports_no_models_and_training_no_metrics():
+    """torchvision, open_clip and scikit-learn, with all that they import, take seconds each."""
+    script = "import sys, {}; print(sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    for module, unneeded in (
+        ("harness.data.tools.check, harness.data.tools.convert", {"torchvision", "open_clip", "transformers", "timm"}),
+        ("harness.train", {"sklearn", "scipy", "pandas", "matplotlib"}),
+    ):
+        command = [sys.executable, "-c", script.format(module)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert not unneeded & set(json.loads(done.stdout.replace("'", '"'))), module

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional
 
 from harness.config.data import IMAGE_FORMATS, PILLOW_PIXELS
-from harness.data.decode import decode
+from harness.data.decode import decode, pil_to_tensor
 from harness.data.samples import RawSample, SkippedSample
 
 
@@ -19,6 +20,14 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     content = io.BytesIO()
     image.save(content, kind, **options)
     return content.getvalue()
+
+
+def test_pixels_lie_in_memory_as_torchvision_has_them():
+    image = Image.effect_noise((7, 5), 90.0).convert("RGB")
+    ours, theirs = pil_to_tensor(image), functional.pil_to_tensor(image)
+    assert torch.equal(ours, theirs) and ours.stride() == theirs.stride()
+    ours.zero_()
+    assert image.getextrema() != ((0, 0),) * 3, "a copy"
 
 
 FORMATS = (*IMAGE_FORMATS, "gif", "bmp", "tiff")
