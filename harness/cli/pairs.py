@@ -30,7 +30,7 @@ ImageKey = Annotated[str, typer.Option(help="CSV column with the image path.")]
 CaptionKey = Annotated[str, typer.Option(help="CSV column with the caption.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, help="Worker processes; 0 = none. (default: one per CPU)", show_default=False),
+    typer.Option(min=0, help="Worker processes; 0 = none. (default: one per usable CPU)", show_default=False),
 ]
 Fast = Annotated[
     bool, typer.Option("--fast", help="Read image headers only: faster, but damaged pixel data is not detected.")
@@ -130,10 +130,7 @@ def named_as_options() -> Iterator[None]:
 
 
 def num_workers(given: int | None) -> int:
-    """The given number of workers, else the number of CPUs."""
-    import os
+    """The given number of workers, else one for each CPU that this process may use, in its container too."""
+    from harness.container import usable_cores
 
-    if given is not None:
-        return given
-    # What this process may use: on a shared machine that is less than what the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, round(usable_cores())) if given is None else given

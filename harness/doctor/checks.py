@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 
-from harness.doctor.processor import load, usable_cores
+from harness.container import usable_cores
+from harness.doctor.processor import load
 
 # Contexts on many GPUs and the compilation of kernels take their time.
 _GPU_FACTOR = 4

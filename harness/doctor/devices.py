@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.container import usable_cores
 from harness.doctor.finding import Finding, failed
-from harness.doctor.processor import GIB, usable_cores
+from harness.doctor.processor import GIB
 
 _CHECK_GPU = "look at nvidia-smi; another program may hold the GPU"
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.container import usable_cores
 from harness.doctor.finding import Finding
-from harness.doctor.processor import usable_cores
 
 _FILES, _BATCH, _SIDE, _VIEW = 64, 32, 256, 224
 _SECONDS = 3.0

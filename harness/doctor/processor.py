@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.doctor.cgroup import cpu_limit, memory_limit
+from harness.container import cpu_limit, memory_limit, usable_cores
 from harness.doctor.finding import Finding
 
 GIB = 2**30
@@ -31,12 +31,6 @@ def check_processor(_folder: Path) -> Iterator[Finding]:
 def load() -> float:
     """How many processes want to compute, as a mean of the last minute."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-
-
-def usable_cores() -> float:
-    """Cores by affinity and by the container's limit."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(float(allowed), cpu_limit() or float("inf"))
 
 
 def check_memory() -> Finding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.container import usable_cores
 from harness.errors import UserError
 
 _CHUNK = 4 << 20
 # Below this threads cost more than they save.
 _SMALL = 4 << 20
-_THREADS = min(4, os.cpu_count() or 1)
+_THREADS = max(1, min(4, round(usable_cores())))
 
 Crc32 = Callable[[Any, int], int]
 

@@ -7,13 +7,15 @@ import types
 
 import pytest
 
+from harness import container
 from harness.doctor import disk, limits, processor
 
 GIB = 2**30
 
 
 def test_cores_and_load(monkeypatch):
-    monkeypatch.setattr(processor, "cpu_limit", lambda: 1.5)
+    for module in (container, processor):
+        monkeypatch.setattr(module, "cpu_limit", lambda: 1.5)
     monkeypatch.setattr(processor, "load", lambda: 0.0)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.doctor.cgroup import cpu_limit, memory_limit
+from harness import container
+from harness.cli.pairs import num_workers
+from harness.container import cpu_limit, memory_limit, usable_cores
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -45,6 +47,15 @@ def test_limits(tmp_path, own, files, cpus, memory):
     (tmp_path / "own").write_text(own)
     assert cpu_limit(tmp_path / "root", tmp_path / "own") == cpus
     assert memory_limit(tmp_path / "root", tmp_path / "own") == memory
+
+
+def test_the_default_number_of_workers_is_the_containers(monkeypatch):
+    monkeypatch.setattr(container.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    for limit, cores, workers in ((None, 16, 16), (1.5, 1.5, 2), (0.2, 0.2, 1), (64.0, 16, 16)):
+        monkeypatch.setattr(container, "cpu_limit", lambda limit=limit: limit)
+        assert usable_cores() == cores
+        assert num_workers(None) == workers
+    assert num_workers(0) == 0
 
 
 def test_a_system_without_control_groups_has_no_limits(tmp_path):

@@ -1,12 +1,19 @@
-"""The limits of the container that a process runs in, of both versions of Linux's control groups."""
+"""What a process may use, within the limits of its container: both versions of Linux's control groups are read."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 ROOT, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # Version 1 writes "no limit" as a number near 2**63.
 _UNLIMITED = 2**60
+
+
+def usable_cores() -> float:
+    """Cores by affinity and by the container's limit."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(float(allowed), cpu_limit() or float("inf"))
 
 
 def cpu_limit(root: Path = ROOT, own: Path = OWN) -> float | None:
