@@ -17,10 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.weights.checksums import Damaged, FileRecord, checked, crc32, crc_matches
-
-_SUMS, _METADATA = "crc32", "__metadata__"
-# Among the checksums, that of the rest of the metadata.
-_REST = ""
+from kdlosses.integrations.verify import METADATA, REST, SUMS, header_sum
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -31,7 +28,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         tensors: by name.
         metadata: what else the header is to hold.
     """
-    sums = {name: "0" * 8 for name in (_REST, *tensors)}
+    sums = {name: "0" * 8 for name in (REST, *tensors)}
     # safetensors writes several entries in any order: it gets one, which is as long as what then takes its place.
     entry = {"x": "x" * (len(_compact(_with(metadata, sums))) - len('{"x":""}'))}
     try:
@@ -41,11 +38,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     with path.open("r+b") as file:
         size, header = _read_header(file)
         for name, tensor in tensors.items():
-            sums[name] = f"{_crc(tensor, _seed(name, header[name])):08x}"
-        sums[_REST] = f"{_seed(_REST, dict(metadata)):08x}"
+            sums[name] = f"{_crc(tensor, header_sum(name, header[name])):08x}"
+        sums[REST] = f"{header_sum(REST, dict(metadata)):08x}"
         file.seek(8)
         content = file.read(size).replace(_compact(entry), _compact(_with(metadata, sums)), 1)
-        assert len(content) == size and _SUMS.encode() in content, "safetensors wrote its metadata in another form"
+        assert len(content) == size and SUMS.encode() in content, "safetensors wrote its metadata in another form"
         file.seek(8)
         file.write(content)
 
@@ -85,16 +82,16 @@ def tensor_records(path: Path) -> list[FileRecord]:
     with path.open("rb") as file:
         try:
             size, header = _read_header(file)
-            metadata = dict(header.pop(_METADATA))
-            text = metadata.pop(_SUMS)
+            metadata = dict(header.pop(METADATA))
+            text = metadata.pop(SUMS)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return []
     try:
         sums = {name: int(crc, 16) for name, crc in json.loads(text).items()}
-        rest = sums.pop(_REST)
+        rest = sums.pop(REST)
         if sums.keys() != header.keys():
             raise ValueError("which names other tensors")
-        whole = _seed(_REST, metadata) == rest
+        whole = header_sum(REST, metadata) == rest
         found = [FileRecord("of the metadata", size, lambda: whole, urgent=True)]
         return found + [_record(path, name, header[name], 8 + size, crc) for name, crc in sums.items()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -104,7 +101,7 @@ def tensor_records(path: Path) -> list[FileRecord]:
 def _record(path: Path, name: str, entry: dict[str, Any], start: int, crc: int) -> FileRecord:
     begin, end = entry["data_offsets"]
     return FileRecord(
-        name, end - begin, partial(crc_matches, path, start + begin, end - begin, crc, _seed(name, entry))
+        name, end - begin, partial(crc_matches, path, start + begin, end - begin, crc, header_sum(name, entry))
     )
 
 
@@ -115,18 +112,12 @@ def _read_header(file: BinaryIO) -> tuple[int, dict[str, Any]]:
     return size, json.loads(text)
 
 
-def _seed(name: str, entry: Mapping[str, Any]) -> int:
-    """Checksum of what the header says: a tensor's goes on from there, so its name, type and shape are covered too."""
-    facts = {key: value for key, value in entry.items() if key != "data_offsets"}
-    return crc32(json.dumps([name, facts], sort_keys=True).encode(), 0)
-
-
 def _crc(tensor: Tensor, seed: int) -> int:
     return crc32(tensor.detach().reshape(-1).view(torch.uint8).numpy(), seed)
 
 
 def _with(metadata: Mapping[str, str], sums: Mapping[str, str]) -> dict[str, str]:
-    return {**metadata, _SUMS: _compact(sums).decode()}
+    return {**metadata, SUMS: _compact(sums).decode()}
 
 
 def _compact(value: Any) -> bytes:

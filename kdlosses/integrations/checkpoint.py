@@ -40,7 +40,7 @@ def save_loss(loss: nn.Module, folder: str | Path) -> None:
     path = Path(folder) / FILE
     if state:
         metadata = {"format": "pt", "loss": type(loss).__name__}
-        path.write_bytes(save(state, metadata=with_checksums(save(state, metadata=metadata), metadata)))
+        path.write_bytes(with_checksums(save(state, metadata=metadata)))
     else:
         path.unlink(missing_ok=True)  # another loss's, of a run before
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 Content = bytes | mmap.mmap
 _ZIP = b"PK\x03\x04"
-_METADATA, _SUMS = "__metadata__", "crc32"
+# Where a header has its metadata, and they the checksums.
+METADATA, SUMS = "__metadata__", "crc32"
 # Among a safetensors file's checksums, that of the rest of its metadata.
-_REST = ""
+REST = ""
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -77,24 +78,45 @@ def not_finite(names: list[str]) -> str:
     return f"NaN or infinity in {', '.join(names[:3])}{more}"
 
 
-def with_checksums(content: Content, metadata: Mapping[str, str]) -> dict[str, str]:
-    """``metadata`` with the checksums of a safetensors file.
+def with_checksums(content: bytes) -> bytes:
+    """A safetensors file with the checksums of its tensors among its metadata.
 
     Args:
-        content: of the file, made with this metadata.
-        metadata: its own.
+        content: of the file, without them.
 
     Example:
         >>> import torch
-        >>> from safetensors.torch import save
+        >>> from safetensors.torch import load, save
         >>> from kdlosses.integrations.verify import with_checksums
-        >>> list(with_checksums(save({"weight": torch.eye(2)}, {"format": "pt"}), {"format": "pt"}))
-        ['format', 'crc32']
+        >>> content = with_checksums(save({"weight": torch.eye(2)}, {"format": "pt"}))
+        >>> b"crc32" in content, load(content)
+        (True, {'weight': tensor([[1., 0.],
+                [0., 1.]])})
     """
     start, header = _header(content)
-    sums = {name: f"{_sum_of(content, start, name, entry):08x}" for name, entry in header.items() if name != _METADATA}
-    sums[_REST] = f"{_seed(_REST, metadata):08x}"
-    return {**metadata, _SUMS: json.dumps(sums, separators=(",", ":"))}
+    metadata = header.pop(METADATA, {})
+    sums = {name: f"{_sum_of(content, start, name, entry):08x}" for name, entry in header.items()}
+    sums[REST] = f"{header_sum(REST, metadata):08x}"
+    whole = {METADATA: {**metadata, SUMS: json.dumps(sums, separators=(",", ":"))}, **header}
+    text = json.dumps(whole, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(content)[start:]])
+
+
+def header_sum(name: str, entry: Mapping[str, Any]) -> int:
+    """Checksum of what the header says: a tensor's goes on from there, so its name, type and shape are covered too.
+
+    Args:
+        name: of the tensor, or `REST`.
+        entry: the tensor's in the header; for `REST` the metadata without checksums.
+
+    Example:
+        >>> from kdlosses.integrations.verify import header_sum
+        >>> f"{header_sum('weight', {'dtype': 'F32', 'shape': [2, 2], 'data_offsets': [0, 16]}):08x}"
+        'eb65c5f6'
+    """
+    facts = {key: value for key, value in entry.items() if key != "data_offsets"}
+    return zlib.crc32(json.dumps([name, facts], sort_keys=True).encode())
 
 
 def _damage_in_archive(path: Path) -> str | None:
@@ -110,15 +132,15 @@ def _damage_in_archive(path: Path) -> str | None:
 def _damage_in_tensors(content: Content) -> str | None:
     try:
         start, header = _header(content)
-        metadata = dict(header.pop(_METADATA))
-        text = metadata.pop(_SUMS)
+        metadata = dict(header.pop(METADATA))
+        text = metadata.pop(SUMS)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # not safetensors, or without checksums; a broken header is the reader's to refuse
     try:
         sums = {name: int(value, 16) for name, value in json.loads(text).items()}
-        whole = sums.pop(_REST) == _seed(_REST, metadata) and sums.keys() == header.keys()
+        whole = sums.pop(REST) == header_sum(REST, metadata) and sums.keys() == header.keys()
         damaged = [name for name, value in sums.items() if _sum_of(content, start, name, header[name]) != value]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "its header does not fit its list of checksums"
     if damaged:
         return f"its tensor {damaged[0]} does not match its checksum"
@@ -133,10 +155,4 @@ def _header(content: Content) -> tuple[int, dict[str, Any]]:
 
 def _sum_of(content: Content, start: int, name: str, entry: Mapping[str, Any]) -> int:
     begin, end = entry["data_offsets"]
-    return zlib.crc32(memoryview(content)[start + begin : start + end], _seed(name, entry))
-
-
-def _seed(name: str, entry: Mapping[str, Any]) -> int:
-    """Checksum of what the header says: a tensor's goes on from there, so its name, type and shape are covered too."""
-    facts = {key: value for key, value in entry.items() if key != "data_offsets"}
-    return zlib.crc32(json.dumps([name, facts], sort_keys=True).encode())
+    return zlib.crc32(memoryview(content)[start + begin : start + end], header_sum(name, entry))

@@ -84,6 +84,14 @@ def test_a_losses_file_that_is_damaged_or_not_finite_is_refused(tmp_path):
         load_loss(loss, tmp_path)
 
 
+def test_checksums_that_are_no_list_are_refused(tmp_path):
+    loss = kdlosses.ICLLoss()
+    metadata = {"format": "pt", "crc32": "[" * 100_000}
+    save_file(loss.state_dict(), tmp_path / "kd_loss.safetensors", metadata=metadata)
+    with pytest.raises(ValueError, match="damaged: its header does not fit its list of checksums"):
+        load_loss(loss, tmp_path)
+
+
 def test_a_losses_file_without_checksums_is_read(tmp_path):
     loss, fresh = (kdlosses.ICLLoss(student_dim=16, teacher_dim=24) for _ in range(2))
     save_file(loss.state_dict(), tmp_path / "kd_loss.safetensors", metadata={"format": "pt", "loss": "ICLLoss"})
