@@ -1,11 +1,11 @@
 """clipkd eval."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from harness.cli import options
+from harness.cli import eval_options
 
 if TYPE_CHECKING:
     from harness.evaluate.find_sets import SetSearch
@@ -14,82 +14,24 @@ SOME_MISSING = 3  # exit code: evaluated, but a requested set is missing
 
 
 def evaluate(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            parser=options.text,
-            metavar="MODEL...",
-            help="A run folder, an open_clip folder such as RUN/export, shipped:NAME, or an open_clip model name; "
-            "NAME,TAG gives pretrained weights where several models are evaluated.",
-        ),
-    ],
-    suite: Annotated[
-        str | None,
-        typer.Option(parser=options.text, help="Group of evaluation sets: paper, quick, or a YAML file of your own."),
-    ] = None,
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option(help="Evaluation set by its clip_benchmark name, such as cifar10. Can be repeated."),
-    ] = None,
-    dataset_path: Annotated[
-        list[Path] | None,
-        typer.Option(
-            parser=options.path,
-            help="Evaluation set in clip_benchmark's webdataset layout. Can be repeated. (default: the run's own sets)",
-        ),
-    ] = None,
-    data: Annotated[
-        Path, typer.Option(parser=options.path, help="Data root, in which --suite and --dataset look for their sets.")
-    ] = Path("data"),
-    protocol: Annotated[
-        Literal["all", "one-caption"],
-        typer.Option(help="Retrieval with all captions of an image, or only the first, as in CLIP-KD's released code."),
-    ] = "all",
-    image_formats: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Formats of images, told by their content, that the sets may hold, out of jpeg, png, webp, gif, bmp "
-            "and tiff. (default: jpeg,png,webp, or what a recipe or suite says)",
-        ),
-    ] = None,
-    stock_decoding: Annotated[
-        bool,
-        typer.Option(
-            "--stock-decoding",
-            help="See images with transparency or 16 bits as stock clip_benchmark does, which drops transparency and "
-            "cuts 16 bits off, rather than as training does.",
-        ),
-    ] = False,
-    pretrained: Annotated[
-        str | None,
-        typer.Option(
-            parser=options.text, help="Weights of an open_clip model: a tag such as laion2b_s34b_b79k, or a file."
-        ),
-    ] = None,
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option(parser=options.text, help="Teacher to evaluate too, shown first. Can be repeated."),
-    ] = None,
-    with_teacher: Annotated[
-        bool, typer.Option("--with-teacher", help="Evaluate the teacher of the run's recipe too.")
-    ] = False,
-    efficiency: Annotated[
-        bool, typer.Option("--efficiency", help="Measure parameters, FLOPs, latency and throughput too.")
-    ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 256,
-    workers: Annotated[int, typer.Option(min=0, help="Data loading processes; 0 = none.")] = 0,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            parser=options.path, help="Output folder: one JSON file per model and set. (default: RUN/eval, else eval)"
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Evaluate again instead of using cached results.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    models: eval_options.Models,
+    suite: eval_options.Suite = None,
+    dataset: eval_options.Datasets = None,
+    dataset_path: eval_options.DatasetPaths = None,
+    data: eval_options.Data = Path("data"),
+    protocol: eval_options.Protocol = "all",
+    image_formats: eval_options.ImageFormats = None,
+    stock_decoding: eval_options.StockDecoding = False,
+    pretrained: eval_options.Pretrained = None,
+    teacher: eval_options.Teachers = None,
+    with_teacher: eval_options.WithTeacher = False,
+    efficiency: eval_options.Efficiency = False,
+    batch_size: eval_options.BatchSize = 256,
+    workers: eval_options.Workers = 0,
+    device: eval_options.Device = "auto",
+    out: eval_options.Out = None,
+    overwrite: eval_options.Overwrite = False,
+    as_json: eval_options.AsJson = False,
 ) -> None:
     """Evaluate zero-shot accuracy and retrieval recall on held-out sets.
 

@@ -10,32 +10,29 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torch.utils.hooks import RemovableHandle
 
 try:
     import accelerate  # noqa: F401 - the Trainer cannot be made without
     from transformers import Trainer, TrainerCallback, TrainingArguments
     from transformers.trainer_utils import EvalLoopOutput
-    from transformers.training_args import ParallelMode
 except ImportError as missing:
     raise ImportError(
         "kdlosses.integrations.hugging_face needs transformers and accelerate: "
         "pip install '.[hugging-face]' in a checkout of kdlosses"
     ) from missing
 
-from kdlosses.integrations.attach import attach_loss, detach_loss, without_loss
+from kdlosses.integrations.attach import without_loss
 from kdlosses.integrations.checkpoint import load_loss, save_loss
 from kdlosses.integrations.distillation_step import PREFIX, check_unmasked, distillation_loss, frozen, teacher_features
-from kdlosses.integrations.forward_hook import LossForwardHook
+from kdlosses.integrations.forward_hook import AttachedLoss
+from kdlosses.integrations.hugging_face_limits import refuse_unsupported
 from kdlosses.integrations.model_adapters import arguments_for, embedding_width, names_taken
 from kdlosses.integrations.running_means import RunningMeans
 from kdlosses.losses.clip_kd import CLIPKDLoss
@@ -100,13 +97,12 @@ class CLIPDistillationTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         self.teacher, self._given_loss = teacher, loss
-        self._inside = LossForwardHook()
-        self._handle: RemovableHandle | None = None
+        self._part = AttachedLoss()
         self._window, self._evaluated = RunningMeans(), RunningMeans()
         if loss is not None:
             self.loss: nn.Module = loss
         super().__init__(model, args, **kwargs)
-        self._refuse()
+        refuse_unsupported(self)
         # A forward may take **kwargs, but no student takes num_items_in_batch, which would rescale gradients.
         self.model_accepts_loss_kwargs = False
         if teacher is not None:
@@ -160,13 +156,13 @@ class CLIPDistillationTrainer(Trainer):
     ) -> Tensor | tuple[Tensor, dict[str, dict[str, Tensor]]]:
         """The sum of the terms for one micro batch of all processes; ``num_items_in_batch`` is of no use here."""
         with self.accelerator.autocast():
-            self._inside.teacher = teacher_features(self.teacher, inputs, model)
+            self._part.hook.teacher = teacher_features(self.teacher, inputs, model)
         try:
             arguments, keywords = arguments_for(model, inputs)
             with self._attached():
                 outputs = model(*arguments, **keywords)
         finally:
-            self._inside.teacher = None
+            self._part.hook.teacher = None
         if self.is_in_train and model.training:
             self._window.add(outputs["terms"], weight=1 / self.current_gradient_accumulation_steps)
         total = add_up(outputs["terms"].values())
@@ -217,26 +213,26 @@ class CLIPDistillationTrainer(Trainer):
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """As the Trainer's: a new student, and with it a new loss."""
-        attached = self._detach()
+        attached = self._part.detach()
         model = super().call_model_init(trial)
         self.loss = self._new_loss(model).to(self.args.device)
         if attached:
-            self._attach(model)
+            self._part.attach(model, self.loss)
         return model
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        with self._detached():
+        with self._part.detached():
             super()._save(output_dir, None if state_dict is None else without_loss(state_dict))
         if self.args.should_save:
             save_loss(self.loss, output_dir or str(self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        with self._detached():
+        with self._part.detached():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_loss(self.loss, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        with self._detached():
+        with self._part.detached():
             super()._load_best_model()
         load_loss(self.loss, str(self.state.best_model_checkpoint))
 
@@ -257,58 +253,9 @@ class CLIPDistillationTrainer(Trainer):
             raise ValueError("CLIPDistillationTrainer needs a teacher, or a loss that reads none, such as CLIPLoss()")
         return CLIPKDLoss(student_dim=embedding_width(model), teacher_dim=embedding_width(self.teacher))
 
-    def _refuse(self) -> None:
-        if self.compute_loss_func is not None or self.args.label_smoothing_factor:
-            raise ValueError("the loss is given as loss=...; leave out compute_loss_func and label_smoothing_factor")
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                f"the Trainer would copy the student to {self.args.n_gpu} GPUs (DataParallel), and each copy would see "
-                f"its part of a batch alone; start it with torchrun --nproc-per-node {self.args.n_gpu}, or choose one "
-                "GPU with CUDA_VISIBLE_DEVICES"
-            )
-        together = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-        if together > 1 and self.args.parallel_mode != ParallelMode.DISTRIBUTED:
-            raise ValueError(
-                f"there are {together} processes, but the Trainer takes each for a run of its own and would not keep "
-                "their students equal; on CPUs it needs TrainingArguments(use_cpu=True, ddp_backend='gloo')"
-            )
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError("CLIPDistillationTrainer runs in DDP alone, not with FSDP or DeepSpeed; leave them out")
-
-    @contextmanager
-    def _attached(self) -> Iterator[None]:
+    def _attached(self) -> AbstractContextManager[None]:
         """The loss in the student; it may be there already."""
-        began = self._handle is None
-        if began:
-            self._attach(self._student)
-        try:
-            yield
-        finally:
-            if began:
-                self._detach()
-
-    @contextmanager
-    def _detached(self) -> Iterator[None]:
-        """The student alone, for files."""
-        attached = self._detach()
-        try:
-            yield
-        finally:
-            if attached:
-                self._attach(self._student)
-
-    def _attach(self, model: nn.Module) -> None:
-        attach_loss(model, self.loss)
-        self._handle = model.register_forward_hook(self._inside)
-
-    def _detach(self) -> bool:
-        """Whether there was anything to detach."""
-        if self._handle is None:
-            return False
-        self._handle.remove()
-        self._handle = None
-        detach_loss(self._student)
-        return True
+        return self._part.attached(self._student, self.loss)
 
 
 class _ClampScales(TrainerCallback):

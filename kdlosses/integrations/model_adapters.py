@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from inspect import Parameter, Signature
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from kdlosses.integrations.model_outputs import named_features
+from kdlosses.integrations.model_sizes import embedding_width, vocabulary_size
 from kdlosses.integrations.wrappers import (
     IMAGE,
     TEXT,
     bare_model,
     caller_of,
     chain_of,
-    is_hugging_face,
-    owner_of_scale,
+    is_called_by_name,
     parameters_of,
     takes,
 )
@@ -36,8 +36,6 @@ __all__ = [
 ]
 
 Batch = Mapping[str, Any] | Sequence[Tensor]
-_OPEN_CLIP = ("image_features", "text_features", "logit_scale", "logit_bias")
-_HUGGING_FACE = ("image_embeds", "text_embeds")
 
 
 def features_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -102,7 +100,7 @@ def arguments_for(model: nn.Module, batch: Batch) -> tuple[tuple[Tensor, ...], d
     image, text = _pair(bare_model(model), batch)
     arguments: tuple[Tensor, ...] = ()
     keywords: dict[str, Any] = {}
-    if _speaks_hugging_face(model):
+    if is_called_by_name(model):
         found = {**(batch if isinstance(batch, Mapping) else {}), "pixel_values": image, "input_ids": text}
         # Not those by which a transformers model computes a loss itself or gives a tuple.
         names = [name for name in _names_taken(model) if name not in ("return_loss", "return_dict")]
@@ -125,97 +123,8 @@ def names_taken(model: nn.Module) -> set[str]:
         >>> sorted(names_taken(nn.Identity()))
         ['image', 'input_ids', 'pixel_values', 'text']
     """
-    names = _names_taken(model) if _speaks_hugging_face(model) else []
+    names = _names_taken(model) if is_called_by_name(model) else []
     return {*names, *IMAGE, *TEXT} - {"args", "kwargs"}
-
-
-def named_features(model: nn.Module, output: Any) -> dict[str, Tensor]:
-    """What ``model`` gave, by the names of `kdlosses.DistillLoss`; the second half of `features_of`.
-
-    Args:
-        model: as in `features_of`.
-        output: what its forward returned.
-
-    Raises:
-        ValueError: where there are no embeddings in it, or where the model has no scale.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from kdlosses.integrations.model_adapters import named_features
-        >>> output = torch.eye(4), torch.eye(4), torch.tensor(100.0)
-        >>> named_features(nn.Identity(), output)["logit_scale"]
-        tensor(100.)
-    """
-    if isinstance(output, Mapping):  # a module of one's own may take one framework's names and give the other's
-        theirs = "image_embeds" in output or ("image_features" not in output and _speaks_hugging_face(model))
-    else:
-        theirs = not (isinstance(output, tuple) and len(output) in (3, 4)) and _speaks_hugging_face(model)
-    return _hugging_face(model, output) if theirs else _open_clip(model, output)
-
-
-def embedding_width(model: nn.Module) -> int:
-    """The width D of the embeddings that ``model`` gives.
-
-    Args:
-        model: as in `features_of`.
-
-    Raises:
-        ValueError: if the model does not state it.
-
-    Example:
-        >>> from torch import nn
-        >>> from kdlosses.integrations.model_adapters import embedding_width
-        >>> model = nn.Module()
-        >>> model.text_projection = nn.Linear(64, 32)
-        >>> embedding_width(model)
-        32
-    """
-    core = bare_model(model)
-    config = getattr(core, "config", None)
-    text = getattr(core, "text", core)  # open_clip's CLIP has its text tower's layers itself
-    layer = getattr(text, "text_projection", None)
-    sizes = (
-        getattr(config, "projection_dim", None),
-        getattr(getattr(config, "text_config", None), "projection_size", None),
-        layer.out_features if isinstance(layer, nn.Linear) else None,
-        layer.shape[1] if isinstance(layer, Tensor) else None,
-        getattr(text, "output_dim", None),
-    )
-    for width in sizes:
-        if isinstance(width, int):
-            return width
-    raise ValueError(
-        f"{type(core).__name__} does not say how wide its embeddings are; build the loss yourself, with student_dim "
-        "and teacher_dim"
-    )
-
-
-def vocabulary_size(model: nn.Module) -> int | None:
-    """How many tokens ``model`` knows; None if it does not state it.
-
-    Args:
-        model: as in `features_of`.
-
-    Example:
-        >>> from torch import nn
-        >>> from kdlosses.integrations.model_adapters import vocabulary_size
-        >>> model = nn.Module()
-        >>> model.vocab_size = 49408
-        >>> vocabulary_size(model), vocabulary_size(nn.Identity())
-        (49408, None)
-    """
-    core = bare_model(model)
-    sizes = (
-        getattr(getattr(getattr(core, "config", None), "text_config", None), "vocab_size", None),
-        getattr(core, "vocab_size", None),
-        getattr(getattr(core, "text", None), "vocab_size", None),
-    )
-    return next((size for size in sizes if isinstance(size, int)), None)
-
-
-def _speaks_hugging_face(model: nn.Module) -> bool:
-    return is_hugging_face(chain_of(model)[caller_of(model)])
 
 
 def _names_taken(model: nn.Module) -> list[str]:
@@ -269,46 +178,4 @@ def _entry(core: nn.Module, batch: Mapping[str, Any], what: str, names: Sequence
     raise ValueError(
         f"the batch for {type(core).__name__} has no {what}: {' or '.join(reversed(names))} is missing among "
         f"{', '.join(map(str, batch)) or 'nothing'}; have the data set or its collator give it"
-    )
-
-
-def _hugging_face(model: nn.Module, output: Any) -> dict[str, Tensor]:
-    core = owner_of_scale(model)
-    if not isinstance(output, Mapping) or any(output.get(name) is None for name in _HUGGING_FACE):
-        raise _no_embeddings(core, output, _HUGGING_FACE)
-    image, text = (output[name] for name in _HUGGING_FACE)
-    scale = getattr(core, "logit_scale", None)
-    if not isinstance(scale, Tensor):
-        raise ValueError(f"{type(core).__name__} has no logit_scale, which the losses multiply its similarities by")
-    # In float32 at least: bfloat16 rounds a scale of 100 to steps of 0.5.
-    features = {
-        "image_features": image,
-        "text_features": text,
-        "logit_scale": scale.to(torch.promote_types(scale.dtype, torch.float32)).exp(),
-    }
-    bias = getattr(core, "logit_bias", None)
-    return features if bias is None else {**features, "logit_bias": bias}
-
-
-def _open_clip(model: nn.Module, output: Any) -> dict[str, Tensor]:
-    if isinstance(output, tuple) and len(output) in (3, 4):
-        output = dict(zip(_OPEN_CLIP, output, strict=False))
-    scalars = ("logit_scale", "logit_bias")
-    if (
-        not isinstance(output, Mapping)
-        or any(output.get(name) is None for name in _OPEN_CLIP[:3])
-        or any(isinstance(output.get(name), Tensor) and output[name].numel() != 1 for name in scalars)
-    ):
-        raise _no_embeddings(bare_model(model), output, _OPEN_CLIP[:3])
-    return {name: output[name] for name in _OPEN_CLIP if output.get(name) is not None}
-
-
-def _no_embeddings(core: nn.Module, output: Any, wanted: Sequence[str]) -> ValueError:
-    if isinstance(output, Mapping):
-        got = f"a dict of {', '.join(map(str, output))}"
-    else:
-        got = f"a {type(output).__name__}" + (f" of {len(output)}" if isinstance(output, tuple) else "")
-    return ValueError(
-        f"{type(core).__name__} gives {got} where {', '.join(wanted)} were expected; use a model with both towers, "
-        "such as transformers' CLIPModel, SiglipModel or ChineseCLIPModel, or an open_clip model"
     )

@@ -76,6 +76,18 @@ def is_hugging_face(module: nn.Module) -> bool:
     return bool(_HUGGING_FACE & parameters_of(module).keys())
 
 
+def is_called_by_name(model: nn.Module) -> bool:
+    """Whether ``model``, wrapped or not, is called by transformers' names.
+
+    Example:
+        >>> from torch import nn
+        >>> from kdlosses.integrations.wrappers import is_called_by_name
+        >>> is_called_by_name(nn.Bilinear(4, 4, 4))
+        False
+    """
+    return is_hugging_face(chain_of(model)[caller_of(model)])
+
+
 def parameters_of(module: nn.Module) -> Mapping[str, Parameter]:
     """Those of its class's forward (accelerate replaces the instance's); none where that says nothing.
 

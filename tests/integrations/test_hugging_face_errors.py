@@ -10,6 +10,7 @@ import torch
 
 import kdlosses
 from kdlosses.integrations.hugging_face import CLIPDistillationTrainer
+from kdlosses.integrations.hugging_face_limits import refuse_unsupported
 from tests.integrations.hf_models import clip
 from tests.integrations.hf_runs import arguments, trainer
 
@@ -19,7 +20,7 @@ def test_processes_that_the_trainer_does_not_know_of(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(ValueError, match="there are 2 processes, but the Trainer takes each for a run of its own"):
-        run._refuse()
+        refuse_unsupported(run)
 
 
 def test_without_transformers_one_sentence(monkeypatch):
