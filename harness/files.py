@@ -119,3 +119,11 @@ def save_figure(figure: Figure, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cut_half_line(path: Path) -> None:
+    """Drop a line that a killed run left unfinished: the next one would be glued to it."""
+    text = path.read_bytes() if path.exists() else b""
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        os.truncate(path, whole)

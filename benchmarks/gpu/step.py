@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 import kdlosses
+from harness.files import cut_half_line
 
 OK, FAILED = "ok", "failed"
 # After a fault in a kernel every later call of that process fails too: leave it, so that a new one goes on.
@@ -99,6 +100,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        cut_half_line(path)
 
     @property
     def begun(self) -> list[str]:
@@ -123,6 +125,7 @@ class CaseTable:
 
     def __init__(self, path: Path, journal: Journal, columns: Sequence[str], given: Arguments) -> None:
         self._path, self._journal, self._given = path, journal, given
+        cut_half_line(path)
         self._columns = ["case", *columns, "status", "note", *about(given)]
 
     def run(self, cases: Mapping[str, Callable[[], Mapping[str, object]]]) -> None:

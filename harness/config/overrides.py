@@ -15,6 +15,8 @@ def apply_override(tree: Tree, text: str, option: str = "--set") -> None:
     place = f"{option} {text.strip()}" if option == "--set" else option
     key, equals, value = text.partition("=")
     path = tuple(part.strip() for part in key.split("."))
+    if option == "--set" and text.encode(errors="ignore").decode() != text:
+        raise RecipeError(f"{place}: its bytes are not UTF-8; such a path can be given by a link of another name")
     if not equals or not all(path):
         raise RecipeError(f"{place}: expected key=value, such as optim.lr=2e-3")
     if path[0] in LOADER_KEYS:

@@ -20,13 +20,14 @@ _UNPACKERS: dict[bytes, Callable[[Any], Any]] = {
     b"\xfd7zXZ\0": lzma.LZMAFile,
     b"\x5d\0\0": lzma.LZMAFile,
 }
+_REPACK = "unpack it into a folder, and pack that with tar --sort=name"
 _OTHERS = {
-    b"\x28\xb5\x2f\xfd": "compressed by Zstandard",
-    b"\x04\x22\x4d\x18": "compressed by LZ4",
-    b"\x1f\x9d": "compressed by compress",
-    b"PK\x03\x04": "a ZIP archive",
-    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
-    b"Rar!\x1a\x07": "a RAR archive",
+    b"\x28\xb5\x2f\xfd": ("compressed by Zstandard", "unpack it, as with zstd -d"),
+    b"\x04\x22\x4d\x18": ("compressed by LZ4", "unpack it, as with lz4 -d"),
+    b"\x1f\x9d": ("compressed by compress", "unpack it, as with gzip -d"),
+    b"PK\x03\x04": ("a ZIP archive", _REPACK),
+    b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", _REPACK),
+    b"Rar!\x1a\x07": ("a RAR archive", _REPACK),
 }
 _PIECE = 2**20
 
@@ -153,9 +154,9 @@ def is_header(block: bytes) -> bool:
 
 def _instead(head: bytes) -> str:
     """Return what begins in place of a tar archive."""
-    other = next((words for magic, words in _OTHERS.items() if head.startswith(magic)), None)
-    if other:
-        return f"{other}, and only tar archives are read, plain or packed by gzip, bzip2 or xz"
+    for magic, (words, remedy) in _OTHERS.items():
+        if head.startswith(magic):
+            return f"{words}, and only tar archives are read, plain or packed by gzip, bzip2 or xz; {remedy}"
     if not head:
         return "empty, it has zero bytes"
     return f"no tar archive, or its first header is damaged; it begins with {head.partition(bytes(1))[0][:40]!r}"

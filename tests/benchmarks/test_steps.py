@@ -56,6 +56,17 @@ def test_every_case_is_a_row_whatever_becomes_of_it(given):
     assert {(row["commit"], row["command"]) for row in rows(given.out / "t.csv")} == {("abc", "the command")}
 
 
+def test_half_a_line_of_a_killed_process_is_cut(given):
+    """Its case had not begun, or has no numbers, and the next line would be glued to it."""
+    path = given.out / "t.csv"
+    CaseTable(path, Journal(given.work / "j"), ("number",), given).run({"whole": lambda: {"number": 1}})
+    for file in (path, given.work / "j"):
+        file.write_text(file.read_text() + "ha")
+    CaseTable(path, Journal(given.work / "j"), ("number",), given).run({"half": lambda: {"number": 2}})
+    assert [(row["case"], row["number"]) for row in rows(path)] == [("whole", "1"), ("half", "2")]
+    assert Journal(given.work / "j").begun == ["whole", "half"]
+
+
 @pytest.mark.parametrize("backend", ["dense", "triton"])
 def test_agreement_passes_what_is_right_and_names_what_is_not(backend, monkeypatch):
     found = agreement.measure("contrastive", "paper", backend, torch.bfloat16, 24, (16, 16), "cpu")

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.bench.losses.cases import Case
 from harness.bench.losses.rows import COLUMNS, OK, OUT_OF_MEMORY, LossRow, Origin, from_cells, to_cells
 from harness.errors import UserError
-from harness.files import named
+from harness.files import cut_half_line, named
 
 # What these cases came to will not change; what was estimated may: with another time limit, or with more memory free.
 SETTLED = (OK, OUT_OF_MEMORY)
@@ -35,7 +35,7 @@ class ResultFile:
         """Write one row to the disk, a header before the first."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with named(self.path):
-            self._cut()
+            cut_half_line(self.path)
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 file.write(("" if file.tell() else _line(COLUMNS)) + _line(to_cells(row)))
                 file.flush()
@@ -56,13 +56,6 @@ class ResultFile:
         here = [row for row in self.rows if row.machine == source.machine and row.case in asked]
         ours = {row.case for row in here if row.origin.same == source.same}
         return len({row.case for row in here} - ours)
-
-    def _cut(self) -> None:
-        """Drop a line that a killed run left unfinished: the next one would be glued to it."""
-        text = self.path.read_bytes() if self.path.exists() else b""
-        whole = text.rfind(b"\n") + 1
-        if whole < len(text):
-            os.truncate(self.path, whole)
 
 
 def read_rows(path: Path) -> list[LossRow]:

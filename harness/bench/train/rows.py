@@ -12,7 +12,7 @@ from harness.bench.losses.rows import Origin
 from harness.bench.losses.timing import Percentiles
 from harness.bench.train.parts import PARTS
 from harness.errors import UserError
-from harness.files import named, read_bytes
+from harness.files import cut_half_line, named, read_bytes
 
 _DIGITS = 6
 
@@ -114,7 +114,10 @@ def check_file(path: Path) -> None:
     Raises:
         UserError: when `clipkd bench train` did not write it.
     """
-    if path.exists() and read_bytes(path).partition(b"\n")[0] != ",".join(COLUMNS).encode():
+    content = read_bytes(path) if path.exists() else b""
+    header = ",".join(COLUMNS).encode() + b"\n"
+    # A run may have been killed while it wrote the first line.
+    if not (content.startswith(header) or header.startswith(content)):
         raise UserError(
             f"{path} is not a result file of this version of clipkd bench train (its columns differ); "
             "choose another --out or move it away"
@@ -124,11 +127,13 @@ def check_file(path: Path) -> None:
 def append_rows(path: Path, rows: Sequence[TrainRow]) -> None:
     """Add lines to the CSV, which is made with its folder where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with named(path), path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerows({name: _text(value) for name, value in row.cells().items()} for row in rows)
+    with named(path):
+        cut_half_line(path)
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerows({name: _text(value) for name, value in row.cells().items()} for row in rows)
 
 
 def _three(name: str, spread: Percentiles | None) -> dict[str, float | None]:

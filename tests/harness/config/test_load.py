@@ -387,6 +387,8 @@ def test_a_cycle_of_two_is_found(recipe):
         ("optim..lr=3", "expected key=value"),
         ("inherits=smoke", "inherits can only be set in a recipe file"),
         ("optim.lr=[1", "--set optim.lr=[1: not valid YAML"),
+        ("data.train=/\udce9.csv", "--set data.train=/\udce9.csv: its bytes are not UTF-8; such a path"),
+        ("data.\udce9=1", "--set data.\udce9=1: its bytes are not UTF-8"),
         ("name.x=1", "name has no keys inside"),
     ],
 )
