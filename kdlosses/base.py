@@ -22,6 +22,7 @@ from kdlosses.layers import MAX_LOGIT_SCALE, Layers, add_layers
 from kdlosses.options import Options, check_options
 from kdlosses.registry import get_term
 from kdlosses.requests import add_up
+from kdlosses.rows import autocast_device
 from kdlosses.term import Computation
 from kdlosses.term_checks import check_computation, finished
 from kdlosses.weights import check_weights
@@ -244,7 +245,7 @@ class DistillLoss(GuardedLoss, Layers):
         if not torch.compiler.is_compiling() and self._guard is not None and torch.is_grad_enabled():
             self._guard.watch()
         # bf16 is spaced 0.5 apart near a logit of 100, so autocast must not touch the similarities.
-        with torch.autocast(inputs[0].image.device.type, enabled=False):
+        with torch.autocast(autocast_device(inputs[0].image), enabled=False):
             computations = self.computations(inputs)
             # All requests go to the backend at once, so that one pass over a tile can serve several terms.
             requests = [request for one in computations for request in one.requests]

@@ -55,3 +55,8 @@ def rows_of(values: Tensor, dtype: torch.dtype, of_batch: bool = False) -> Rows:
     """``values`` as rows of a computation in ``dtype``."""
     norms = torch.linalg.vector_norm(values.detach(), dim=1, dtype=dtype)
     return Rows(values, norms.clamp_min(_EPSILON).reciprocal(), of_batch)
+
+
+def autocast_device(values: Tensor) -> str:
+    """What ``torch.autocast`` calls the device of ``values``; it does not know of meta, where shapes are tried out."""
+    return "cpu" if values.is_meta else values.device.type

@@ -131,3 +131,12 @@ def test_inputs_are_not_modified(name):
 def test_backend_dense_is_what_auto_gives_on_a_cpu(name):
     inputs = MIXED.inputs()
     assert torch.equal(build(name, MIXED, backend="dense")(**inputs), build(name, MIXED)(**inputs))
+
+
+def test_shapes_can_be_tried_out_without_numbers(name):
+    """On the meta device, which torch.autocast does not know."""
+    inputs = {key: value.to("meta") for key, value in MIXED.inputs().items()}
+    image = inputs["image_features"].requires_grad_()
+    value = build(name, MIXED).to("meta")(**inputs)
+    value.backward()
+    assert value.is_meta and value.shape == () and image.grad.shape == image.shape

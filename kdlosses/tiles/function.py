@@ -11,6 +11,7 @@ from torch._C._functorch import peek_interpreter_stack
 
 from kdlosses.relation import Relation
 from kdlosses.requests import JensenShannon, Request, SquaredDistance
+from kdlosses.rows import autocast_device
 from kdlosses.tiles import distance, mixture
 from kdlosses.tiles.coefficients import Coefficients, from_upstream, residual
 from kdlosses.tiles.products import Sums
@@ -125,7 +126,7 @@ def _gradients(ctx: Any, upstream: Sequence[Tensor | None]) -> list[Tensor | Non
     program = ctx.program
     statistics, kept = _restore(ctx)
     # bf16 is spaced 0.5 apart near a logit of 100, also where someone calls backward under autocast.
-    with torch.autocast(program.rows[0].values.device.type, enabled=False):
+    with torch.autocast(autocast_device(program.rows[0].values), enabled=False):
         totals = _Totals(program, ctx.needs_input_grad[2:])
         _differentiate(program, ctx.engine, statistics, kept, list(upstream), totals)
         return totals.finish()
