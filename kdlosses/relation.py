@@ -38,7 +38,8 @@ class Relation:
     @property
     def shape(self) -> tuple[int, int]:
         """N and M."""
-        return len(self.queries.values), len(self.keys.values)
+        # Not len(): of symbolic shapes it makes constants.
+        return self.queries.values.shape[0], self.keys.values.shape[0]
 
     def matrix(self) -> Tensor:
         """The whole matrix, for definitions; backends make tiles of it."""

@@ -8,6 +8,7 @@ import io
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import kdlosses
 from kdlosses.tiles import mixture
@@ -207,6 +208,18 @@ def test_it_compiles_to_one_graph(terms):
     found = run(torch.compile(loss, fullgraph=True, backend="eager"), inputs_of())
     grads = {key.replace("_orig_mod.", ""): grad for key, grad in found.grads.items()}
     assert_same(Outcome(found.value, grads), run(loss, inputs_of()))
+
+
+@pytest.mark.slow
+def test_it_is_compiled_twice_at_most_for_any_number_of_rows():
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    loss = multi_teacher(weights=dict.fromkeys(("crd", "affinity", "gd"), 1.0))
+    compiled = torch.compile(loss, fullgraph=True, backend=counter, dynamic=True)
+    for count in (4, 3, 2):
+        inputs = {key: value[:count] if value.ndim == 2 else value for key, value in inputs_of().items()}
+        assert torch.equal(compiled(**inputs), loss(**inputs))
+    assert counter.frame_count <= 2
 
 
 def test_dtypes():

@@ -53,7 +53,8 @@ class Auto:
     def evaluate(self, requests: Sequence[Request]) -> list[Any]:
         """Answer ``requests`` with the backend that the rule names."""
         name = self.choose(requests)
-        if name not in self._told and not torch.compiler.is_compiling():
+        # First is_compiling(): what compiled code has not read may change without being compiled again.
+        if not torch.compiler.is_compiling() and name not in self._told:
             self._told.add(name)
             rows = requests[0].rows()[0].values
             _log.info("backend auto: %s for %d pairs on %s", name, len(rows), rows.device.type)

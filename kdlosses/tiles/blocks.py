@@ -10,13 +10,9 @@ from kdlosses.rows import Rows
 
 def blocks(count: int, size: int | None) -> list[slice]:
     """Consecutive slices of at most ``size`` that cover ``range(count)``; a single one for None."""
-    found: list[slice] = []
-    start = 0
-    # Comparisons, not range(): a compiler would take a count for a constant there, and compile anew for each.
-    while size is not None and count - start > size:
-        found.append(slice(start, start + size))
-        start += size
-    return [*found, slice(start, count)]
+    if size is None:
+        return [slice(0, count)]
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 class Positives:
@@ -30,7 +26,7 @@ class Positives:
 
     @classmethod
     def of_tile(cls, rows: slice, cols: slice, offset: int) -> Positives:
-        """Those of the tile of ``rows`` and ``cols``; numbers alone go on, as a compiler makes constants of slices."""
+        """Those of the tile of ``rows`` and ``cols``."""
         first, last = max(rows.start, cols.start - offset), min(rows.stop, cols.stop - offset)
         return cls(first, last, offset, offset + rows.start - cols.start)
 
@@ -47,18 +43,15 @@ class Positives:
 class Workspace:
     """Buffers by name, used again by every tile of one pass.
 
-    Fresh memory for each tile would cost as much as the arithmetic: every page is faulted in anew. A compiler plans
-    memory itself and wants plain functions, so while one traces there are no buffers.
+    Fresh memory for each tile would cost as much as the arithmetic: every page is faulted in anew.
     """
 
     def __init__(self, like: Tensor, dtype: torch.dtype) -> None:
         self.device, self.dtype = like.device, dtype
         self._buffers: dict[str, Tensor] = {}
 
-    def get(self, name: str, height: int, width: int) -> Tensor | None:
-        """A ``[height, width]`` buffer with undefined contents for ``out=``, or None while a compiler traces."""
-        if torch.compiler.is_compiling():
-            return None
+    def get(self, name: str, height: int, width: int) -> Tensor:
+        """A ``[height, width]`` buffer with undefined contents for ``out=``."""
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < height * width:
             buffer = torch.empty(height * width, dtype=self.dtype, device=self.device)

@@ -45,7 +45,7 @@ def to_values(rows: Rows, total: Tensor) -> Tensor:
 def _blocks(rows: Rows) -> list[tuple[slice, Workspace]]:
     count, width = rows.values.shape
     work = Workspace(rows.values, rows.dtype)
-    height = count if torch.compiler.is_compiling() or rows.values.device.type != "cpu" else max(1, _BLOCK // width)
+    height = count if rows.values.device.type != "cpu" else max(1, _BLOCK // width)
     return [(block, work) for block in blocks(count, height)]
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch._C._functorch import peek_interpreter_stack
+from torch._C._functorch import is_legacy_batchedtensor, peek_interpreter_stack
 
 from kdlosses.relation import Relation
 from kdlosses.requests import JensenShannon, Request, SquaredDistance
@@ -55,18 +55,34 @@ def evaluate(requests: Sequence[Request], engine: Engine) -> list[Any]:
 def _evaluate(requests: Sequence[Request], engine: Engine) -> list[Any]:
     if not requests:
         return []
+    refuse_transforms()
     program = program_of(requests)
-    _refuse_transforms()
     answers = iter(_Answers.apply(program, engine, *program.tensors()))
     return [(next(answers), next(answers)) if isinstance(o, Gradient) else next(answers) for o in program.outputs]
 
 
-def _refuse_transforms() -> None:
-    if not torch.compiler.is_compiling() and peek_interpreter_stack() is not None:
-        raise RuntimeError(
-            "a loss of kdlosses cannot be transformed by torch.func (grad, jacrev, jvp and their like); use "
-            "loss(...).backward() or torch.autograd.grad, or backend='reference' where a batch is small enough for it."
-        )
+def constants(gradients: Sequence[Tensor | None], depends_on: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Gradients of which none can be differentiated; unconnected, torch would take their derivative for zero."""
+    tensors = [tensor for tensor in depends_on if tensor is not None and tensor.requires_grad]
+    return [None if one is None else _Constant.apply(one.requires_grad_(), *tensors) for one in gradients]
+
+
+_TWICE = (
+    "the gradients of a loss of kdlosses cannot be differentiated again (a gradient penalty asks for that); "
+    "where a batch is small enough for it, take backend='reference', which can be."
+)
+_TRANSFORMED = (
+    "a loss of kdlosses cannot be transformed by torch.func (grad, jacrev, jvp, vmap and their like), differentiated "
+    "in forward mode, nor its gradients be taken in batches (is_grads_batched, vectorize); use loss(...).backward() or "
+    "torch.autograd.grad, once for each, or backend='reference' where a batch is small enough for it."
+)
+
+
+def refuse_transforms(upstream: Sequence[Tensor | None] = ()) -> None:
+    """Refuse what torch itself would refuse in words about what is within, or take for zero."""
+    batched = any(one is not None and is_legacy_batchedtensor(one) for one in upstream)
+    if batched or peek_interpreter_stack() is not None:
+        raise RuntimeError(_TRANSFORMED)
 
 
 class _Answers(torch.autograd.Function):
@@ -75,64 +91,78 @@ class _Answers(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, program: Program, engine: Engine, *tensors: Tensor) -> tuple[Tensor, ...]:
         kept = Kept([], {})
-        statistics = [engine.measure(job, kept) for job in program.jobs]
-        row_sums = [engine.sigmoid_sums(job, kept) for job in program.sigmoid_jobs]
-        answers: list[Tensor] = []
-        for output in program.outputs:
-            if isinstance(output, Sigmoid):
-                answers.append(row_sums[output.job].of(output.taught))
-            else:
-                answers += _answer(program, engine, statistics, kept, output)
+        answers, statistics = answer(program, engine, kept)
         ctx.program, ctx.engine = program, engine
         # An answer that nothing was made of arrives as None, not as zeros, and its products are left out.
         ctx.set_materialize_grads(False)
         ctx.relations = kept.relations
-        live = _live(program, ctx.needs_input_grad[2:])
+        live = live_relations(program, ctx.needs_input_grad[2:])
         ctx.keys = [key for key in kept.tiles if any(kept.relations[key[0]] is relation for relation in live)]
         # Not as attributes: autograd frees saved tensors after the backward pass, attributes live as long as the loss.
         tiles = [kept.tiles[key] for key in ctx.keys]
         # The program has the inputs; saved as well, autograd sees to it that nobody writes to them in the meantime.
-        inputs = [tensor for tensor in tensors if torch.compiler.is_compiling() or not tensor.is_inference()]
+        inputs = [tensor for tensor in tensors if not tensor.is_inference()]
         ctx.num_inputs = len(inputs)
-        # A name of its own, as in `measure`: torch 2.6's compiler mixes tensors up that have one name in both passes.
         ctx.save_for_backward(*inputs, *(statistic for job in statistics for statistic in job), *tiles)
         return tuple(answers)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return None, None, *_gradients(ctx, upstream)
-        with torch.no_grad():  # asked for with create_graph=True
-            gradients = _gradients(ctx, upstream)
-        return None, None, *(None if one is None else _Constant.apply(one.requires_grad_()) for one in gradients)
+        refuse_transforms(upstream)
+        statistics, kept = _restore(ctx)
+        with torch.no_grad():  # create_graph=True asks for more
+            found = gradients(ctx.program, ctx.engine, statistics, kept, upstream, ctx.needs_input_grad[2:])
+        if torch.is_grad_enabled():
+            found = constants(found, (*upstream, *ctx.saved_tensors[: ctx.num_inputs]))
+        return None, None, *found
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> None:
+        raise RuntimeError(_TRANSFORMED)
 
 
 class _Constant(torch.autograd.Function):
-    """A gradient that refuses to be differentiated."""
+    """A gradient that refuses to be differentiated, with respect to any of the tensors that it depends on."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *depends_on: Tensor) -> Tensor:
         return gradient.view_as(gradient)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        raise RuntimeError(
-            "the gradients of a loss of kdlosses cannot be differentiated again (a gradient penalty asks for that); "
-            "where a batch is small enough for it, take backend='reference', which can be."
-        )
+        raise RuntimeError(_TWICE)
 
 
-def _gradients(ctx: Any, upstream: Sequence[Tensor | None]) -> list[Tensor | None]:
-    program = ctx.program
-    statistics, kept = _restore(ctx)
+def answer(program: Program, engine: Engine, kept: Kept) -> tuple[list[Tensor], list[Statistics]]:
+    """The forward pass: the answers, a gradient's two in a row, and what the backward pass needs besides ``kept``."""
+    statistics = [engine.measure(job, kept) for job in program.jobs]
+    row_sums = [engine.sigmoid_sums(job, kept) for job in program.sigmoid_jobs]
+    answers: list[Tensor] = []
+    for output in program.outputs:
+        if isinstance(output, Sigmoid):
+            answers.append(row_sums[output.job].of(output.taught))
+        else:
+            answers += _answer(program, engine, statistics, kept, output)
+    return answers, statistics
+
+
+def gradients(
+    program: Program,
+    engine: Engine,
+    statistics: list[Statistics],
+    kept: Kept,
+    upstream: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The backward pass: for each of the program's tensors its gradient, if ``needed`` says so."""
     # bf16 is spaced 0.5 apart near a logit of 100, also where someone calls backward under autocast.
     with torch.autocast(autocast_device(program.rows[0].values), enabled=False):
-        totals = _Totals(program, ctx.needs_input_grad[2:])
-        _differentiate(program, ctx.engine, statistics, kept, list(upstream), totals)
+        totals = _Totals(program, needed)
+        _differentiate(program, engine, statistics, kept, list(upstream), totals)
         return totals.finish()
 
 
-def _live(program: Program, needed: Sequence[bool]) -> list[Relation]:
+def live_relations(program: Program, needed: Sequence[bool]) -> list[Relation]:
     """The relations that the backward pass reads."""
     found: list[Relation] = []
     jobs: list[Job | SigmoidJob] = [*program.jobs, *program.sigmoid_jobs]

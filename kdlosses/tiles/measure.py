@@ -1,8 +1,4 @@
-"""The forward pass: one look at each tile gives the statistics of its rows and of its columns.
-
-Tiles that are kept are called ``table`` here, a name that the backward pass has for nothing: torch 2.6's compiler names
-tensors after variables and mixes up those of both passes that have one name.
-"""
+"""The forward pass: one look at each tile gives the statistics of its rows and of its columns."""
 
 from __future__ import annotations
 
@@ -21,12 +17,10 @@ def measure(job: Job, walk: Walk) -> Statistics:
     positives = torch.zeros(len(relations), job.relation.shape[0], dtype=walk.work.dtype, device=walk.work.device)
     running: dict[tuple[bool, int], Tensor] = {}
     for rows, cols, where in walk.tiles():
-        logits = []
-        for i, relation in enumerate(relations):  # no comprehension: a compiler makes constants of slices in a closure
-            logits.append(walk.logits(f"logits {i}", relation, rows, cols))
+        logits = [walk.logits(f"logits {i}", relation, rows, cols) for i, relation in enumerate(relations)]
         if where.any:
-            for row, table in zip(positives, logits, strict=True):
-                row[where.rows] = where.of(table)
+            for row, tile in zip(positives, logits, strict=True):
+                row[where.rows] = where.of(tile)
         for across in job.directions:
             key = (across, (cols if across else rows).start)
             part = _of_tile(logits, 0 if across else 1, where, walk.work, job.entropy)
@@ -37,9 +31,9 @@ def measure(job: Job, walk: Walk) -> Statistics:
 def _of_tile(logits: list[Tensor], dim: int, where: Positives, work: Workspace, entropy: bool) -> Tensor:
     """Statistics of one tile along ``dim``, stacked as in ``statistics``."""
     shifted, peaks = [], []
-    for i, table in enumerate(logits):
-        peaks.append(table.amax(dim))
-        shifted.append(torch.sub(table, peaks[i].unsqueeze(dim), out=work.get(f"shifted {i}", *table.shape)))
+    for i, tile in enumerate(logits):
+        peaks.append(tile.amax(dim))
+        shifted.append(torch.sub(tile, peaks[i].unsqueeze(dim), out=work.get(f"shifted {i}", *tile.shape)))
     gap = None if len(logits) == 1 else torch.sub(shifted[1], shifted[0], out=work.get("gap", *logits[0].shape))
     own = torch.mul(shifted[1], 1, out=work.get("own", *logits[0].shape)) if entropy else None
     stack = []

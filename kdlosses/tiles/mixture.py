@@ -29,7 +29,7 @@ def jensen_shannon(request: JensenShannon) -> Tensor:
     height = max(_LEAST_ROWS, _BLOCK.get(device, _LARGE_BLOCK) // width)
     keys = [_unit(relation.keys, slice(None)) for relation in request.of]
     found = []
-    for rows in blocks(count, None if torch.compiler.is_compiling() else height):
+    for rows in blocks(count, height):
         logs = []
         for relation, unit in zip(request.of, keys, strict=True):
             logits = (_unit(relation.queries, rows) * relation.scale) @ unit.T

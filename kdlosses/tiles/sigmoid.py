@@ -5,8 +5,6 @@ With ``z`` a logit and its bias, ``q`` the target: ``-q log sigmoid(z) - (1 - q)
 z < 0. Both are at least 0, and with ``q = sigmoid(z_t)`` that share is ``sigmoid(-sign(z) z_t)``: nothing cancels. The
 derivative is ``sigmoid(z) - sigmoid(z_t)``, read as ``sigmoid(-z_t) - sigmoid(-z)`` where z + z_t > 0: whichever of p
 and 1 - p is small has the digits.
-
-Tiles that are kept are called ``table`` in the forward pass alone (see ``measure``).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from kdlosses.tiles.program import add_once
 class Kept:
     """Tiles of logits by relation and position: filled by the forward pass, read by the backward pass.
 
-    Relations are numbered as they come, since a compiler cannot use them as keys.
+    Relations are numbered as they come.
     """
 
     def __init__(self, relations: list[Relation], tiles: dict[tuple[int, int, int], Tensor]) -> None:
@@ -27,6 +27,10 @@ class Kept:
         add_once(self.relations, relation)
         number = next(i for i, known in enumerate(self.relations) if known is relation)
         return number, rows.start, cols.start
+
+    def room(self, number: int, relation: Relation, rows: slice, cols: slice) -> Tensor | None:
+        """Where a tile that is not there yet is to be made; None for memory of its own."""
+        return None
 
 
 class Walk:
@@ -64,7 +68,8 @@ class Walk:
         relation = relation.computed
         key, tiles = self.kept.key(relation, rows, cols), self.kept.tiles
         if key not in tiles:
-            tiles[key] = self._product(name, relation, rows, cols, None)
+            room = self.kept.room(key[0], relation, rows, cols)
+            tiles[key] = self._product(name, relation, rows, cols, room)
         return tiles[key]
 
     def _product(self, name: str, relation: Relation, rows: slice, cols: slice, out: Tensor | None) -> Tensor:

@@ -14,8 +14,8 @@ import kdlosses
 from kdlosses import backends
 from kdlosses.backends.contract import Backend
 from kdlosses.requests import Request
+from kdlosses.tiles.compiled import evaluate
 from kdlosses.tiles.engine import TorchEngine
-from kdlosses.tiles.function import evaluate
 from tests.grid import tiers
 from tests.problems import Inputs, Problem
 

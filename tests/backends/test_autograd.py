@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.utils.checkpoint
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from tests.backends.cases import KINDS, MIXED, Case
 from tests.backends.subjects import USABLE, Subject, subject
@@ -163,3 +164,50 @@ def test_torch_func_is_refused_in_a_sentence(name):
     image = given["image_features"]
     with pytest.raises(RuntimeError, match=r"a loss of kdlosses cannot be transformed by torch.func \("):
         TRANSFORMS[name](Case("crd", MIXED).loss("dense", torch.float64), given)(image)
+
+
+def batched(loss, given, image):
+    value = loss(**given | {"image_features": image.requires_grad_()})
+    return torch.autograd.grad(value, image, torch.ones(2, dtype=value.dtype), is_grads_batched=True)
+
+
+def forward_mode(loss, given, image):
+    with forward_ad.dual_level():
+        return loss(**given | {"image_features": forward_ad.make_dual(image, torch.ones_like(image))})
+
+
+BATCHED = {
+    "vmap of an embedding": lambda loss, given, image: torch.vmap(lambda one: loss(**given | {"image_features": one}))(
+        image.expand(2, *image.shape)
+    ),
+    "vmap of a scale": lambda loss, given, image: torch.vmap(lambda one: loss(**given | {"logit_scale": one}))(
+        torch.ones(2, dtype=image.dtype)
+    ),
+    "is_grads_batched": batched,
+    "vectorized jacobian": lambda loss, given, image: torch.autograd.functional.jacobian(
+        lambda one: loss(**given | {"image_features": one}), image, vectorize=True
+    ),
+    "forward mode": forward_mode,
+}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_batches_of_gradients_and_forward_mode_are_refused_in_a_sentence(name):
+    given = MIXED.inputs()
+    with pytest.raises(RuntimeError, match=r"a loss of kdlosses cannot be transformed by torch.func \("):
+        BATCHED[name](Case("crd", MIXED).loss("dense", torch.float64), given, given["image_features"])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_second_derivatives_that_torch_would_take_for_zero_are_refused(name):
+    """Where a gradient does not depend on an input, torch says zero; it must know that ours does."""
+    given, loss = MIXED.inputs(), Case(name, MIXED).loss("dense", torch.float64)
+    image = given["image_features"]
+
+    def call(one: Tensor) -> Tensor:
+        return loss(**given | {"image_features": one})
+
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        torch.autograd.functional.hessian(call, image)
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        torch.autograd.functional.jvp(call, image, image)

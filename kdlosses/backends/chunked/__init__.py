@@ -12,8 +12,8 @@ import torch
 
 from kdlosses.checks import check_width
 from kdlosses.requests import Request
+from kdlosses.tiles.compiled import evaluate
 from kdlosses.tiles.engine import TorchEngine
-from kdlosses.tiles.function import evaluate
 
 # Bytes for the tiles of one pass. On CPUs they should stay in the cache; on GPUs they should be worth a kernel launch.
 _BUDGET = {"cpu": 24 * 2**20}

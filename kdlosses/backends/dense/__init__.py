@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from kdlosses.requests import Request
+from kdlosses.tiles.compiled import evaluate
 from kdlosses.tiles.engine import TorchEngine
-from kdlosses.tiles.function import evaluate
 
 # A CPU works on tiles that stay in its cache: several passes over a whole matrix would each fetch it from memory.
 _CPU_TILE = 1024
@@ -30,7 +30,6 @@ class Backend:
 
     def evaluate(self, requests: Sequence[Request]) -> list[Any]:
         """Answer ``requests`` in order; a relation named twice is computed once."""
-        device = requests[0].rows()[0].values.device
-        tiled = device.type == "cpu" and not torch.compiler.is_compiling()
+        tiled = requests[0].rows()[0].values.device.type == "cpu"
         # Without a gradient there is no backward pass to keep anything for.
         return evaluate(requests, TorchEngine(_CPU_TILE if tiled else None, keeps=torch.is_grad_enabled()))
