@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
-# Triton decides at its first import whether kernels are compiled or interpreted on the CPU.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+if TYPE_CHECKING:
+    import torch
 
 pytest_plugins = ["pytester", "tests.plugins.collector", "tests.plugins.processes", "tests.plugins.skips"]
 
@@ -25,8 +23,23 @@ settings.register_profile("thorough", max_examples=300, **_COMMON)
 settings.load_profile("ci")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What needs torch: not in the process that only hands tests out, whose workers would wait for its import."""
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        return
+    import torch
+
+    # Triton decides at its first import whether kernels are compiled or interpreted on the CPU.
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+    # Most tests of losses have no optimizer.
+    config.addinivalue_line("filterwarnings", "ignore::kdlosses.UntrainedParametersWarning")
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
@@ -39,6 +52,9 @@ def golden_dir() -> Path:
 @pytest.fixture(scope="session")
 def read_golden(golden_dir: Path):
     """Read `released_<name>.npz`, or `<name>.npz`, as {key: float64 tensor}; text entries are left out."""
+
+    import numpy as np
+    import torch
 
     def read(name: str) -> dict[str, torch.Tensor]:
         file = name if name.endswith("_released") else f"released_{name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any
 
 import pytest
@@ -35,14 +34,9 @@ def run_compiled(loss: torch.nn.Module, inputs: dict[str, torch.Tensor], backend
     return Outcome(outcome.value, {key.replace("_orig_mod.", ""): grad for key, grad in outcome.grads.items()})
 
 
-def _singles() -> list[Any]:
-    """Every loss in both variants; one is fast, as the tests below compile CLIP-KD and most other terms."""
-    fast = [("fd", "released")]
-    every = product(kdlosses.available_losses(), ["paper", "released"])
-    return [pytest.param(*one, marks=() if one in fast else pytest.mark.slow) for one in every]
-
-
-@pytest.mark.parametrize(("name", "variant"), _singles())
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize("name", kdlosses.available_losses())
 def test_one_graph_with_the_same_values_and_gradients(name, variant):
     problem = MIXED if (name, variant) != ("afd", "released") else Problem()
     loss, inputs = build(name, problem, variant=variant), problem.inputs()

@@ -78,4 +78,11 @@ each_backend = pytest.mark.parametrize("label", USABLE)
 # Those made of torch operators alone: what watches or replaces operators sees all that they do.
 OF_TORCH = [label for label in USABLE if label != "triton"]
 # The interpreter of kernels takes a second where the others take milliseconds.
+
+
+def on_triton(label: str, **_: object) -> bool:
+    """Whether a combination of a grid is slow for that."""
+    return label == "triton"
+
+
 each_backend_triton_slow = pytest.mark.parametrize("label", tiers(USABLE, OF_TORCH))

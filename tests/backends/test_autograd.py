@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from tests.backends.cases import KINDS, MIXED, Case
-from tests.backends.subjects import USABLE, Subject, subject
+from tests.backends.subjects import USABLE, Subject, on_triton, subject
 from tests.grid import grid
 from tests.problems import STUDENT, TEACHER, Inputs, Problem
 from tests.running import leaves, run
 
 # One autograd node answers for all losses, so a loss of each kind of request shows what it does.
-each_kind = grid(name=KINDS, label=USABLE)
+each_kind = grid(name=KINDS, label=USABLE, slow=on_triton)
 HALVES = [torch.float16, torch.bfloat16]
 
 
@@ -69,7 +69,7 @@ def test_two_calls_before_their_backward_passes_do_not_meet(name, label):
         assert_equal(take_gradients(loss, inputs), expected)
 
 
-@grid(name=KINDS, label=USABLE, mode=[torch.no_grad, torch.inference_mode])
+@grid(name=KINDS, label=USABLE, slow=on_triton, mode=[torch.no_grad, torch.inference_mode])
 def test_forward_without_gradients_gives_the_same_value(name, mode, label):
     loss, inputs, value = started(name, subject(label))
     with mode():
@@ -78,7 +78,9 @@ def test_forward_without_gradients_gives_the_same_value(name, mode, label):
     assert torch.equal(bare, value.detach())
 
 
-@grid(name=[name for name in KINDS if name != "afd"], label=USABLE, dtype=HALVES)  # afd's layers are torch's own
+@grid(
+    name=[name for name in KINDS if name != "afd"], label=USABLE, slow=on_triton, dtype=HALVES
+)  # afd's layers are torch's own
 def test_autocast_around_the_backward_pass_changes_nothing(name, dtype, label):
     problem, tested = Problem(scale=100.0), replace(subject(label), dtype=torch.float32)
     found = []
@@ -90,7 +92,7 @@ def test_autocast_around_the_backward_pass_changes_nothing(name, dtype, label):
     assert_equal(*found)
 
 
-@grid(key=[*STUDENT[:2], "dist_image_features"], label=USABLE)
+@grid(key=[*STUDENT[:2], "dist_image_features"], label=USABLE, slow=on_triton)
 def test_an_input_changed_before_the_backward_pass_is_refused(key, label):
     """A backend that computes its logits again would otherwise give gradients of another loss."""
     _, inputs, value = started("crd", subject(label))
@@ -114,7 +116,7 @@ def test_parameters_may_be_handed_in_from_outside(name, label):
             torch.testing.assert_close(gradient, expected.grads[f"param.{key}"])
 
 
-@grid(name=KINDS, label=USABLE, keys=[TEACHER, STUDENT[:1]])
+@grid(name=KINDS, label=USABLE, slow=on_triton, keys=[TEACHER, STUDENT[:1]])
 def test_embeddings_may_come_from_inference_mode(name, keys, label):
     """The usual way to run a frozen teacher; torch refuses to save such tensors for a backward pass."""
     tested = subject(label)

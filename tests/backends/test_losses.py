@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import kdlosses
 from tests import strategies
 from tests.backends.cases import EVERY, MIXED, NAMES, SAME, VARIANTS, Case, assert_equals_oracle
-from tests.backends.subjects import USABLE, subject
+from tests.backends.subjects import USABLE, on_triton, subject
 from tests.grid import grid
 from tests.problems import Problem
 
@@ -47,7 +47,7 @@ def test_masked_features_reach_mfd(variant, label):
     assert_equals_oracle(Case("mfd", MIXED, variant, masked=True), subject(label))
 
 
-@grid(name=kdlosses.available_terms(), label=USABLE, slow=lambda label, **_: label == "triton")
+@grid(name=kdlosses.available_terms(), label=USABLE, slow=on_triton)
 @settings(max_examples=8)
 @given(problem=strategies.problems(max_batch=6), variant=st.sampled_from(VARIANTS))
 def test_any_problem(name, label, problem, variant):

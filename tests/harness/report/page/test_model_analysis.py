@@ -150,6 +150,7 @@ def test_widths_that_differ_without_a_projection_are_said(root: Path) -> None:
     assert "was not evaluated on pairs, which has 24 images" in page.missing
 
 
+@pytest.mark.slow
 def test_the_projection_of_the_loss_is_used_for_different_widths(root: Path) -> None:
     run = write_run(root / "projected", distilled(root), export=True)
     state = {
@@ -170,6 +171,7 @@ def test_a_random_teacher_is_not_compared_with(root: Path) -> None:
     assert any(heading.startswith("Image to text") for heading in page.headings)
 
 
+@pytest.mark.slow
 def test_the_teacher_is_measured_on_every_synthetic_set(root: Path) -> None:
     run = write_run(root / "synthetic", distilled(root, eval={"sets": SETS}), export=True)
     header, *rows = make(root / "out-synthetic", run, load_models=True).page.table("Percent on held-out sets")
