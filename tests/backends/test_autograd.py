@@ -78,9 +78,8 @@ def test_forward_without_gradients_gives_the_same_value(name, mode, label):
     assert torch.equal(bare, value.detach())
 
 
-@grid(
-    name=[name for name in KINDS if name != "afd"], label=USABLE, slow=on_triton, dtype=HALVES
-)  # afd's layers are torch's own
+# AFD's layers are torch's own.
+@grid(name=[name for name in KINDS if name != "afd"], label=USABLE, slow=on_triton, dtype=HALVES)
 def test_autocast_around_the_backward_pass_changes_nothing(name, dtype, label):
     problem, tested = Problem(scale=100.0), replace(subject(label), dtype=torch.float32)
     found = []
