@@ -186,7 +186,7 @@ FORMATS = {
         ("run/run.json", "run/metrics.jsonl", "run/summary.json", "run/recipe.yaml", "run/eval/*.json"),
         {**JSON, **TEXT, **BYTES},
         lambda folder: ["report", str(folder / "run"), "--no-models", "--out", str(folder / "report")],
-        full=80,
+        full=40,
         fast=0,
     ),
     "weights of others": Format(
