@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -57,6 +58,9 @@ def _main(folder: Path) -> None:
     log = os.open(folder / "plan.log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    # As in a process that was not forked: data workers are forks, and hear Ctrl-C as their trainer lets them.
+    multiprocessing.set_start_method("fork", force=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     torch.set_num_threads(1)
     plan = json.loads((folder / "plan.json").read_text())
     if "runs" in plan:
