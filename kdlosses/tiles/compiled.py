@@ -19,7 +19,17 @@ from kdlosses.tiles import function
 from kdlosses.tiles.engine import TorchEngine
 from kdlosses.tiles.layout import RequestLayout, requests_of
 from kdlosses.tiles.packed import Packed, kept_relations
-from kdlosses.tiles.program import KNOWN, Gradient, Job, Output, Program, Sigmoid, SigmoidJob, Softmax, program_of
+from kdlosses.tiles.program import (
+    Gradient,
+    Job,
+    Output,
+    Program,
+    Sigmoid,
+    SigmoidJob,
+    Softmax,
+    program_of,
+    with_definitions,
+)
 from kdlosses.tiles.statistics import Statistics
 
 # What a `RequestLayout` is made of, and a `TorchEngine`.
@@ -37,9 +47,7 @@ def evaluate(requests: Sequence[Request], engine: TorchEngine) -> list[Any]:
 
 def evaluate_opaquely(requests: Sequence[Request], engine: TorchEngine) -> list[Any]:
     """The same, with an operator for all that there are tiles for."""
-    known = [one for one in requests if isinstance(one, KNOWN)]
-    answers = iter(_answers(known, engine) if known else [])
-    return [next(answers) if isinstance(one, KNOWN) else one.answer() for one in requests]
+    return with_definitions(requests, lambda known: _answers(known, engine))
 
 
 def _answers(requests: Sequence[Request], engine: TorchEngine) -> list[Any]:

@@ -15,7 +15,7 @@ from kdlosses.rows import autocast_device
 from kdlosses.tiles import distance, mixture
 from kdlosses.tiles.coefficients import Coefficients, from_upstream, residual
 from kdlosses.tiles.products import Sums
-from kdlosses.tiles.program import KNOWN, Gradient, Job, Program, Sigmoid, SigmoidJob, Softmax, program_of
+from kdlosses.tiles.program import Gradient, Job, Program, Sigmoid, SigmoidJob, Softmax, program_of, with_definitions
 from kdlosses.tiles.second_order import Upstream
 from kdlosses.tiles.sigmoid import ByTarget
 from kdlosses.tiles.statistics import Statistics
@@ -48,13 +48,10 @@ class Engine(Protocol):
 
 def evaluate(requests: Sequence[Request], engine: Engine) -> list[Any]:
     """The answers to ``requests``, in order, differentiable once."""
-    known = iter(_evaluate([one for one in requests if isinstance(one, KNOWN)], engine))
-    return [next(known) if isinstance(one, KNOWN) else one.answer() for one in requests]
+    return with_definitions(requests, lambda known: _evaluate(known, engine))
 
 
 def _evaluate(requests: Sequence[Request], engine: Engine) -> list[Any]:
-    if not requests:
-        return []
     refuse_transforms()
     program = program_of(requests)
     answers = iter(_Answers.apply(program, engine, *program.tensors()))

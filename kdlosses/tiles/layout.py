@@ -19,9 +19,9 @@ from kdlosses.requests import (
     SquaredDistance,
 )
 from kdlosses.rows import Rows
+from kdlosses.tiles.program import KNOWN
 
 _Item = TypeVar("_Item")
-_KINDS = (CrossEntropy, KL, SoftCrossEntropy, CrossEntropyGrad, SquaredDistance, JensenShannon, SigmoidCrossEntropy)
 
 
 class RequestLayout:
@@ -50,7 +50,7 @@ class RequestLayout:
         self.tensors += [*self._scales, *self._biases]
 
     def _request(self, request: Request) -> list[int]:
-        kind = [next(i for i, one in enumerate(_KINDS) if isinstance(request, one))]
+        kind = [next(i for i, one in enumerate(KNOWN) if isinstance(request, one))]
         if isinstance(request, (KL, SoftCrossEntropy)):
             return [*kind, self._relation(request.student), self._relation(request.teacher)]
         if isinstance(request, CrossEntropyGrad):
@@ -111,7 +111,7 @@ def requests_of(tensors: Sequence[Tensor], numbers: Sequence[int], shares: Seque
         relations.append(Relation(rows[queries], rows[keys], scales[scale], offset, *made_of))
     found: list[Request] = []
     for kind in words:
-        found.append(_request_of(_KINDS[kind], words, left, relations, rows, biases))
+        found.append(_request_of(KNOWN[kind], words, left, relations, rows, biases))
     return found
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -92,6 +92,13 @@ class Sigmoid:
 Output = Softmax | Sigmoid | Gradient | SquaredDistance | JensenShannon
 # What there are closed forms and tiles for; any other request is answered by its definition.
 KNOWN = (SigmoidCrossEntropy, CrossEntropy, KL, SoftCrossEntropy, CrossEntropyGrad, SquaredDistance, JensenShannon)
+
+
+def with_definitions(requests: Sequence[Request], tiled: Callable[[Sequence[Request]], list[Any]]) -> list[Any]:
+    """The answers in order: of ``tiled`` where there are tiles for a request, by its definition otherwise."""
+    known: list[Request] = [one for one in requests if isinstance(one, KNOWN)]
+    answers = iter(tiled(known) if known else [])
+    return [next(answers) if isinstance(one, KNOWN) else one.answer() for one in requests]
 
 
 @dataclass(eq=False)
