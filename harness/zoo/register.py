@@ -2,7 +2,9 @@
 
 import copy
 import json
+import os
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,7 @@ import open_clip
 
 from harness.model_folders import shipped
 
-# Lives as long as the process: open_clip re-reads the folder whenever another config is added.
-_CONFIGS = tempfile.TemporaryDirectory(prefix="clipkd-configs-")
-# What this process has made known; forked ones share the folder, and a file in it may be another's.
+# What this process has made known, and what the one that it was forked from had.
 _REGISTERED: dict[Path, str] = {}
 
 
@@ -30,9 +30,19 @@ def register_config(name: str, config: dict[str, Any]) -> None:
     tokenizer = config["text_cfg"].get("hf_tokenizer_name", "")
     if tokenizer.startswith("shipped:"):
         config["text_cfg"]["hf_tokenizer_name"] = str(shipped("tokenizers", tokenizer.removeprefix("shipped:")))
-    path, text = Path(_CONFIGS.name) / f"{name}.json", json.dumps(config)
+    path, text = Path(_folder(os.getpid()).name) / f"{name}.json", json.dumps(config)
     if _REGISTERED.get(path) == text:
         return  # open_clip reads its 400 files again for each one that is added
+    path.parent.mkdir(exist_ok=True)  # what tidies up the system's temporary files may have removed it
     path.write_text(text)
     open_clip.add_model_config(path)
     _REGISTERED[path] = text
+
+
+@cache
+def _folder(process: int) -> tempfile.TemporaryDirectory[str]:
+    """The folder of a process and not of its forks: whichever of them ended first would remove it for the others.
+
+    It lives as long as the process: open_clip reads it again whenever another config is added.
+    """
+    return tempfile.TemporaryDirectory(prefix="clipkd-configs-")

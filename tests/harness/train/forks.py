@@ -16,10 +16,8 @@ import re
 import signal
 import socket
 import sys
-import tempfile
 import time
 import traceback
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +153,6 @@ def start(recipe: Recipe, out: Path, world: int, fault: str | None = None) -> Ru
 
 
 def _child(recipe: Recipe, out: Path, rank: int, world: int, port: int, steps: int) -> int:
-    # Real processes have a folder of inline model configs each; forked ones would share their parent's.
-    import_module("harness.zoo.register")._CONFIGS = tempfile.TemporaryDirectory()  # a function bears its name too
     log = os.open(out.with_suffix(f".{rank}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
