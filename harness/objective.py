@@ -27,7 +27,8 @@ def build_loss(
     try:
         options = config.backend_options
         backend = create(config.backend, **options) if options else config.backend
-        settings: dict[str, Any] = {"variant": config.variant, "backend": backend, "options": config.options}
+        settings: dict[str, Any] = {"variant": config.variant, "backend": backend}
+        settings |= {"options": config.options, "terms": config.terms}
         if not teachers:
             return CLIPKDLoss(dict(config.weights), **settings)
         settings["student_dim"] = student.embed_dim
@@ -61,4 +62,4 @@ def check_biases(config: LossConfig, student: LoadedModel, teachers: Sequence[Lo
 def reads_student_scale(config: LossConfig) -> bool:
     """Whether any term's gradient reaches the student's logit scale."""
     # A term that is told a constant scale reads that one.
-    return any(config.options.get(term, {}).get("student_scale") is None for term in config.reading("scale"))
+    return any(config.told(term).get("student_scale") is None for term in config.reading("scale"))

@@ -15,17 +15,16 @@ from kdlosses.checks import check_variant, check_width
 from kdlosses.distributed.distribution import Distribution, distribution_of
 from kdlosses.distributed.shard import check_group
 from kdlosses.embeddings import Embeddings
+from kdlosses.entries import Entry, Terms, entries_of
 from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
 from kdlosses.guard import Guard, GuardedLoss
 from kdlosses.inputs import Inputs, StudentArguments, TeacherArguments, read_inputs
 from kdlosses.layers import MAX_LOGIT_SCALE, Layers, add_layers
-from kdlosses.options import Options, check_options
-from kdlosses.registry import get_term
+from kdlosses.options import Options
 from kdlosses.requests import add_up
 from kdlosses.rows import autocast_device
 from kdlosses.term import Computation
 from kdlosses.term_checks import check_computation, finished
-from kdlosses.weights import check_weights
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -39,6 +38,8 @@ class DistillLoss(GuardedLoss, Layers):
     Args:
         weights: ``{term: weight}``, terms from ``kdlosses.available_terms()``, weights >= 0, at least one above zero.
         options: ``{term: {option: value}}``, what the terms may be told besides.
+        terms: ``{name: {"loss": term, option: value, ...}}``: names of your own for terms with options, to be given
+            weights, so that one term may be in a sum several times.
         variant: ``"paper"`` for the published formulas, ``"released"`` for what the released code computes.
         student_dim: student embedding width Ds; needed where a projection or fusion layer is.
         teacher_dim: teacher embedding width Dt; needed with ``student_dim``.
@@ -81,6 +82,7 @@ class DistillLoss(GuardedLoss, Layers):
         weights: Mapping[str, float],
         *,
         options: Options | None = None,
+        terms: Terms | None = None,
         variant: str = "paper",
         student_dim: int | None = None,
         teacher_dim: int | None = None,
@@ -92,10 +94,11 @@ class DistillLoss(GuardedLoss, Layers):
         check_variant(variant)
         check_group(group)
         self._backend = backends.resolve(backend)
-        self.weights = check_weights(weights, variant)
-        self.term_options = check_options(options, weights)
+        self._terms = entries_of(weights, options, terms, variant)
+        self.weights = {name: entry.weight for name, entry in self._terms.items()}
+        self.term_options = {name: dict(entry.options) for name, entry in self._terms.items() if entry.options}
         self.variant, self.backend, self.check, self.group = variant, backend, check, group
-        self._needs = frozenset().union(*(get_term(term).needs for term in self.weights))
+        self._needs = frozenset().union(*(entry.term.needs for entry in self._terms.values()))
         self._add_layers(student_dim, teacher_dim)
         self._guard = Guard(self)
 
@@ -253,8 +256,8 @@ class DistillLoss(GuardedLoss, Layers):
             losses, start = {}, 0
             for (name, weight), one in zip(self.weights.items(), computations, strict=True):
                 stop = start + len(one.requests)
-                twice = partial(self._of_twice, name, inputs)
-                losses[f"{name}_loss"] = weight * finished(name, one, answers[start:stop], twice)
+                term, twice = self._terms[name].term, partial(self._of_twice, name, inputs)
+                losses[f"{name}_loss"] = weight * finished(term, one, answers[start:stop], twice)
                 start = stop
         return distribution.mean(losses)
 
@@ -268,9 +271,9 @@ class DistillLoss(GuardedLoss, Layers):
         for one in embeddings:
             one.make(self._needs)
         found = []
-        for name in self.weights:
-            needs, options = get_term(name).needs, self.term_options.get(name, {})
-            found.append(self._computation(name, [one.of(name, needs, options) for one in embeddings]))
+        for name, entry in self._terms.items():
+            of_term = [one.of(name, entry.term.needs, self.term_options.get(name, {})) for one in embeddings]
+            found.append(self._computation(entry, of_term))
             check_computation(name, found[-1])
         return found
 
@@ -278,15 +281,15 @@ class DistillLoss(GuardedLoss, Layers):
         """The computation of one term for a batch that has every pair twice."""
         return self.computations([one.twice() for one in inputs])[list(self.weights).index(name)]
 
-    def _computation(self, name: str, embeddings: list[Embeddings]) -> Computation:
-        return get_term(name).compute(embeddings[0])
+    def _computation(self, entry: Entry, embeddings: list[Embeddings]) -> Computation:
+        return entry.term.compute(embeddings[0])
 
     def _described(self, inputs: list[Inputs]) -> dict[str, str]:
         """What must be equal on all processes: it decides which collectives there will be, forward and back."""
         trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         told = {
             "the loss": f"{type(self).__name__} of {self.weights}, variant {self.variant}, training {trained}",
-            "the set of options": str(self.term_options),
+            "the set of options": str([(entry.term.name, dict(entry.options)) for entry in self._terms.values()]),
             "the number of rows": str(len(inputs[0].image)),
             "grad mode": str(torch.is_grad_enabled()),
         }
@@ -302,9 +305,24 @@ class DistillLoss(GuardedLoss, Layers):
         terms = " + ".join(f"{weight:g} {name}{self._told(name)}" for name, weight in self.weights.items())
         return f"{terms}, variant={self.variant!r}, backend={self.backend!r}"
 
-    def _told(self, term: str) -> str:
-        given = {name: value for name, value in self.term_options.get(term, {}).items() if value is not None}
-        return f"({', '.join(f'{name}={value:g}' for name, value in given.items())})" if given else ""
+    def reading(self, need: str) -> tuple[str, ...]:
+        """The names of the terms that read ``need``, a word of ``kdlosses.embeddings.NEEDS``."""
+        return tuple(name for name, entry in self._terms.items() if need in entry.term.needs)
+
+    def _told(self, name: str) -> str:
+        entry = self._terms[name]
+        of = [] if entry.term.name == name else [entry.term.name]
+        given = [f"{key}={_short(value)}" for key, value in entry.options.items() if value != _default(entry, key)]
+        return f"({', '.join(of + given)})" if of + given else ""
+
+
+def _default(entry: Entry, option: str) -> Any:
+    default = entry.term.options[option]
+    return default[0] if isinstance(default, tuple) else default
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 class TermLoss(DistillLoss):

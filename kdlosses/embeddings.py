@@ -43,13 +43,13 @@ class Embeddings:
 
     def __init__(self, layers: Layers, variant: str, inputs: Inputs, student: Pairs | None = None) -> None:
         self.variant = variant
-        self.options: Mapping[str, float | None] = {}
+        self.options: Mapping[str, Any] = {}
         self._layers, self._inputs = layers, inputs
         self._made: dict[str, Any] = {} if student is None else {"student": student}
         self._reader: str | None = None
         self._needs = frozenset(NEEDS)
 
-    def of(self, term: str, needs: frozenset[str], options: Mapping[str, float | None]) -> Embeddings:
+    def of(self, term: str, needs: frozenset[str], options: Mapping[str, Any]) -> Embeddings:
         """The same embeddings for one term, which may read what its ``needs`` name, with the options it was given."""
         found = Embeddings(self._layers, self.variant, self._inputs)
         found.options, found._made, found._reader, found._needs = options, self._made, term, needs

@@ -11,12 +11,12 @@ from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
 from kdlosses.checks import check_weight, check_width
 from kdlosses.embeddings import Embeddings
+from kdlosses.entries import Entry, Terms
 from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
 from kdlosses.guard import Guard
 from kdlosses.inputs import Inputs, Scale, StudentArguments, computation_dtype, read_inputs
 from kdlosses.layers import Layers, add_layers
 from kdlosses.options import Options
-from kdlosses.registry import get_term
 from kdlosses.term import Computation
 from kdlosses.weights import CLIP_KD
 
@@ -46,6 +46,7 @@ class MultiTeacherLoss(DistillLoss):
         teacher_dims: embedding width of each teacher.
         teacher_weights: numbers above zero, one for each teacher; equal by default. Only their ratios count, so that
             another teacher does not change how much distillation weighs beside the contrastive term.
+        terms: as in `CLIPKDLoss`.
         options: as in `CLIPKDLoss`; a teacher's scale is then that of every teacher.
         variant: see `DistillLoss`.
         backend: see `DistillLoss`.
@@ -84,6 +85,7 @@ class MultiTeacherLoss(DistillLoss):
         teacher_dims: Sequence[int],
         teacher_weights: Sequence[float] | None = None,
         options: Options | None = None,
+        terms: Terms | None = None,
         variant: str = "paper",
         backend: str | Backend = "auto",
         check: bool = False,
@@ -92,6 +94,7 @@ class MultiTeacherLoss(DistillLoss):
         super().__init__(
             CLIP_KD if weights is None else weights,
             options=options,
+            terms=terms,
             variant=variant,
             student_dim=student_dim,
             backend=backend,
@@ -237,8 +240,8 @@ class MultiTeacherLoss(DistillLoss):
             found.append(Embeddings(cast(Layers, layers), self.variant, one, student))
         return found
 
-    def _computation(self, name: str, embeddings: list[Embeddings]) -> Computation:
-        term = get_term(name)
+    def _computation(self, entry: Entry, embeddings: list[Embeddings]) -> Computation:
+        term = entry.term
         if len(embeddings) > 1 and "teacher" in term.needs:
             return term.mixed(embeddings, self.teacher_weights)
         return term.compute(embeddings[0])

@@ -9,50 +9,108 @@ from typing import Any
 
 from kdlosses.checks import check_known
 from kdlosses.registry import available_terms, get_term
+from kdlosses.term import Term
 
 _EXAMPLE = '{"affinity": {"teacher_scale": 100.0}}'
 
-Options = Mapping[str, Mapping[str, float | None]]
+Options = Mapping[str, Mapping[str, Any]]
 
 
-def check_options(options: Options | None, weights: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
-    """The options of every term in use that takes any; one that is not given is None.
+def check_options(options: Options | None, terms: Mapping[str, Term]) -> Options:
+    """``options``, or none at all, once they are of terms that are there.
 
     Args:
-        options: ``{term: {option: value}}``, or None for none. All options there are today are logit scales.
-        weights: ``{term: weight}``; a term of weight zero may have options, and they are left out with it.
+        options: ``{term: {option: value}}``.
+        terms: those with a weight, zero included, by their names in the sum.
 
     Raises:
-        ValueError: for an unknown term or option, a term without a weight, or a value that is not a number above zero.
+        ValueError: for something else, or a term that is unknown, has no weight or takes no options.
     """
     given = {} if options is None else options
     if not isinstance(given, Mapping):
         raise ValueError(f"options must map terms to their options, as in {_EXAMPLE}, got {type(given).__name__}")
-    for term, values in given.items():
-        _check_term(term, values, weights)
-    active = [term for term, weight in weights.items() if weight and get_term(term).options]
-    return {term: {name: _number(given.get(term, {}).get(name)) for name in get_term(term).options} for term in active}
+    for name, values in given.items():
+        term = terms[name] if name in terms else get_term(name)
+        if not isinstance(values, Mapping):
+            got = type(values).__name__
+            raise ValueError(f"options of {name!r} must map names to values, as in {_EXAMPLE}, got {got}")
+        if values and not term.options:
+            others = ", ".join(other for other in available_terms() if get_term(other).options)
+            raise ValueError(
+                f"term {name!r} takes no options, got {', '.join(map(repr, values))}; those that do: {others}"
+            )
+        if name not in terms:
+            raise ValueError(
+                f"options name {name!r}, which has no weight; add it to the weights or leave its options out"
+            )
+    return given
 
 
-def _check_term(term: str, values: object, weights: Mapping[str, float]) -> None:
-    known = get_term(term).options
-    if not isinstance(values, Mapping):
-        raise ValueError(f"options of {term!r} must map names to values, as in {_EXAMPLE}, got {type(values).__name__}")
-    if values and not known:
-        others = ", ".join(name for name in available_terms() if get_term(name).options)
-        raise ValueError(f"term {term!r} takes no options, got {', '.join(map(repr, values))}; those that do: {others}")
-    if term not in weights:
-        raise ValueError(f"options name {term!r}, which has no weight; add it to the weights or leave its options out")
-    for name, value in values.items():
-        check_known(f"option of term {term!r}", name, known)
-        _check_scale(f"option {name} of term {term!r}", value)
+def resolved(name: str, term: Term, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A value for every option of ``term``, its default for those that are not given.
+
+    Args:
+        name: of the term in its sum, for messages.
+        term: whose ``options`` say what there is.
+        given: values by option.
+
+    Raises:
+        ValueError: for an unknown option or a value that is not of its kind.
+    """
+    for option in given:
+        check_known(f"option of term {name!r}", option, term.options)
+    found = {
+        option: _checked(f"option {option} of term {name!r}", default, given.get(option, default))
+        for option, default in term.options.items()
+    }
+    term.check(found)
+    return found
 
 
-def _check_scale(name: str, value: object) -> None:
+def _checked(what: str, default: Any, value: Any) -> Any:
+    """``value``, of the kind that ``default`` tells."""
+    if isinstance(default, tuple):
+        return default[0] if value is default else _choice(what, default, value)
+    if isinstance(default, Mapping):
+        return _parts(what, default, value)
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{what} must be True or False, got {value!r}")
+        return value
+    number = _number(value)
+    if default is None:
+        if value is not None and not number > 0:
+            raise ValueError(f"{what} must be a finite number above zero, or None for the model's own, got {value!r}")
+        return None if value is None else number
+    if math.isnan(number):
+        raise ValueError(f"{what} must be a finite number, got {value!r}")
+    if isinstance(default, int):
+        if number < 0 or number != int(number):
+            raise ValueError(f"{what} must be a whole number, zero or more, got {value!r}")
+        return int(number)
+    return number
+
+
+def _choice(what: str, choices: tuple[Any, ...], value: Any) -> Any:
+    if not any(value is one or (isinstance(value, str) and value == one) for one in choices):
+        raise ValueError(f"{what} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def _parts(what: str, default: Mapping[str, float], value: Any) -> dict[str, float]:
+    """Weights by part, of a mapping or of a list of parts, which have their default weights."""
+    if not isinstance(value, (Mapping, list, tuple)) or not value:
+        raise ValueError(f"{what} must name some of {', '.join(default)}, or map them to weights, got {value!r}")
+    for part in value:
+        check_known(f"part in {what}", part, default)
+    weights = value if isinstance(value, Mapping) else {part: default[part] for part in value}
+    for part, weight in weights.items():
+        if not _number(weight) >= 0:
+            raise ValueError(f"weight of {part} in {what} must be a finite number, zero or more, got {weight!r}")
+    return {part: float(weight) for part, weight in weights.items()}
+
+
+def _number(value: Any) -> float:
+    """``value`` as a float; NaN where it is no finite number."""
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if value is not None and not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{name} must be a finite number above zero, or None for the model's own, got {value!r}")
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+    return number if math.isfinite(number) else math.nan

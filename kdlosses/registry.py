@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kdlosses.checks import VARIANTS, check_known
 from kdlosses.embeddings import NEEDS
@@ -75,19 +75,14 @@ def get_term(name: str, kind: str = "loss term", others: Iterable[str] = ()) -> 
     return _TERMS[name]
 
 
-def terms_reading(terms: Iterable[str], need: str) -> tuple[str, ...]:
-    """Those of ``terms`` that read ``need``, a word of ``kdlosses.embeddings.NEEDS``."""
-    return tuple(term for term in terms if need in get_term(term).needs)
-
-
 def _check(term: Term) -> None:
     title = type(term).__qualname__
     name = getattr(term, "name", None)
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"{title}.name must be a word of letters, digits and underscores, got {name!r}")
-    for fact, kinds in (("needs", (set, frozenset)), ("options", (tuple, list))):
-        if not isinstance(getattr(term, fact), kinds):
-            raise ValueError(f"{title}.{fact} must be a {kinds[-1].__name__} of words, got {getattr(term, fact)!r}")
+    if not isinstance(term.needs, (set, frozenset)):
+        raise ValueError(f"{title}.needs must be a frozenset of words, got {term.needs!r}")
+    _check_options(title, term.options)
     for need in sorted(term.needs, key=str):
         check_known(f"need of term {title}", need, sorted(NEEDS))
         for other in sorted(NEEDS[need] - term.needs):
@@ -96,6 +91,20 @@ def _check(term: Term) -> None:
         raise ValueError(f"{title}.default_weight must have {' and '.join(VARIANTS)}, got {dict(term.default_weight)}")
     if type(term).compute is Term.compute:
         raise ValueError(f"{title} defines no compute(embeddings), which says what to compute")
+
+
+def _check_options(title: str, options: Mapping[str, Any]) -> None:
+    if not isinstance(options, Mapping):
+        raise ValueError(f"{title}.options must map names to defaults, as in {{'beta': 1.0}}, got {options!r}")
+    for name, default in options.items():
+        if not isinstance(name, str) or not name.isidentifier() or name == "loss":
+            raise ValueError(f"{title}.options: a name must be a word, and not 'loss', got {name!r}")
+        fits = default if isinstance(default, (tuple, dict)) else isinstance(default, (bool, int, float, type(None)))
+        if not fits:
+            raise ValueError(
+                f"{title}.options[{name!r}] must be None, a number, a bool, a tuple of choices or a dict of weights, "
+                f"got {default!r}"
+            )
 
 
 def _origin(term: Term) -> tuple[str, str]:

@@ -44,8 +44,10 @@ class Term:
         name: what it is called in weights, recipes and ``output_dict``.
         needs: what it reads of `Embeddings`, in the words of ``kdlosses.embeddings.NEEDS``. Reading anything else is
             refused, as what is read decides which parameters there are and which are trained.
-        options: names of numbers above zero that it may be told besides, found in ``Embeddings.options``; None there
-            where one was not given. An option called ``student_scale`` stands in for the student's scale.
+        options: what it may be told besides, found in ``Embeddings.options``: ``{name: default}``. The default says
+            what values there are: None a number above zero, or None; a number one of its kind (whole for an int); a
+            bool a bool; a tuple one of its entries, of which the first is the default; a dict of weights some of its
+            keys, in a list or with weights. An option called ``student_scale`` stands in for the student's scale.
         default_weight: by variant.
         weight_grows_by: what the default is multiplied by at another batch B or width D, where it is not for any.
 
@@ -66,7 +68,7 @@ class Term:
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
-    options: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[Mapping[str, Any]] = {}
     default_weight: ClassVar[Mapping[str, float]] = {"paper": 1.0, "released": 1.0}
     weight_grows_by: ClassVar[str] = ""
 
@@ -77,6 +79,13 @@ class Term:
             embeddings: of one call and, where there are several teachers, of one of them.
         """
         raise NotImplementedError
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Refuse, with a ValueError, values that are of their kinds and make no sense; does nothing by default.
+
+        Args:
+            options: a value for each option.
+        """
 
     def mixed(self, embeddings: Sequence[Embeddings], weights: Sequence[float]) -> Computation:
         """For several teachers: the weighted mean of those for each, unless a term mixes them earlier.

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdlosses.registry import get_term
 from kdlosses.relation import Relation
 from kdlosses.requests import Request
 from kdlosses.rows import Rows
-from kdlosses.term import Computation
+from kdlosses.term import Computation, Term
 
 _ROWS = "embeddings of the batch (embeddings.student.image, ..., or embeddings.rows(x) for a tensor [B, D] of its own)"
 _tried: set[str] = set()
@@ -56,11 +55,11 @@ def _check_rows(term: str, what: str, rows: Rows) -> None:
         )
 
 
-def finished(term: str, computation: Computation, answers: Sequence[Any], twice: Callable[[], Computation]) -> Tensor:
+def finished(term: Term, computation: Computation, answers: Sequence[Any], twice: Callable[[], Computation]) -> Tensor:
     """The term's scalar.
 
     Args:
-        term: its name.
+        term: whose it is.
         computation: what it asked for.
         answers: to its requests.
         twice: the computation of a batch that has every pair twice.
@@ -71,17 +70,17 @@ def finished(term: str, computation: Computation, answers: Sequence[Any], twice:
     """
     if torch.compiler.is_compiling():
         return computation.finish(answers)
-    found = _finish(term, computation, answers)
-    if term not in _tried and _is_foreign(term) and type(found) is Tensor and not found.is_meta:
+    found = _finish(term.name, computation, answers)
+    if term.name not in _tried and _is_foreign(term) and type(found) is Tensor and not found.is_meta:
         with torch.no_grad():
-            _check_all_read(term, computation, answers)
-            _check_mean(found, _finish(term, twice(), [_twice(answer) for answer in answers]), term)
-        _tried.add(term)
+            _check_all_read(term.name, computation, answers)
+            _check_mean(found, _finish(term.name, twice(), [_twice(answer) for answer in answers]), term.name)
+        _tried.add(term.name)
     return found
 
 
-def _is_foreign(term: str) -> bool:
-    return type(get_term(term)).__module__.partition(".")[0] != __package__
+def _is_foreign(term: Term) -> bool:
+    return type(term).__module__.partition(".")[0] != __package__
 
 
 def _finish(term: str, computation: Computation, answers: Sequence[Any]) -> Tensor:

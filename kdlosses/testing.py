@@ -29,7 +29,7 @@ def check_term(
     name: str,
     plain: Callable[..., Tensor],
     *,
-    options: Mapping[str, float | None] | None = None,
+    options: Mapping[str, Any] | None = None,
     widths: tuple[int, int] = (5, 5),
     variant: str = "paper",
     several_processes: bool = True,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from kdlosses.checks import check_variant, check_weight
 from kdlosses.registry import available_terms, get_term
+from kdlosses.term import Term
 
 CLIP_KD = {"contrastive": 1.0, "crd": 1.0, "fd": 2000.0, "icl": 1.0}
 
@@ -33,12 +34,15 @@ def default_weights(variant: str = "paper") -> dict[str, float]:
     return {name: get_term(name).default_weight[variant] for name in available_terms()}
 
 
-def check_weights(weights: Mapping[str, float], variant: str) -> dict[str, float]:
-    """The weights above zero, as floats.
+def check_weights(
+    weights: Mapping[str, float], variant: str, named: Mapping[str, Term] | None = None
+) -> dict[str, Term]:
+    """The terms that have a weight, be it zero.
 
     Args:
-        weights: ``{term: weight}``.
+        weights: ``{name: weight}``.
         variant: ``"paper"`` or ``"released"``.
+        named: terms under names of the caller's, beside the registered ones.
 
     Raises:
         ValueError: for an unknown term, a weight that is negative or not finite, no weight above zero, or the
@@ -47,19 +51,20 @@ def check_weights(weights: Mapping[str, float], variant: str) -> dict[str, float
     """
     if not isinstance(weights, Mapping):
         raise ValueError(f"weights must map terms to numbers, as in {CLIP_KD}, got {type(weights).__name__}")
-    for term, weight in weights.items():
-        get_term(term)
-        check_weight(term, weight)
-    active = {term: float(weight) for term, weight in weights.items() if weight}
-    if not active:
+    named = {} if named is None else named
+    terms = {}
+    for name, weight in weights.items():
+        terms[name] = named[name] if name in named else get_term(name, others=named)
+        check_weight(name, weight)
+    if not any(weights.values()):
         raise ValueError(f"weights must give at least one term a weight above zero, got {dict(weights)}")
-    for term, weight in active.items():
+    for name, term in terms.items():
         # That very number, not all above it: gd's weight grows with the batch and passes it near 30,000 pairs.
-        defaults = get_term(term).default_weight
-        if variant == "paper" and weight == defaults["released"] != defaults["paper"]:
-            grows = get_term(term).weight_grows_by
+        defaults, weight = term.default_weight, weights[name]
+        if variant == "paper" and weight and weight == defaults["released"] != defaults["paper"]:
+            grows = term.weight_grows_by
             raise ValueError(
-                f'a {term} weight of {weight:g} belongs to variant="released"; the paper\'s {term} is on another '
+                f'a {name} weight of {weight:g} belongs to variant="released"; the paper\'s {name} is on another '
                 f"scale: start from {defaults['paper']:g}{f' x {grows}' if grows else ''}"
             )
-    return active
+    return terms

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 import pytest
 import torch
 
 import kdlosses
+from harness.config.term_options import what_is_wrong
+from kdlosses import Term
+from kdlosses.options import resolved
 from tests.distributed.cases import TEACHERS, multi_teacher, of_teachers
 from tests.problems import Problem
 from tests.running import assert_same, build, run
@@ -77,6 +81,89 @@ def test_none_is_no_option_and_a_term_without_weight_leaves_its_options_behind()
     loss = kdlosses.CLIPKDLoss({"crd": 1.0, "affinity": 0.0}, options={"affinity": {"teacher_scale": 9}})
     assert loss.term_options == {}
     assert kdlosses.CLIPKDLoss({"crd": 1.0}, options={"crd": {}}).term_options == {}
+
+
+NAMED = {"soft": {"loss": "affinity", "teacher_scale": 50.0}, "sharp": {"loss": "affinity", "student_scale": 3.0}}
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one teacher", "several"])
+def test_a_term_is_in_a_sum_several_times_under_names_of_the_callers(several):
+    inputs, weights = of_teachers() if several else MIXED.inputs(), {"soft": 1.0, "crd": 2.0, "sharp": 3.0}
+    make = multi_teacher if several else kdlosses.CLIPKDLoss
+    called = make(weights=weights, terms=NAMED)
+    found = called(**inputs, output_dict=True)
+    assert list(found) == ["soft_loss", "crd_loss", "sharp_loss"]
+    for name, one in NAMED.items():
+        own = {option: value for option, value in one.items() if option != "loss"}
+        alone = make(weights={"affinity": weights[name]}, options={"affinity": own})
+        assert torch.equal(found[f"{name}_loss"], alone(**inputs))
+    loss = called.loss if several else called
+    assert loss.reading("teacher_scale") == ("soft", "crd", "sharp")
+    assert "1 soft(affinity, teacher_scale=50) + 2 crd + 3 sharp(affinity, student_scale=3)" in repr(loss)
+
+
+@pytest.mark.parametrize(
+    ("terms", "words"),
+    [
+        ([], "terms must map names of your own to terms, as in .*got list"),
+        ({"two words": {"loss": "crd"}}, "a name in terms must be a word"),
+        ({"crd": {"loss": "affinity"}}, "terms define 'crd', which is the name of a loss"),
+        ({"soft": {"teacher_scale": 3}}, "terms\\['soft'\\] must have the key 'loss' and options"),
+        ({"soft": {"loss": "affinty"}}, "loss 'affinty' is unknown; .*did you mean 'affinity'"),
+        ({"soft": {"loss": "affinity", "scale": 3}}, "option of term 'soft' 'scale' is unknown"),
+        ({"soft": {"loss": "affinity", "teacher_scale": 3}}, "teacher_scale of term 'soft' stands in terms and in opt"),
+        ({"soft": {"loss": "affinity"}, "more": {"loss": "crd"}}, "terms define 'more', which has no weight"),
+    ],
+)
+def test_wrong_terms_are_told(terms, words):
+    with pytest.raises(ValueError, match=words):
+        kdlosses.CLIPKDLoss({"soft": 1.0}, terms=terms, options={"soft": {"teacher_scale": 5.0}})
+
+
+class Optioned(Term):
+    name = "optioned"
+    options: ClassVar[dict] = {
+        "scale": None, "beta": 1.0, "count": 2, "flag": False, "kind": ("kl", "ce", None), "parts": {"a": 1.0, "b": 2.0}
+    }  # fmt: skip
+
+    def check(self, options):
+        if options["beta"] > 9:
+            raise ValueError("beta is beyond 9")
+
+
+KINDS = [
+    ({}, {"scale": None, "beta": 1.0, "count": 2, "flag": False, "kind": "kl", "parts": {"a": 1.0, "b": 2.0}}, None),
+    (
+        {"beta": -3, "count": 0, "flag": True, "kind": None},
+        {"beta": -3.0, "count": 0, "flag": True, "kind": None},
+        None,
+    ),
+    ({"parts": ["b"]}, {"parts": {"b": 2.0}}, None),
+    ({"parts": {"a": 0, "b": 3}}, {"parts": {"a": 0.0, "b": 3.0}}, None),
+    ({"beta": float("inf")}, None, "option beta of term 'mine' must be a finite number, got inf"),
+    ({"beta": 10}, None, "beta is beyond 9"),
+    ({"count": 1.5}, None, "count of term 'mine' must be a whole number"),
+    ({"count": -1}, None, "whole number, zero or more"),
+    ({"flag": 1}, None, "flag of term 'mine' must be True or False"),
+    ({"kind": "mse"}, None, "kind of term 'mine' must be one of 'kl', 'ce', None"),
+    ({"parts": []}, None, "parts of term 'mine' must name some of a, b"),
+    ({"parts": "a"}, None, "parts of term 'mine' must name some of a, b"),
+    ({"parts": ["c"]}, None, "'c' is unknown; known: a, b"),
+    ({"parts": {"a": -1}}, None, "weight of a in option parts .* zero or more"),
+]
+
+
+@pytest.mark.parametrize(("given", "expected", "words"), KINDS, ids=str)
+def test_a_default_says_the_kind_of_an_option(given, expected, words):
+    defaults = resolved("mine", Optioned(), {})
+    if words is None:
+        assert resolved("mine", Optioned(), given) == {**defaults, **expected}
+    else:
+        with pytest.raises(ValueError, match=words):
+            resolved("mine", Optioned(), given)
+    # Recipes know the same without torch.
+    wrong = [what_is_wrong(Optioned.options[name], value) for name, value in given.items()]
+    assert any(wrong) == (words is not None and "beyond" not in words)
 
 
 OPTED = {"weights": {"crd": 1.0, "affinity": 2.0}, "options": {"affinity": {"student_scale": 9}}}

@@ -6,12 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from harness.config.section import Section, problem
-from harness.config.terms import default_weights, known_backends, known_terms, terms_reading
-
-
-def known_term(term: str) -> str:
-    """Refuse a term that no loss has, naming the known ones."""
-    return _known("loss term", term, list(known_terms()))
+from harness.config.term_options import what_is_wrong
+from harness.config.terms import TermInfo, known_backends, known_terms
 
 
 def known_backend(backend: str) -> str:
@@ -27,7 +23,6 @@ def _known(what: str, name: str, names: list[str], at: tuple[str, ...] = ()) -> 
     raise problem(f"must be a known {what}, got {name!r}; {hint}known: {', '.join(names)}", at=at)
 
 
-Term = Annotated[str, AfterValidator(known_term)]
 Backend = Annotated[str, AfterValidator(known_backend)]
 Weight = Annotated[float, Field(ge=0)]
 VARIANTS = ("paper", "released")
@@ -48,14 +43,19 @@ class LossConfig(Section):
         default_factory=dict,
         description="Options of the backend, such as {chunk_size: 512} for chunked; not with auto.",
     )
-    weights: dict[Term, Weight] = Field(
+    weights: dict[str, Weight] = Field(
         default_factory=lambda: {"contrastive": 1.0},
         description="Weight of each term; 0 switches a term off, `default` = what kdlosses starts from in this "
         "variant. Every term but contrastive and siglip needs a teacher; siglip and sigmoid_kd need a bias.",
     )
-    options: dict[Term, dict[str, float | None]] = Field(
+    options: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="Options of terms, such as {affinity: {teacher_scale: 100}}: keywords of their classes.",
+    )
+    terms: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Names of your own for terms with options, such as {soft: {loss: affinity, teacher_scale: 50}}, to "
+        "be given weights: so one term can be in a sum several times.",
     )
     mask_ratio: float = Field(
         0.75, ge=0, lt=1, description="Share of the patches hidden from the student, in [0, 1). Only with the mfd term."
@@ -73,7 +73,16 @@ class LossConfig(Section):
 
     def reading(self, need: str) -> tuple[str, ...]:
         """The active terms that read ``need``, a word of kdlosses' ``needs`` such as "teacher"."""
-        return terms_reading(self.active, need)
+        return tuple(name for name in self.active if need in self.term(name).needs)
+
+    def term(self, name: str) -> TermInfo:
+        """The facts about the term that has this name here."""
+        return known_terms()[self.terms[name]["loss"] if name in self.terms else name]
+
+    def told(self, name: str) -> dict[str, Any]:
+        """What the recipe says of the options of the term that has this name."""
+        own = {option: value for option, value in self.terms.get(name, {}).items() if option != "loss"}
+        return {**own, **self.options.get(name, {})}
 
     @model_validator(mode="before")
     @classmethod
@@ -85,9 +94,25 @@ class LossConfig(Section):
         variant = values.get("variant", "paper")
         if variant not in VARIANTS:
             return values
-        known = default_weights(variant)
-        filled = {term: known.get(term, w) if w == DEFAULT else w for term, w in weights.items()}
+        filled = {name: _default_weight(name, values, variant) if w == DEFAULT else w for name, w in weights.items()}
         return {**values, "weights": filled}
+
+    @model_validator(mode="after")
+    def _terms_are_known(self) -> "LossConfig":
+        for name, one in self.terms.items():
+            at = ("loss", "terms", name)
+            if not name.isidentifier() or name in known_terms():
+                raise problem("must be a name of your own: a word that is not the name of a loss term", at=at)
+            if "loss" not in one:
+                raise problem("must name its term under the key loss, as in {loss: affinity}", at=at)
+            _known("loss term", one["loss"], list(known_terms()), at=(*at, "loss"))
+            if name not in self.weights:
+                raise problem("has no weight; add it to loss.weights or remove it", at=at)
+            self._check_options(at, name, {option: value for option, value in one.items() if option != "loss"})
+        for section in ("weights", "options"):
+            for name in getattr(self, section):
+                _known("loss term", name, [*known_terms(), *self.terms], at=("loss", section, name))
+        return self
 
     @model_validator(mode="after")
     def _options_are_the_backends(self) -> "LossConfig":
@@ -107,7 +132,7 @@ class LossConfig(Section):
             raise problem(f"must give at least one term a weight above zero, got {self.weights}", at=at)
         for term in self.active:
             # kdlosses refuses that very number too, when it makes the loss.
-            facts, weight = known_terms()[term], self.weights[term]
+            facts, weight = self.term(term), self.weights[term]
             paper, released = facts.default_weight["paper"], facts.default_weight["released"]
             if self.variant == "paper" and weight == released != paper:
                 grows = f" x {facts.weight_grows_by}" if facts.weight_grows_by else ""
@@ -122,16 +147,29 @@ class LossConfig(Section):
     def _options_are_the_terms(self) -> "LossConfig":
         for term, values in self.options.items():
             at = ("loss", "options", term)
-            known = known_terms()[term].options
-            if values and not known:
+            if values and not self.term(term).options:
                 others = ", ".join(name for name, info in known_terms().items() if info.options)
                 raise problem(f"must be empty, since this term takes no options; those that do: {others}", at=at)
             if term not in self.weights:
                 raise problem("belongs to a term without a weight; add it to loss.weights or remove it", at=at)
-            for option, value in values.items():
-                _known("option of this term", option, list(known), at=at)
-                if value is not None and value <= 0:
-                    raise problem(
-                        f"must be above 0, or null for the model's own scale, got {value:g}", at=(*at, option)
-                    )
+            for option in values:
+                if option in self.terms.get(term, {}):
+                    raise problem("stands in loss.terms too; leave one out", at=(*at, option))
+            self._check_options(at, term, values)
         return self
+
+    def _check_options(self, at: tuple[str, ...], name: str, values: dict[str, Any]) -> None:
+        known = self.term(name).options
+        for option, value in values.items():
+            _known("option of this term", option, list(known), at=at)
+            wrong = what_is_wrong(known[option], value)
+            if wrong:
+                raise problem(wrong, at=(*at, option))
+
+
+def _default_weight(name: str, values: dict[str, Any], variant: str) -> float:
+    """What kdlosses starts from; any number for a term that is not known, which is refused after this."""
+    terms = values.get("terms")
+    own = terms.get(name) if isinstance(terms, dict) else None
+    term = str(own.get("loss")) if isinstance(own, dict) else name
+    return known_terms()[term].default_weight[variant] if term in known_terms() else 1.0

@@ -1,10 +1,11 @@
-"""Terms of kdlosses, their default weights and options, and its backends, read from source without importing torch."""
+"""Terms of kdlosses with their facts, and its backends, read from source without importing torch."""
 
 import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
+from typing import Any
 
 from harness.config import static
 
@@ -14,7 +15,7 @@ class TermInfo:
     """The facts that a term of kdlosses declares, by the names of its attributes."""
 
     needs: frozenset[str]
-    options: tuple[str, ...]
+    options: Mapping[str, Any]
     default_weight: Mapping[str, float]
     weight_grows_by: str
 
@@ -71,11 +72,6 @@ def known_backends() -> dict[str, tuple[str, ...]]:
     """Every backend with the options it takes; the same as ``kdlosses.backends.options(name)``."""
     files = sorted((static.package_folder("kdlosses") / "backends").glob("*/__init__.py"))
     return {path.parent.name: static.parameters(static.classes(path)["Backend"]) for path in files}
-
-
-def default_weights(variant: str) -> dict[str, float]:
-    """The weight that each term starts from in a variant; the same as ``kdlosses.default_weights(variant)``."""
-    return {name: term.default_weight[variant] for name, term in known_terms().items()}
 
 
 def terms_reading(terms: Iterable[str], need: str) -> tuple[str, ...]:

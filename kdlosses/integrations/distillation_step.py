@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdlosses.base import DistillLoss
 from kdlosses.integrations.model_adapters import Batch, bare_model, features_of, vocabulary_size
-from kdlosses.registry import terms_reading
 
 PREFIX = "teacher_"
 # What belongs to a text, in either framework's words; all else in a batch belongs to the image.
@@ -157,7 +157,7 @@ def check_unmasked(loss: nn.Module) -> None:
         Traceback (most recent call last):
         ValueError: mfd reads the student's embeddings of masked images, ...
     """
-    masked = terms_reading(getattr(loss, "weights", {}), "masked")
+    masked = loss.reading("masked") if isinstance(loss, DistillLoss) else ()
     # The released variant's MFD is FD, and wants none.
     if masked and loss.variant == "paper":
         raise ValueError(

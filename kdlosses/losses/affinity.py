@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
@@ -96,7 +97,7 @@ class Affinity(Term):
 
     name = "affinity"
     needs = frozenset({"scale", "teacher", "teacher_scale"})
-    options = ("student_scale", "teacher_scale")
+    options: ClassVar[Mapping[str, Any]] = {"student_scale": None, "teacher_scale": None}
 
     def compute(self, embeddings: Embeddings) -> Computation:
         """Soft cross-entropy of both directions."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
 from kdlosses.catalog import named
+from kdlosses.entries import Terms
 from kdlosses.options import Options
 from kdlosses.weights import CLIP_KD
 
@@ -29,6 +30,9 @@ class CLIPKDLoss(DistillLoss):
             They belong to the variant: `kdlosses.default_weights`.
         options: ``{term: {option: value}}``, what the terms' own classes take as keywords, as in
             ``{"affinity": {"teacher_scale": 100.0}}``.
+        terms: ``{name: {"loss": term, option: value, ...}}``, names of your own for terms with options, as in
+            ``CLIPKDLoss({"soft": 1.0}, terms={"soft": {"loss": "affinity", "teacher_scale": 50.0}})``: one term may be
+            in a sum several times, and ``output_dict`` has ``soft_loss``.
         variant: see `DistillLoss`.
         student_dim: see `DistillLoss`.
         teacher_dim: see `DistillLoss`.
@@ -67,6 +71,7 @@ class CLIPKDLoss(DistillLoss):
         weights: Mapping[str, float] | None = None,
         *,
         options: Options | None = None,
+        terms: Terms | None = None,
         variant: str = "paper",
         student_dim: int | None = None,
         teacher_dim: int | None = None,
@@ -77,6 +82,7 @@ class CLIPKDLoss(DistillLoss):
         super().__init__(
             CLIP_KD if weights is None else weights,
             options=options,
+            terms=terms,
             variant=variant,
             student_dim=student_dim,
             teacher_dim=teacher_dim,

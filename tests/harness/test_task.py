@@ -193,6 +193,9 @@ def test_a_term_at_a_scale_of_its_own_leaves_the_students_alone():
     own = {"affinity": {"student_scale": 50.0}}
     assert reads_student_scale(LossConfig(weights={"affinity": 1}))
     assert not reads_student_scale(LossConfig(weights={"affinity": 1}, options=own))
+    named = {"soft": {"loss": "affinity", "student_scale": 50.0}}
+    assert not reads_student_scale(LossConfig(weights={"soft": 1}, terms=named))
+    assert reads_student_scale(LossConfig(weights={"soft": 1, "own": 1}, terms={**named, "own": {"loss": "affinity"}}))
 
 
 @pytest.mark.parametrize("term", kdlosses.available_terms())

@@ -11,7 +11,6 @@ import torch
 
 import kdlosses
 from kdlosses import CLIPKDLoss, DistillLoss
-from kdlosses.registry import terms_reading
 
 # Between the names of terms that are summed at their default weights.
 PLUS = "+"
@@ -94,13 +93,17 @@ def build_loss(
 
 def weights_of(loss: str, variant: str) -> dict[str, float]:
     """The terms of `loss` with their weights."""
-    with torch.device("meta"):  # no numbers for its layers: they would be drawn from the caller's generator
-        return build_loss(loss, variant, "auto", 1, 1).weights
+    return _on_meta(loss, variant).weights
 
 
 def reads_bias(case: Case) -> bool:
     """Whether a term of the case's loss takes sigmoids."""
-    return bool(terms_reading(weights_of(case.loss, case.variant), "bias"))
+    return bool(_on_meta(case.loss, case.variant).reading("bias"))
+
+
+def _on_meta(loss: str, variant: str) -> DistillLoss:
+    with torch.device("meta"):  # no numbers for its layers: they would be drawn from the caller's generator
+        return build_loss(loss, variant, "auto", 1, 1)
 
 
 def grid(

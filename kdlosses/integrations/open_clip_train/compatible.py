@@ -11,7 +11,6 @@ from torch import nn
 
 from kdlosses import CLIPKDLoss
 from kdlosses.integrations.open_clip_train.errors import ConfigError
-from kdlosses.registry import terms_reading
 
 SCHEMAS = ("local-dir:", "hf-hub:")
 PROBES = ["a photo of a cat", "Two DOGS, 3 birds & naïve café-goers!"]
@@ -33,7 +32,7 @@ def check_arguments(args: Namespace, loss: CLIPKDLoss) -> None:
         if given:
             raise ConfigError(f"{flag} cannot be used here: {why}")
     _check_teacher(args, loss)
-    masked = terms_reading(loss.weights, "masked")
+    masked = loss.reading("masked")
     if masked and loss.variant == "paper":
         raise ConfigError(
             f"{masked[0]} reads the student's embeddings of masked images, which open_clip's trainer never makes; "
@@ -42,7 +41,7 @@ def check_arguments(args: Namespace, loss: CLIPKDLoss) -> None:
 
 
 def _check_teacher(args: Namespace, loss: CLIPKDLoss) -> None:
-    terms = terms_reading(loss.weights, "teacher")
+    terms = loss.reading("teacher")
     if args.distill_model is None and (terms or args.distill_pretrained is not None):
         why = f"the loss reads a teacher ({', '.join(terms)})" if terms else "--distill-pretrained alone says nothing"
         raise ConfigError(f"--distill-model is missing: {why}; name an open_clip model")
@@ -98,10 +97,10 @@ def check_biases(loss: CLIPKDLoss, student: nn.Module, teacher: nn.Module | None
     Raises:
         ConfigError: naming the model.
     """
-    terms = terms_reading(loss.weights, "bias")
+    terms = loss.reading("bias")
     if terms and student.logit_bias is None:
         raise ConfigError(f"the loss reads the student's bias ({', '.join(terms)}), and it has none; add --siglip")
-    terms = terms_reading(loss.weights, "teacher_bias")
+    terms = loss.reading("teacher_bias")
     if terms and teacher is not None and teacher.logit_bias is None:
         raise ConfigError(
             f"the loss reads the teacher's bias ({', '.join(terms)}), and it has none, as it was not trained with a "

@@ -31,7 +31,6 @@ from kdlosses.integrations.open_clip_train.errors import ConfigError
 from kdlosses.integrations.open_clip_train.objective import Objective
 from kdlosses.integrations.open_clip_train.settings import Settings
 from kdlosses.integrations.open_clip_train.teacher import Teacher
-from kdlosses.registry import terms_reading
 
 NAMES = ("parse_args", "create_model_and_transforms", "create_loss", "pt_load")
 IGNORED = ("local_loss", "gather_with_grad", "loss_dist_impl")
@@ -104,7 +103,7 @@ class Run:
         """The student with its loss attached. It is made first, from the random numbers of a run without teacher."""
         made: tuple[nn.Module, Any, Any] = self._stock["create_model_and_transforms"](model, pretrained, **keywords)
         self.student = made[0]
-        wanted = self.args.kd_teacher_model if terms_reading(self._settings.build(8, 8).weights, "teacher") else None
+        wanted = self.args.kd_teacher_model if self._settings.build(8, 8).reading("teacher") else None
         widths = [None if name is None else config_of(name)["embed_dim"] for name in (model, wanted)]
         training = self.args.train_data or self.args.dataset_type == "synthetic"
         if wanted is not None and training:

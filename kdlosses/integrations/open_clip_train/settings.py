@@ -16,7 +16,7 @@ from kdlosses.checks import check_known
 from kdlosses.integrations.open_clip_train.errors import ConfigError
 from kdlosses.integrations.open_clip_train.strict_yaml import Document, Keys, parse
 
-KEYS = ("weights", "variant", "backend", "backend_options", "options", "check")
+KEYS = ("weights", "variant", "backend", "backend_options", "options", "terms", "check")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _checked(values: object) -> dict[str, Any]:
         raise ValueError("expected 'weights: {contrastive: 1, crd: 1}' and the like, got " + repr(values))
     for key, value in values.items():
         check_known("key", key, KEYS)
-        if key in ("weights", "backend_options", "options") and not isinstance(value, dict):
+        if key in ("weights", "backend_options", "options", "terms") and not isinstance(value, dict):
             raise ValueError(f"{key} must be a mapping, got {value!r}")
         if key == "check" and not isinstance(value, bool):
             raise ValueError(f"check must be true or false, got {value!r}")

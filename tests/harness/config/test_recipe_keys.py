@@ -69,6 +69,7 @@ CHANGED = {
     "loss.backend_options": {"loss.backend": "chunked", "loss.backend_options": {"chunk_size": 3}},
     "loss.weights": {"loss.weights.fd": 10},
     "loss.options": {"loss.options.affinity.student_scale": 3.0},
+    "loss.terms": {"loss.weights.soft": 1.0, "loss.terms.soft": {"loss": "affinity", "teacher_scale": 9.0}},
     "loss.mask_ratio": {"loss.mask_ratio": 0.5},
     "loss.mask_kind": {"loss.mask_kind": "pixels"},
     "optim.lr": {"optim.lr": 2e-3},
