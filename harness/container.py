@@ -30,12 +30,23 @@ def cpu_limit(root: Path = ROOT, own: Path = OWN) -> float | None:
 
 def memory_limit(root: Path = ROOT, own: Path = OWN) -> int | None:
     """Bytes of memory that the container gives, None without a limit."""
+    return min((limit for limit, _ in _memory(root, own)), default=None)
+
+
+def memory_left(root: Path = ROOT, own: Path = OWN) -> int | None:
+    """Bytes of it that are not in use yet: their end is the process's end, whatever the machine still has."""
+    return min((limit - used for limit, used in _memory(root, own)), default=None)
+
+
+def _memory(root: Path, own: Path) -> list[tuple[int, int]]:
+    """Limit and use of each group that has a limit."""
     found = []
     for folder in _folders(root, own, "memory"):
-        words = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
-        if words and words[0].isdigit() and int(words[0]) < _UNLIMITED:
-            found.append(int(words[0]))
-    return min(found, default=None)
+        limit = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
+        used = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes") or ["0"]
+        if limit and limit[0].isdigit() and int(limit[0]) < _UNLIMITED:
+            found.append((int(limit[0]), int(used[0])))
+    return found
 
 
 def _folders(root: Path, own: Path, controller: str) -> list[Path]:

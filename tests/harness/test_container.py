@@ -6,7 +6,7 @@ import pytest
 
 from harness import container
 from harness.cli.pairs import num_workers
-from harness.container import cpu_limit, memory_limit, usable_cores
+from harness.container import cpu_limit, memory_left, memory_limit, usable_cores
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -47,6 +47,17 @@ def test_limits(tmp_path, own, files, cpus, memory):
     (tmp_path / "own").write_text(own)
     assert cpu_limit(tmp_path / "root", tmp_path / "own") == cpus
     assert memory_limit(tmp_path / "root", tmp_path / "own") == memory
+
+
+def test_memory_that_is_left_is_the_least_of_all_groups(tmp_path):
+    (tmp_path / "own").write_text("4:memory:/box\n0::/a/b\n")
+    assert memory_left(tmp_path / "root", tmp_path / "own") is None
+    write(tmp_path / "root", {"a/memory.max": "900", "a/memory.current": "100"})
+    assert memory_left(tmp_path / "root", tmp_path / "own") == 800
+    write(tmp_path / "root", {"a/b/memory.max": "700", "a/b/memory.current": "50"})
+    assert memory_left(tmp_path / "root", tmp_path / "own") == 650
+    write(tmp_path / "root", {"memory/box/memory.limit_in_bytes": "99", "memory/box/memory.usage_in_bytes": "90"})
+    assert memory_left(tmp_path / "root", tmp_path / "own") == 9
 
 
 def test_the_default_number_of_workers_is_the_containers(monkeypatch):

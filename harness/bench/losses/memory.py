@@ -13,10 +13,10 @@ from torch import Tensor
 
 from harness.bench.losses.implementations import Setup
 from harness.bench.losses.livebytes import LiveBytes
+from harness.container import memory_left
 
 # Beyond this share of what is free the machine swaps, or ends the process without a word.
 USABLE = 0.85
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def available_bytes(device: str) -> int:
     if device == "cuda":
         cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return int(torch.cuda.mem_get_info()[0]) + cached
-    return int(min(_system_bytes(), _container_bytes()))
+    left = memory_left()
+    return _system_bytes() if left is None else min(_system_bytes(), left)
 
 
 def _system_bytes() -> int:
@@ -74,14 +75,6 @@ def _system_bytes() -> int:
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _container_bytes() -> float:
-    """The rest of a cgroup's limit: its end is the process's end, whatever the machine still has."""
-    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
-    if not limit.is_file() or limit.read_text().strip() == "max":
-        return float("inf")
-    return int(limit.read_text()) - int(used.read_text())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
