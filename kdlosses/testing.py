@@ -37,7 +37,8 @@ def check_term(
 ) -> None:
     """Hold a term against a plain function, in float64: its value and the gradient of everything that may have one.
 
-    On every backend that runs here, on two processes, and under ``torch.compile``; that the teacher gets no gradient;
+    On every backend that runs here (triton in float32, as its kernels compute), on two processes, and under
+    ``torch.compile``; that the teacher gets no gradient;
     and that the term's ``needs`` say whether its gradient reaches the student's scale, which recipes freeze otherwise.
 
     Args:
@@ -69,6 +70,8 @@ def check_term(
     expected = _plain(plain, _loss(settings, None, "dense"), widths)
     for label, backend in _backends().items():
         _compare(f"{name} on {label}", _run(_loss(settings, None, backend), _inputs(widths)), expected)
+    if backends.available()["triton"] is None:
+        _compare(f"{name} on triton", _on_triton(settings, widths), expected, rtol=1e-3, atol=1e-4)
     reaches = bool(expected["gradient of logit_scale"].count_nonzero())
     declared = "scale" in term.needs and (options or {}).get("student_scale") is None
     assert reaches <= declared, f"{name}'s gradient reaches the student's logit_scale: add 'scale' to its needs"
@@ -81,7 +84,6 @@ def check_term(
 
 
 def _backends() -> dict[str, Any]:
-    # Triton's kernels compute in float32 alone.
     usable = [name for name, reason in backends.available().items() if reason is None and name != "triton"]
     made = {name: backends.create(name) for name in usable}
     return made | {f"chunked in tiles of {_TILE}": backends.create("chunked", chunk_size=_TILE)}
@@ -127,10 +129,18 @@ def _results(value: Tensor, loss: nn.Module, inputs: dict[str, Tensor]) -> _Resu
     return {"value": value.detach(), **{f"gradient of {name}": found for name, found in gradients.items()}}
 
 
-def _compare(where: str, found: _Results, expected: _Results) -> None:
+def _on_triton(settings: Mapping[str, Any], widths: tuple[int, int]) -> _Results:
+    """In float32, on a GPU or, where kernels are interpreted, on the CPU."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    inputs = {name: x.detach().to(device, torch.float32).requires_grad_() for name, x in _inputs(widths).items()}
+    found = _run(_loss(settings, None, "triton").float().to(device), inputs)
+    return {name: value.cpu().double() for name, value in found.items()}
+
+
+def _compare(where: str, found: _Results, expected: _Results, rtol: float = 1e-8, atol: float = 1e-10) -> None:
     for name, wanted in expected.items():
         got = found[name]
-        if not torch.allclose(got, wanted, rtol=1e-8, atol=1e-10):
+        if not torch.allclose(got, wanted, rtol=rtol, atol=atol):
             raise AssertionError(
                 f"{where}: the {name} differs from the plain function's by up to {(got - wanted).abs().max():.3g}, "
                 f"where that is up to {wanted.abs().max():.3g}"
