@@ -19,6 +19,8 @@ from kdlosses.losses.siglip import SigLIPLoss
 from kdlosses.losses.sigmoid_kd import SigmoidKDLoss
 from kdlosses.losses.vrd import VRDLoss
 from kdlosses.losses.xrd import XRDLoss
+from kdlosses.matryoshka import MatryoshkaLoss
+from kdlosses.multi_caption import MultiCaptionLoss
 from kdlosses.multi_teacher import MultiTeacherLoss
 from kdlosses.parameters import ParameterReport, parameter_report
 from kdlosses.registry import available_terms, register
@@ -40,6 +42,8 @@ __all__ = [
     "GDLoss",
     "ICLLoss",
     "MFDLoss",
+    "MatryoshkaLoss",
+    "MultiCaptionLoss",
     "MultiTeacherLoss",
     "ParameterReport",
     "SigLIPLoss",

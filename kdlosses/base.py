@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdlosses import backends
 from kdlosses.backends.contract import Backend
@@ -20,6 +20,7 @@ from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
 from kdlosses.guard import Guard, GuardedLoss
 from kdlosses.inputs import Inputs, StudentArguments, TeacherArguments, read_inputs
 from kdlosses.layers import MAX_LOGIT_SCALE, Layers, add_layers
+from kdlosses.memo import Memo
 from kdlosses.options import Options
 from kdlosses.requests import add_up
 from kdlosses.rows import autocast_device
@@ -109,9 +110,21 @@ class DistillLoss(GuardedLoss, Layers):
         check_dims(type(self).__name__, self._needs, self.variant, student_dim, teacher_dim)
         add_layers(self, self._needs, student_dim, teacher_dim)
 
+    def new_layers(self, student_dim: int) -> nn.Module:
+        """Layers and scales as this loss's own, for another width of the student's; see ``computations``."""
+        check_dims(type(self).__name__, self._needs, self.variant, student_dim, self.teacher_dim)
+        layers = Layers()
+        add_layers(layers, self._needs, student_dim, self.teacher_dim)
+        return layers
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch has no types for it
         self._guard = Guard(self)  # copies and pickles have new parameters
+
+    @property
+    def teacher_count(self) -> int:
+        """How many entries ``computations`` takes."""
+        return 1
 
     @overload
     def forward(
@@ -233,8 +246,8 @@ class DistillLoss(GuardedLoss, Layers):
         check_device(type(self).__name__, self.named_parameters(), inputs)
         return [inputs]
 
-    def _embeddings(self, inputs: list[Inputs]) -> list[Embeddings]:
-        return [Embeddings(self, self.variant, inputs[0])]
+    def _embeddings(self, inputs: list[Inputs], layers: nn.Module, memo: Memo | None) -> list[Embeddings]:
+        return [Embeddings(cast(Layers, layers), self.variant, inputs[0], memo=memo)]
 
     def _compute(self, read: Callable[[], list[Inputs]], output_dict: bool) -> Tensor | dict[str, Tensor]:
         distribution = distribution_of(self.group)
@@ -261,13 +274,17 @@ class DistillLoss(GuardedLoss, Layers):
                 start = stop
         return distribution.mean(losses)
 
-    def computations(self, inputs: list[Inputs]) -> list[Computation]:
+    def computations(
+        self, inputs: list[Inputs], layers: nn.Module | None = None, memo: Memo | None = None
+    ) -> list[Computation]:
         """What each term computes, in the order of the weights.
 
         Args:
             inputs: validated, one for each teacher.
+            layers: of ``new_layers``, in the place of the loss's own.
+            memo: of the call that this is a part of.
         """
-        embeddings = self._embeddings(inputs)
+        embeddings = self._embeddings(inputs, self if layers is None else layers, memo)
         for one in embeddings:
             one.make(self._needs)
         found = []

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdlosses.inputs import Inputs
 from kdlosses.layers import Layers, learned_scale, linear
+from kdlosses.memo import Memo
 from kdlosses.relation import Pairs, Relation
 from kdlosses.rows import Rows, rows_of
 
@@ -39,10 +40,18 @@ class Embeddings:
         variant: ``"paper"`` or ``"released"``.
         inputs: of one teacher.
         student: the student's pairs where another teacher's embeddings have them already.
+        memo: what embeddings of other parts of the same call have made, where there are such.
     """
 
-    def __init__(self, layers: Layers, variant: str, inputs: Inputs, student: Pairs | None = None) -> None:
-        self.variant = variant
+    def __init__(
+        self,
+        layers: Layers,
+        variant: str,
+        inputs: Inputs,
+        student: Pairs | None = None,
+        memo: Memo | None = None,
+    ) -> None:
+        self.variant, self._memo = variant, memo
         self.options: Mapping[str, Any] = {}
         self._layers, self._inputs = layers, inputs
         self._made: dict[str, Any] = {} if student is None else {"student": student}
@@ -51,7 +60,7 @@ class Embeddings:
 
     def of(self, term: str, needs: frozenset[str], options: Mapping[str, Any]) -> Embeddings:
         """The same embeddings for one term, which may read what its ``needs`` name, with the options it was given."""
-        found = Embeddings(self._layers, self.variant, self._inputs)
+        found = Embeddings(self._layers, self.variant, self._inputs, memo=self._memo)
         found.options, found._made, found._reader, found._needs = options, self._made, term, needs
         return found
 
@@ -169,7 +178,10 @@ class Embeddings:
         if not hasattr(layers, "visual_proj"):
             return self._student()
         image, text = (value.to(inputs.dtype) for value in (inputs.image, inputs.text))
-        return self._pairs(linear(layers.visual_proj, image), linear(layers.text_proj, text), inputs.scale)
+        image = self._shared(
+            "visual_proj", (layers.visual_proj, inputs.image), lambda: linear(layers.visual_proj, image)
+        )
+        return self._pairs(image, linear(layers.text_proj, text), inputs.scale)
 
     def _make_masked(self) -> Pairs:
         # The released code overwrites the masked embedding by the unmasked one, so there MFD is FD.
@@ -209,7 +221,14 @@ class Embeddings:
         return self._pairs(image, text, scale)
 
     def _pairs(self, image: Tensor, text: Tensor, scale: Tensor | None, bias: Tensor | None = None) -> Pairs:
-        return Pairs(self._rows(image), self._rows(text), scale, bias)
+        sides = self._side("images", image), self._side("texts", text)
+        return self._shared("pairs", (*sides, scale, bias), lambda: Pairs(*sides, scale, bias))
+
+    def _side(self, side: str, values: Tensor) -> Rows:
+        return self._shared(side, (values,), lambda: self._rows(values))
 
     def _rows(self, values: Tensor) -> Rows:
         return rows_of(values, self.dtype, of_batch=True)
+
+    def _shared(self, kind: str, of: tuple[Any, ...], make: Callable[[], _Made]) -> _Made:
+        return make() if self._memo is None else self._memo.once(kind, of, make)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdlosses.checks import as_scale, check_features, check_finite, check_same_rows, check_same_width
+from kdlosses.memo import Memo
 
 Scale = float | Tensor
 # Image features, text features, scale and bias as a call has them.
@@ -41,6 +42,23 @@ class Inputs:
         given = {name: getattr(self, name) for name in features}
         doubled: dict[str, Any] = {name: torch.cat([x, x]) for name, x in given.items() if x is not None}
         return replace(self, **doubled)
+
+    def first(self, width: int, memo: Memo) -> Inputs:
+        """The same with the first ``width`` numbers of each of the student's embeddings."""
+
+        def cut(values: Tensor) -> Tensor:
+            if values.shape[1] == width:
+                return values
+            return memo.once(f"first {width}", (values,), lambda: values[:, :width])
+
+        masked = None if self.masked_image is None else cut(self.masked_image)
+        return replace(self, image=cut(self.image), text=cut(self.text), masked_image=masked)
+
+    def in_dtype(self, dtype: torch.dtype) -> Inputs:
+        """The same for a computation in ``dtype``."""
+        numbers = {name: getattr(self, name) for name in ("scale", "bias", "teacher_scale", "teacher_bias")}
+        changed: dict[str, Any] = {name: x.to(dtype) for name, x in numbers.items() if x is not None}
+        return replace(self, dtype=dtype, **changed)
 
     def features(self) -> dict[str, Tensor]:
         """Those that were given, by the name of their argument."""

@@ -16,6 +16,7 @@ from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
 from kdlosses.guard import Guard
 from kdlosses.inputs import Inputs, Scale, StudentArguments, computation_dtype, read_inputs
 from kdlosses.layers import Layers, add_layers
+from kdlosses.memo import Memo
 from kdlosses.options import Options
 from kdlosses.term import Computation
 from kdlosses.weights import CLIP_KD
@@ -103,19 +104,34 @@ class MultiTeacherLoss(DistillLoss):
         )
         self.teacher_dims = tuple(teacher_dims)
         self.teacher_weights = _normalized(teacher_weights, len(self.teacher_dims))
-        self.teachers = nn.ModuleList()
-        for number, width in enumerate(self.teacher_dims):
-            check_width(f"teacher_dims[{number}]", width)
-            check_dims(type(self).__name__, self._needs, variant, student_dim, width)
-            layers = Layers()
-            add_layers(layers, self._needs, student_dim, width)
-            self.teachers.append(layers)
+        self.teachers = self._of_teachers(student_dim)
         self._guard = Guard(self)
 
     def _add_layers(self, student_dim: int | None, teacher_dim: int | None) -> None:
         """None of the loss's own: each teacher has some."""
         check_width("student_dim", student_dim)
         self.student_dim = student_dim
+
+    def _of_teachers(self, student_dim: int) -> nn.ModuleList:
+        found = nn.ModuleList()
+        for number, width in enumerate(self.teacher_dims):
+            check_width(f"teacher_dims[{number}]", width)
+            check_dims(type(self).__name__, self._needs, self.variant, student_dim, width)
+            layers = Layers()
+            add_layers(layers, self._needs, student_dim, width)
+            found.append(layers)
+        return found
+
+    def new_layers(self, student_dim: int) -> nn.Module:
+        """See `DistillLoss`."""
+        found = nn.Module()
+        found.teachers = self._of_teachers(student_dim)
+        return found
+
+    @property
+    def teacher_count(self) -> int:
+        """How many teachers a call has, each with an entry in what ``computations`` takes."""
+        return len(self.teacher_dims)
 
     @overload  # type: ignore[override]  # a sequence where the other losses take one teacher's
     def forward(
@@ -233,11 +249,11 @@ class MultiTeacherLoss(DistillLoss):
             raise ValueError(f"{name} must be a list of {count} entries, one for each teacher, got {got}")
         return given
 
-    def _embeddings(self, inputs: list[Inputs]) -> list[Embeddings]:
+    def _embeddings(self, inputs: list[Inputs], layers: nn.Module, memo: Memo | None) -> list[Embeddings]:
         found: list[Embeddings] = []
-        for layers, one in zip(self.teachers, inputs, strict=True):
+        for own, one in zip(cast(nn.ModuleList, layers.teachers), inputs, strict=True):
             student = found[0].student if found else None  # so that their relations are computed once
-            found.append(Embeddings(cast(Layers, layers), self.variant, one, student))
+            found.append(Embeddings(cast(Layers, own), self.variant, one, student, memo))
         return found
 
     def _computation(self, entry: Entry, embeddings: list[Embeddings]) -> Computation:

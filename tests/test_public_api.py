@@ -27,6 +27,8 @@ PUBLIC = [
     "GDLoss",
     "ICLLoss",
     "MFDLoss",
+    "MatryoshkaLoss",
+    "MultiCaptionLoss",
     "MultiTeacherLoss",
     "ParameterReport",
     "SigLIPLoss",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,14 +124,23 @@ class Nested(nn.Module):
         self.loss = loss
 
     def forward(self, **inputs: Any) -> Any:
-        keywords: dict[str, Any] = {}
+        return self.loss(**self.nested(inputs))
+
+    @staticmethod
+    def nested(inputs: dict[str, Any]) -> dict[str, Any]:
+        """Entry ``name[1]`` in a list at ``name``, ``name[1][0]`` in a list within it."""
+        found: dict[str, Any] = {}
         for key, value in inputs.items():
-            name, _, number = key.partition("[")
-            if number:
-                keywords.setdefault(name, []).append(value)
-            else:
-                keywords[name] = value
-        return self.loss(**keywords)
+            name, *numbers = key.replace("]", "").split("[")
+            place = found
+            for number in numbers:
+                place, name = place.setdefault(name, {}), number
+            place[name] = value
+        return {key: _listed(value) for key, value in found.items()}
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(one) for one in value.values()] if isinstance(value, dict) else value
 
 
 def of_teachers(widths: tuple[int, ...] = TEACHERS, batch: int = BATCH) -> Inputs:
@@ -145,12 +155,42 @@ def of_teachers(widths: tuple[int, ...] = TEACHERS, batch: int = BATCH) -> Input
     return inputs
 
 
-def multi_teacher(widths: tuple[int, ...] = TEACHERS, **keywords: Any) -> Nested:
+def of_captions(widths: tuple[int, ...] = TEACHERS[:2], batch: int = BATCH) -> Inputs:
+    """The same with two caption sets: `text_features[1]`, and `dist_text_features[1][0]` of the first teacher."""
+    inputs: Inputs = {}
+    for key, value in of_teachers(widths, batch).items():
+        name, _, teacher = key.partition("[")
+        suffix = f"[{teacher}" if teacher else ""
+        texts = {f"{name}[{k}]{suffix}": value.roll(k, 1) - 0.3 * k for k in range(2)} if "text_f" in name else {}
+        inputs |= texts or {key: value}
+    return inputs
+
+
+def multi_teacher(
+    widths: tuple[int, ...] = TEACHERS, wrap: Callable[[nn.Module], nn.Module] | None = None, **keywords: Any
+) -> Nested:
     """The loss of all terms with its parameters moved off their initial values; teachers' weights 1, 2, ..."""
     settings: dict[str, Any] = {"weights": dict(EVERY), "teacher_weights": range(1, len(widths) + 1)} | keywords
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng():
         torch.manual_seed(1)
         loss = kdlosses.MultiTeacherLoss(student_dim=4, teacher_dims=widths, **settings)
-        for parameter in loss.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return Nested(loss.double())
+        return Nested(_moved(loss if wrap is None else wrap(loss)))
+
+
+def matryoshka(loss: nn.Module, dims: tuple[int, ...] = (2, 4), weights: Any = None) -> nn.Module:
+    """`loss` on prefixes, with parameters moved off their initial values."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        return _moved(kdlosses.MatryoshkaLoss(loss, dims, weights))
+
+
+def captioned(**keywords: Any) -> Nested:
+    """The loss for two teachers on two caption sets."""
+    return multi_teacher(TEACHERS[:2], wrap=kdlosses.MultiCaptionLoss, **keywords)
+
+
+@torch.no_grad()
+def _moved(loss: nn.Module) -> nn.Module:
+    for parameter in loss.parameters():
+        parameter.add_(0.2 * torch.randn_like(parameter))
+    return loss.double()

@@ -16,7 +16,19 @@ import kdlosses
 from kdlosses.distributed import columns
 from kdlosses.distributed.shard import place
 from tests.distributed import clip_kd, foreign, guarded, refusals, siglip, training
-from tests.distributed.cases import FAST, HALF, MIXED, SPLITS, Split, multi_teacher, of_teachers, part
+from tests.distributed.cases import (
+    FAST,
+    HALF,
+    MIXED,
+    SPLITS,
+    Split,
+    captioned,
+    matryoshka,
+    multi_teacher,
+    of_captions,
+    of_teachers,
+    part,
+)
 from tests.distributed.world import Jobs
 from tests.running import Outcome, build, run
 
@@ -46,6 +58,14 @@ def _split(split: Split, rank: int, size: int) -> Outcome:
 
 def _teachers(rank: int, size: int, **keywords: Any) -> Outcome:
     return run(multi_teacher(**keywords), part(of_teachers(), rank, size))
+
+
+def _prefixes(rank: int, size: int) -> Outcome:
+    return run(matryoshka(build("clip_kd", MIXED)), part(MIXED.inputs(), rank, size))
+
+
+def _captions(rank: int, size: int) -> Outcome:
+    return run(captioned(), part(of_captions(), rank, size))
 
 
 def _terms(rank: int, size: int) -> dict[str, torch.Tensor]:
@@ -170,6 +190,8 @@ _MORE: Jobs = {
     "module-in-ddp": _module_in_ddp,
     "several-teachers-paper": _teachers,
     "several-teachers-released": partial(_teachers, variant="released", weights=dict.fromkeys(refusals.PLAIN, 1.0)),
+    "prefixes": _prefixes,
+    "captions": _captions,
     "sixteen-bit-sums": _sixteen_bit_sums,
     "mixed-dtypes": _mixed_dtypes,
     "open-clips-siglip": siglip.job,

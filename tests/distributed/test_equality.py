@@ -8,7 +8,21 @@ import pytest
 import torch
 
 from tests.backends.agreement import distance
-from tests.distributed.cases import FAST, HALF, MIXED, SAME, SPLITS, Split, joined, multi_teacher, of_teachers, part
+from tests.distributed.cases import (
+    FAST,
+    HALF,
+    MIXED,
+    SAME,
+    SPLITS,
+    Split,
+    captioned,
+    joined,
+    matryoshka,
+    multi_teacher,
+    of_captions,
+    of_teachers,
+    part,
+)
 from tests.distributed.refusals import PLAIN
 from tests.distributed.siglip import OpenClips
 from tests.distributed.siglip import inputs as siglip_inputs
@@ -128,6 +142,14 @@ def test_several_teachers(size, results):
 def test_several_teachers_as_released(results):
     loss = multi_teacher(variant="released", weights=dict.fromkeys(PLAIN, 1.0))
     assert_same(joined(results(2)["several-teachers-released"]), run(loss, of_teachers()))
+
+
+def test_prefixes(results):
+    assert_same(joined(results(2)["prefixes"]), run(matryoshka(build("clip_kd", MIXED)), MIXED.inputs()))
+
+
+def test_several_captions(results):
+    assert_same(joined(results(2)["captions"]), run(captioned(), of_captions()))
 
 
 def test_everything_is_gathered_at_once(results):
