@@ -12,7 +12,7 @@ from kdlosses.inputs import Inputs
 from kdlosses.layers import Layers, learned_scale, linear
 from kdlosses.memo import Memo
 from kdlosses.relation import Pairs, Relation
-from kdlosses.rows import Rows, rows_of
+from kdlosses.rows import Rows, constant_rows, rows_of
 
 # What a term may list in its ``needs``, each with those that it builds on. "scale" and "bias" are the student's, which
 # the term's gradient reaches; "teacher_scale" and "teacher_bias" add the teacher's.
@@ -134,6 +134,10 @@ class Embeddings:
     def rows(self, values: Tensor) -> Rows:
         """``[B, D]`` embeddings of a term's own making as rows of a relation; row i belongs to the batch's pair i."""
         return self._rows(values)
+
+    def constant_rows(self, values: Tensor) -> Rows:
+        """``[K, D]`` constants, the same on every process, as the keys of a relation that has ``diagonal="none"``."""
+        return constant_rows(values.to(self._inputs.image.device), self.dtype)
 
     def _check(self, need: str, read: str | None = None) -> None:
         if need not in self._needs:

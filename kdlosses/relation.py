@@ -14,10 +14,22 @@ from torch import Tensor
 
 from kdlosses.rows import Rows
 
+# What the entry of row i at column ``offset + i`` is.
+DIAGONALS = ("positive", "excluded", "none")
+
+
+def no_logit(dtype: torch.dtype) -> float:
+    """A logit whose softmax is zero beside any other; finite, so that no difference of two of them is undefined."""
+    return torch.finfo(dtype).min / 2
+
 
 @dataclass(eq=False)  # compared by identity: two terms share work when they name the same object
 class Relation:
     """The matrix ``scale * queries @ keys.T`` of unit rows; row ``i`` has its positive at column ``offset + i``.
+
+    With ``diagonal="excluded"`` that entry is left out of the row's softmax, and the row has no positive: embeddings
+    against themselves, whose similarity of 1 says nothing and outweighs all others. With ``"none"`` the entry is like
+    any other: queries against keys that are no batch, of any number.
 
     Args:
         queries: N rows of width D.
@@ -26,6 +38,10 @@ class Relation:
         offset: column of the first row's positive; not 0 only where rows are sharded.
         source: the relation that this one is the transpose of, so that one product serves both directions.
         like: the relation that this one is a constant copy of, so that one product serves both.
+        diagonal: one of `DIAGONALS`.
+
+    Raises:
+        ValueError: for another ``diagonal``.
     """
 
     queries: Rows
@@ -34,6 +50,11 @@ class Relation:
     offset: int = 0
     source: Relation | None = None
     like: Relation | None = None
+    diagonal: str = "positive"
+
+    def __post_init__(self) -> None:
+        if self.diagonal not in DIAGONALS:
+            raise ValueError(f"a relation's diagonal must be one of {', '.join(DIAGONALS)}, got {self.diagonal!r}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -42,8 +63,12 @@ class Relation:
         return self.queries.values.shape[0], self.keys.values.shape[0]
 
     def matrix(self) -> Tensor:
-        """The whole matrix, for definitions; backends make tiles of it."""
-        return self.scale * self.queries.normalized() @ self.keys.normalized().T
+        """The whole matrix, for definitions; backends make tiles of it. Excluded entries are as low as can be."""
+        logits = self.scale * self.queries.normalized() @ self.keys.normalized().T
+        if self.diagonal != "excluded":
+            return logits
+        rows = torch.arange(len(logits), device=logits.device)
+        return logits.index_put((rows, rows + self.offset), logits.new_full((), no_logit(logits.dtype)))
 
     def transposed(self) -> Relation:
         """The same similarities read from the keys' side."""
@@ -51,14 +76,18 @@ class Relation:
         if self.offset or self.shape[0] != self.shape[1]:
             raise ValueError(f"only a square relation has a transpose, not one of {self.shape[0]} x {self.shape[1]}")
         like = None if self.like is None else self.like.transposed()
-        return Relation(self.keys, self.queries, self.scale, source=self, like=like)
+        return Relation(self.keys, self.queries, self.scale, source=self, like=like, diagonal=self.diagonal)
 
     def constant(self) -> Relation:
         """The same numbers, which give nothing a gradient: what a KL takes for its teacher."""
         assert self.source is None, "a transpose is made of a constant, not a constant of a transpose"
-        return Relation(
-            self.queries.constant(), self.keys.constant(), self.scale.detach(), self.offset, like=self.like or self
-        )
+        queries, keys, scale = self.queries.constant(), self.keys.constant(), self.scale.detach()
+        return Relation(queries, keys, scale, self.offset, like=self.like or self, diagonal=self.diagonal)
+
+    def excluded(self) -> Relation:
+        """The same similarities with the diagonal left out of every softmax."""
+        assert self.source is None and self.like is None, "a transpose or a copy is made of what leaves it out"
+        return Relation(self.queries, self.keys, self.scale, self.offset, diagonal="excluded")
 
     @property
     def computed(self) -> Relation:

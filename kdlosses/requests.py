@@ -6,6 +6,7 @@ can answer them in one pass over each tile, and sum their gradients before round
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeVar
@@ -64,6 +65,9 @@ class CrossEntropy(Request):
 
     relation: Relation
 
+    def __post_init__(self) -> None:
+        _check_positives(self.relation)
+
     def answer(self) -> Tensor:
         """See `Request`."""
         return _cross_entropies(self.relation.matrix(), self.relation.offset)
@@ -82,6 +86,9 @@ class KL(Request):
 
     student: Relation
     teacher: Relation
+
+    def __post_init__(self) -> None:
+        _check_alike(self.student, self.teacher)
 
     def answer(self) -> Tensor:
         """See `Request`."""
@@ -102,6 +109,9 @@ class SoftCrossEntropy(Request):
 
     student: Relation
     teacher: Relation
+
+    def __post_init__(self) -> None:
+        _check_alike(self.student, self.teacher)
 
     def answer(self) -> Tensor:
         """See `Request`."""
@@ -126,6 +136,9 @@ class CrossEntropyGrad(Request):
     both: bool = False
 
     answers_keys: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_positives(self.relation)
 
     def answer(self) -> tuple[Tensor, Tensor]:
         """See `Request`."""
@@ -179,12 +192,15 @@ class JensenShannon(Request):
     of: Sequence[Relation]
     weights: Sequence[float]
 
+    def __post_init__(self) -> None:
+        _check_alike(*self.of)
+
     @torch.no_grad()
     def answer(self) -> Tensor:
         """See `Request`."""
         logs = [relation.matrix().log_softmax(1) for relation in self.relations()]
         pairs = list(zip(self.weights, logs, strict=True))
-        mixture = add_up(weight * log.exp() for weight, log in pairs).log()
+        mixture = torch.stack([log + math.log(weight) for weight, log in pairs]).logsumexp(0)
         return add_up(weight * (log.exp() * (log - mixture)).sum(1) for weight, log in pairs)
 
     def relations(self) -> list[Relation]:
@@ -204,6 +220,9 @@ class SigmoidCrossEntropy(Request):
     bias: Tensor
     teacher: Relation | None = None
     teacher_bias: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_positives(*self.relations())
 
     def answer(self) -> Tensor:
         """See `Request`."""
@@ -230,6 +249,24 @@ def add_up(values: Iterable[Tensor]) -> Tensor:
 def mean_of_directions(rows: Sequence[Tensor]) -> Tensor:
     """The mean over rows of each direction, averaged over the directions."""
     return add_up(direction.mean() for direction in rows) / len(rows)
+
+
+def _check_positives(*relations: Relation) -> None:
+    for relation in relations:
+        if relation.diagonal != "positive":
+            raise ValueError(
+                "a comparison with labels, or of sigmoids, needs a positive in each row, got a relation with "
+                f"diagonal={relation.diagonal!r}; compare softmaxes of it, by KL or SoftCrossEntropy"
+            )
+
+
+def _check_alike(*relations: Relation) -> None:
+    kinds = {relation.diagonal: None for relation in relations}
+    if len(kinds) > 1:
+        raise ValueError(
+            "relations whose softmaxes are compared must have the same diagonal, so that both are over the same "
+            f"entries, got {' and '.join(map(repr, kinds))}"
+        )
 
 
 def _positives(logits: Tensor, offset: int) -> Tensor:

@@ -23,12 +23,14 @@ class Rows:
         inverse_norms: ``[N]``, in the dtype of the computation; a constant to autograd.
         of_batch: whether row i belongs to the batch's pair i, so that with several processes each has a part of them.
         parts: rows of the batch, and constant ones that every process has, where these are both (see `extended`).
+        everywhere: whether these are constants that every process has whole (see `constant_rows`).
     """
 
     values: Tensor
     inverse_norms: Tensor
     of_batch: bool = False
     parts: tuple[Rows, Rows] | None = None
+    everywhere: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -38,11 +40,11 @@ class Rows:
     def constant(self) -> Rows:
         """The same rows as constants."""
         parts = None if self.parts is None else (self.parts[0].constant(), self.parts[1])
-        return Rows(self.values.detach(), self.inverse_norms, self.of_batch, parts)
+        return Rows(self.values.detach(), self.inverse_norms, self.of_batch, parts, self.everywhere)
 
     def extended(self, constants: Tensor) -> Rows:
         """These rows and then ``constants``, ``[K, D]``, the same on every process: keys beside the batch's own."""
-        more = rows_of(constants.detach().to(self.values), self.dtype)
+        more = constant_rows(constants.to(self.values), self.dtype)
         values = torch.cat([self.values, more.values])
         return Rows(values, torch.cat([self.inverse_norms, more.inverse_norms]), parts=(self, more))
 
@@ -55,6 +57,13 @@ def rows_of(values: Tensor, dtype: torch.dtype, of_batch: bool = False) -> Rows:
     """``values`` as rows of a computation in ``dtype``."""
     norms = torch.linalg.vector_norm(values.detach(), dim=1, dtype=dtype)
     return Rows(values, norms.clamp_min(_EPSILON).reciprocal(), of_batch)
+
+
+def constant_rows(values: Tensor, dtype: torch.dtype) -> Rows:
+    """``values``, ``[K, D]``, the same on every process: keys that are no batch."""
+    found = rows_of(values.detach(), dtype)
+    found.everywhere = True
+    return found
 
 
 def autocast_device(values: Tensor) -> str:

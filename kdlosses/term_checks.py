@@ -39,10 +39,17 @@ def check_computation(term: str, computation: Computation) -> None:
 def _check_relation(term: str, request: Request, relation: Relation) -> None:
     _check_rows(term, "has a relation whose queries are", relation.queries)
     keys = relation.keys
-    if keys.parts is None:
-        _check_rows(term, "has a relation whose keys are", keys)
-    elif request.answers_keys:
+    constant = keys.everywhere or keys.parts is not None
+    if constant and request.answers_keys:
         raise ValueError(f"term {term!r} asks for the gradient of a relation with constant keys, which has none")
+    if keys.everywhere:
+        if relation.diagonal != "none":
+            raise ValueError(
+                f"term {term!r} has a relation whose keys are constants alone, where no row has a positive: "
+                'make it with diagonal="none"'
+            )
+    elif keys.parts is None:
+        _check_rows(term, "has a relation whose keys are", keys)
     else:
         _check_rows(term, "has a relation whose keys begin with", keys.parts[0])
 
@@ -51,7 +58,8 @@ def _check_rows(term: str, what: str, rows: Rows) -> None:
     if not rows.of_batch:
         raise ValueError(
             f"term {term!r} {what} {len(rows.values)} rows of its own: with several processes nobody could tell which "
-            f"of them each has; take {_ROWS}, and keys.extended(constants) for constant keys beside the batch's"
+            f"of them each has; take {_ROWS}, and keys.extended(constants) for constant keys beside the batch's, "
+            "embeddings.constant_rows(constants) for such keys alone"
         )
 
 

@@ -183,6 +183,25 @@ def test_keys_that_nobody_could_gather_are_refused():
         )
 
 
+def test_constant_keys_alone_have_no_positives():
+    def against(e: Any, diagonal: str) -> Computation:
+        relations = [
+            Relation(rows, e.constant_rows(BANK), e.student.scale.detach(), diagonal=diagonal)
+            for rows in (e.aligned.image, e.teacher.image)
+        ]
+        return Computation([KL(*relations)], mean_of_directions)
+
+    with pytest.raises(ValueError, match='constants alone, where no row has a positive: make it with diagonal="none"'):
+        call(lambda e: against(e, "positive"), NEEDS)
+    inputs, unit = Problem().inputs(), torch.nn.functional.normalize
+    q, p = (
+        inputs["logit_scale"] * unit(inputs[key], dim=1) @ unit(BANK, dim=1).T
+        for key in ("image_features", "dist_image_features")
+    )
+    wanted = torch.nn.functional.kl_div(q.log_softmax(1), p.softmax(1), reduction="batchmean")
+    torch.testing.assert_close(call(lambda e: against(e, "none"), NEEDS), wanted)
+
+
 def test_constant_keys_beside_the_batchs():
     inputs = Problem().inputs()
     found = call(lambda e: with_bank(e, e.teacher.text.extended(BANK)), NEEDS)

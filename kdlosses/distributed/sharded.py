@@ -89,9 +89,10 @@ class _Spread:
 
     def __init__(self, shard: Shard, requests: Sequence[Request]) -> None:
         self._shard = shard
-        self._relations: dict[tuple[int, int, int], Relation] = {}
+        self._relations: dict[tuple[int, int, int, str], Relation] = {}
         read = [relation.like or relation for request in requests for relation in request.relations()]
-        keys = list({id(rows): rows for rows in (_shared(relation.keys) for relation in read)}.values())
+        gathered = (_shared(relation.keys) for relation in read if not relation.keys.everywhere)
+        keys = list({id(rows): rows for rows in gathered}.values())
         whole = columns.gather(shard, [rows.values for rows in keys]) if keys else []
         self._whole = {id(rows): rows_of(values, rows.dtype) for rows, values in zip(keys, whole, strict=True)}
 
@@ -100,15 +101,18 @@ class _Spread:
         return request.mapped(self._relation)
 
     def _relation(self, relation: Relation) -> Relation:
-        key = id(relation.queries), id(relation.keys), id(relation.scale)
+        key = id(relation.queries), id(relation.keys), id(relation.scale), relation.diagonal
         if key not in self._relations and relation.like is not None:
             self._relations[key] = self._relation(relation.like).constant()
         elif key not in self._relations:
             first = self._shard.rank * relation.shape[0]
-            self._relations[key] = Relation(relation.queries, self._all(relation.keys), relation.scale, first)
+            keys = self._all(relation.keys)
+            self._relations[key] = Relation(relation.queries, keys, relation.scale, first, diagonal=relation.diagonal)
         return self._relations[key]
 
     def _all(self, keys: Rows) -> Rows:
+        if keys.everywhere:
+            return keys
         if id(keys) not in self._whole and keys.parts is not None:
             self._whole[id(keys)] = self._whole[id(keys.parts[0])].extended(keys.parts[1].values)
         return self._whole[id(keys)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdlosses.relation import no_logit
 from kdlosses.rows import Rows
 
 
@@ -30,6 +31,11 @@ class Positives:
         first, last = max(rows.start, cols.start - offset), min(rows.stop, cols.stop - offset)
         return cls(first, last, offset, offset + rows.start - cols.start)
 
+    @classmethod
+    def none(cls) -> Positives:
+        """Those of a tile that has none."""
+        return cls(0, 0, 0, 0)
+
     def of(self, tile: Tensor) -> Tensor:
         """The positives' entries of ``tile``, as a view."""
         return tile.diagonal(self.diagonal)
@@ -38,6 +44,11 @@ class Positives:
         """Set the positives' entries of ``tile`` to zero."""
         if self.any:
             self.of(tile).zero_()
+
+    def exclude(self, tile: Tensor) -> None:
+        """Make the positives' logits so low that no softmax has them, and no maximum is theirs."""
+        if self.any:
+            self.of(tile).fill_(no_logit(tile.dtype))
 
 
 class Workspace:

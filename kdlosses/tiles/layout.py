@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from kdlosses.relation import Relation
+from kdlosses.relation import DIAGONALS, Relation
 from kdlosses.requests import (
     KL,
     CrossEntropy,
@@ -84,7 +84,8 @@ class RequestLayout:
                 return number
         made_of = [self._relation(relation.source), self._relation(relation.like)]
         rows = [_number(self._rows, relation.queries), _number(self._rows, relation.keys)]
-        self._described += [*rows, _number(self._scales, relation.scale), relation.offset, *made_of]
+        diagonal = DIAGONALS.index(relation.diagonal)
+        self._described += [*rows, _number(self._scales, relation.scale), relation.offset, *made_of, diagonal]
         self._relations.append(relation)
         return len(self._relations) - 1
 
@@ -106,9 +107,10 @@ def requests_of(tensors: Sequence[Tensor], numbers: Sequence[int], shares: Seque
     biases = tensors[2 * num_rows + num_scales :]
     relations: list[Relation] = []
     for _ in range(num_relations):
-        queries, keys, scale, offset, source, like = (next(words) for _ in range(6))
-        made_of = [None if one < 0 else relations[one] for one in (source, like)]
-        relations.append(Relation(rows[queries], rows[keys], scales[scale], offset, *made_of))
+        queries, keys, scale, offset, source, like, diagonal = (next(words) for _ in range(7))
+        of, copied = (None if one < 0 else relations[one] for one in (source, like))
+        which = DIAGONALS[diagonal]
+        relations.append(Relation(rows[queries], rows[keys], scales[scale], offset, of, copied, which))
     found: list[Request] = []
     for kind in words:
         found.append(_request_of(KNOWN[kind], words, left, relations, rows, biases))

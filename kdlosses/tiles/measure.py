@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdlosses.relation import no_logit
 from kdlosses.tiles.blocks import Positives, Workspace
 from kdlosses.tiles.program import Job
 from kdlosses.tiles.statistics import Statistics, merge
@@ -14,7 +15,10 @@ from kdlosses.tiles.walk import Walk
 def measure(job: Job, walk: Walk) -> Statistics:
     """The statistics of all directions that ``job`` asks for."""
     relations = [job.relation] if job.teacher is None else [job.relation, job.teacher]
-    positives = torch.zeros(len(relations), job.relation.shape[0], dtype=walk.work.dtype, device=walk.work.device)
+    # A row without a positive has one of which every softmax is zero: the rest need not tell them apart.
+    positive = no_logit(walk.work.dtype) if job.relation.diagonal == "none" else 0.0
+    shape = len(relations), job.relation.shape[0]
+    positives = torch.full(shape, positive, dtype=walk.work.dtype, device=walk.work.device)
     running: dict[tuple[bool, int], Tensor] = {}
     for rows, cols, where in walk.tiles():
         logits = [walk.logits(f"logits {i}", relation, rows, cols) for i, relation in enumerate(relations)]

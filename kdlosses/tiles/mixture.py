@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdlosses.requests import JensenShannon
 from kdlosses.rows import Rows
-from kdlosses.tiles.blocks import blocks
+from kdlosses.tiles.blocks import Positives, blocks
 
 # Elements of one block of rows of one relation. On CPUs it should stay in the cache; a GPU wants work for a launch.
 _BLOCK = {"cpu": 2**20}
@@ -33,6 +33,8 @@ def jensen_shannon(request: JensenShannon) -> Tensor:
         logs = []
         for relation, unit in zip(request.of, keys, strict=True):
             logits = (_unit(relation.queries, rows) * relation.scale) @ unit.T
+            if relation.diagonal == "excluded":
+                Positives.of_tile(rows, slice(0, width), relation.offset).exclude(logits)
             logs.append(torch.log_softmax(logits, dim=1))
         found.append(_spread(logs, request.weights))
     return torch.cat(found)

@@ -240,4 +240,5 @@ def _is_transposed(relation: Relation) -> bool:
 def _same(first: Relation | None, second: Relation) -> bool:
     if first is None:
         return False
-    return first.queries is second.queries and first.keys is second.keys and first.scale is second.scale
+    same = first.queries is second.queries and first.keys is second.keys and first.scale is second.scale
+    return same and first.diagonal == second.diagonal

@@ -56,7 +56,9 @@ class Walk:
                 yield rows, cols, self.positives(rows, cols)
 
     def positives(self, rows: slice, cols: slice) -> Positives:
-        """Where this tile has its positives."""
+        """Where this tile has its positives, or what is excluded instead."""
+        if self.relation.diagonal == "none":
+            return Positives.none()
         return Positives.of_tile(rows, cols, self.relation.offset)
 
     def logits(self, name: str, relation: Relation, rows: slice, cols: slice) -> Tensor:
@@ -73,7 +75,10 @@ class Walk:
         return tiles[key]
 
     def _product(self, name: str, relation: Relation, rows: slice, cols: slice, out: Tensor | None) -> Tensor:
-        return torch.mm(self.scaled(name, relation, rows), self.keys(name, relation, cols).T, out=out)
+        tile = torch.mm(self.scaled(name, relation, rows), self.keys(name, relation, cols).T, out=out)
+        if relation.diagonal == "excluded":
+            Positives.of_tile(rows, cols, relation.offset).exclude(tile)
+        return tile
 
     def scaled(self, name: str, relation: Relation, rows: slice) -> Tensor:
         """Unit queries times the scale."""

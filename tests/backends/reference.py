@@ -56,7 +56,12 @@ def unit(rows: Rows) -> Tensor:
 
 
 def logits(relation: Relation) -> Tensor:
-    return relation.scale.double() * unit(relation.queries) @ unit(relation.keys).T
+    table = relation.scale.double() * unit(relation.queries) @ unit(relation.keys).T
+    if relation.diagonal != "excluded":
+        return table
+    rows, cols = (torch.arange(length, device=table.device) for length in table.shape)
+    others = rows[:, None] + relation.offset != cols
+    return table[others].view(len(rows), len(cols) - 1)
 
 
 def cross_entropies(table: Tensor, offset: int) -> Tensor:

@@ -31,6 +31,7 @@ from tests.grid import grid
 from tests.problems import seeded
 
 PAIRS, KEYS, OFFSET = 3, 8, 4  # a shard: rows 4 to 6 of eight
+SOFT = (KL, SoftCrossEntropy)
 ALL = ("queries", "keys", "scale", "bias")
 
 
@@ -56,7 +57,14 @@ class World:
         self.student = Pairs(self.queries, self.keys, self.scale)
         self.sharded = Relation(shard, all_keys, self.scale, OFFSET)
         self.wide, self.narrow = (Pairs(self._rows(5, d), self._rows(5, d), constant) for d in (4, 3))
+        self.few = self._rows(3, 4)  # fewer than queries
         self.sharded_teacher = Relation(self._rows(PAIRS, 3), self._rows(KEYS, 3), constant, OFFSET)
+
+    def intra(self, rows: Rows, pairs: Pairs) -> Relation:
+        return Relation(rows, rows, pairs.scale, diagonal="excluded")
+
+    def to_few(self, rows: Rows, pairs: Pairs) -> Relation:
+        return Relation(rows, self.few, pairs.scale, diagonal="none")
 
     def _rows(self, count: int, width: int) -> Rows:
         values = torch.randn(count, width, generator=self._generator, dtype=torch.float64)
@@ -116,6 +124,18 @@ LISTS: dict[str, Make] = {
     ],
 }
 LISTS |= {
+    "excluded": lambda w: [kind(w.intra(w.queries, w.student), w.intra(w.narrow.text, w.narrow)) for kind in SOFT],
+    "excluded-both": lambda w: [
+        KL(w.student.i2t.excluded(), w.narrow.i2t.excluded()),
+        KL(w.student.i2t.excluded().transposed(), w.narrow.i2t.excluded().transposed()),
+        CrossEntropy(w.student.i2t),
+        JensenShannon([w.wide.i2t.excluded(), w.narrow.i2t.excluded()], [0.25, 0.75]),
+    ],
+    "excluded-shard": lambda w: [SoftCrossEntropy(w.sharded.excluded(), w.sharded_teacher.excluded())],
+    "none": lambda w: [
+        *(kind(w.to_few(w.queries, w.student), w.to_few(w.wide.text, w.wide)) for kind in SOFT),
+        JensenShannon([w.to_few(w.wide.image, w.wide), w.to_few(w.wide.text, w.wide)], [0.5, 0.5]),
+    ],
     "sigmoid": lambda w: [SigmoidCrossEntropy(w.student.i2t, w.bias)],
     "sigmoid-transposed": lambda w: [SigmoidCrossEntropy(w.student.t2i, w.bias)],
     "sigmoid-teacher": lambda w: [SigmoidCrossEntropy(w.student.i2t, w.bias, w.narrow.i2t, w.teacher_bias)],

@@ -12,7 +12,7 @@ import torch
 import kdlosses
 from kdlosses import Computation, Term, registry
 from kdlosses.relation import Relation
-from kdlosses.requests import KL, CrossEntropy, Request, mean_of_directions
+from kdlosses.requests import KL, CrossEntropy, Request, SoftCrossEntropy, mean_of_directions
 from kdlosses.rows import rows_of
 from tests.distributed.cases import SAME, part
 from tests.distributed.refusals import message
@@ -35,6 +35,29 @@ class Bank(Term):
         relations = [Relation(ours, theirs.extended(BANK), embeddings.student.scale) for ours, theirs in towers]
         asked = [CrossEntropy(one) for one in relations]
         return Computation([*asked, KL(relations[0], relations[1].constant())], mean_of_directions)
+
+
+class Apart(Term):
+    """Rows against themselves without the diagonal, and against constant keys alone."""
+
+    name = "apart"
+    needs = frozenset({"scale", "teacher", "aligned"})
+
+    def compute(self, embeddings: Any) -> Computation:
+        """Both ways of the pairs without their diagonal, rows among themselves, and rows against the bank."""
+        ours, theirs, scale = embeddings.aligned.image, embeddings.teacher.image, embeddings.student.scale
+        fixed, bank = scale.detach(), embeddings.constant_rows(BANK)
+        pairs = Relation(ours, embeddings.aligned.text, scale, diagonal="excluded")
+        target = Relation(theirs, embeddings.teacher.text, fixed, diagonal="excluded")
+        within = [Relation(rows, rows, one, diagonal="excluded") for rows, one in ((ours, scale), (theirs, fixed))]
+        against = [Relation(rows, bank, one, diagonal="none") for rows, one in ((ours, scale), (theirs, fixed))]
+        asked = [
+            KL(pairs, target),
+            KL(pairs.transposed(), target.transposed()),
+            SoftCrossEntropy(*within),
+            KL(*against),
+        ]
+        return Computation(asked, mean_of_directions)
 
 
 class Stacked(Term):
@@ -91,7 +114,7 @@ def _mean(rows: Any) -> torch.Tensor:
     return rows[0].mean()
 
 
-TERMS = {term.name: term for term in (Bank, L1, Varied)}
+TERMS = {term.name: term for term in (Bank, Apart, L1, Varied)}
 WEIGHTS = [*({name: 1.0} for name in TERMS), {**dict.fromkeys(TERMS, 2.0), "contrastive": 1.0, "gd": 1.0}]
 
 

@@ -46,14 +46,14 @@ class Backend:
     def evaluate(self, requests: Sequence[Request]) -> list[Any]:
         """Answer ``requests`` in order."""
         rows = requests[0].rows()[0]
-        size = self.chunk_size or _size(rows.values.device.type, rows.dtype)
+        size = self.chunk_size or tile_size(rows.values.device.type, rows.dtype)
         return evaluate(requests, TorchEngine(size, keeps=False))
 
     def __repr__(self) -> str:
         return f"chunked(chunk_size={self.chunk_size})"
 
 
-def _size(device: str, dtype: torch.dtype) -> int:
+def tile_size(device: str, dtype: torch.dtype) -> int:
     """The side of the largest tile, a multiple of 128, that fits the device's budget."""
     # Multiples of 128 are whole vectors on CPUs and whole tiles of a product on GPUs.
     elements = _BUDGET.get(device, _LARGE_BUDGET) // (_TILES * dtype.itemsize)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdlosses.backends.chunked import tile_size
 from kdlosses.backends.triton import launch
 from kdlosses.backends.triton.operands import cosines_of
 from kdlosses.backends.triton.second_engine import add_second_products
@@ -17,6 +18,7 @@ from kdlosses.backends.triton.tiles import Storage, cut, tiles
 from kdlosses.requests import Request
 from kdlosses.tiles import function
 from kdlosses.tiles.coefficients import Coefficients
+from kdlosses.tiles.engine import TorchEngine
 from kdlosses.tiles.products import Sums
 from kdlosses.tiles.program import Gradient, Job, SigmoidJob
 from kdlosses.tiles.second_order import Upstream
@@ -49,6 +51,8 @@ class TritonEngine:
 
     def measure(self, job: Job, kept: Kept) -> Statistics:
         """The statistics of the directions that ``job`` asks for."""
+        if not _has_kernels(job):
+            return _torch_engine(job).measure(job, kept)
         student = cosines_of(job.relation, self.precision)
         teacher = None if job.teacher is None else cosines_of(job.teacher, self.precision)
         positives = student.query_factors.new_empty(1 if teacher is None else 2, job.relation.shape[0])
@@ -74,6 +78,8 @@ class TritonEngine:
 
         Gradients may carry the rounding of 16-bit inputs; answers, for which ``exact`` is set, must not.
         """
+        if not _has_kernels(job):
+            return _torch_engine(job).add_products(job, coefficients, sums, kept)
         student = cosines_of(job.relation, self.precision)
         taught = any(part.w_t is not None for part, _ in coefficients.directions())
         teacher = cosines_of(job.teacher, self.precision) if taught and job.teacher is not None else None
@@ -110,6 +116,17 @@ class TritonEngine:
     def add_sigmoid_products(self, job: SigmoidJob, upstream: ByTarget, sums: Sums, kept: Kept) -> None:
         """As `add_products`, for the derivative of those sums and its sum, the bias's gradient."""
         add_sigmoid_products(job, upstream, sums, self.precision, self.tile_size)
+
+
+def _has_kernels(job: Job) -> bool:
+    """Whether kernels know what ``job`` compares: softmaxes over rows that have a positive each."""
+    return job.relation.diagonal == "positive"
+
+
+def _torch_engine(job: Job) -> TorchEngine:
+    """What does the rest: the tiles of the chunked backend, on the same device and in float32."""
+    rows = job.relation.queries
+    return TorchEngine(tile_size(rows.values.device.type, rows.dtype), keeps=False)
 
 
 def _finish(running: dict[tuple[bool, int], Tensor], across: bool, positives: Tensor) -> Tensor | None:
