@@ -14,7 +14,7 @@ from kdlosses.requests import JensenShannon, Request, SquaredDistance
 from kdlosses.rows import autocast_device
 from kdlosses.tiles import distance, mixture
 from kdlosses.tiles.coefficients import Coefficients, from_upstream, residual
-from kdlosses.tiles.products import Sums
+from kdlosses.tiles.products import Share, Sums
 from kdlosses.tiles.program import Gradient, Job, Program, Sigmoid, SigmoidJob, Softmax, program_of, with_definitions
 from kdlosses.tiles.second_order import Upstream
 from kdlosses.tiles.sigmoid import ByTarget
@@ -25,11 +25,11 @@ from kdlosses.tiles.walk import Kept
 class Engine(Protocol):
     """What goes over tiles. It holds settings alone; tensors that a later pass reads go into ``kept``."""
 
-    def measure(self, job: Job, kept: Kept) -> Statistics:
-        """The statistics of the directions that ``job`` asks for."""
+    def measure(self, jobs: Sequence[Job], kept: Kept) -> list[Statistics]:
+        """The statistics of the directions that each of ``jobs`` asks for."""
 
-    def add_products(self, job: Job, coefficients: Coefficients, sums: Sums, kept: Kept, exact: bool = False) -> None:
-        """Add ``scale W @ keys``, ``scale W.T @ queries`` and ``sum(W * cosines)`` to ``sums``.
+    def add_products(self, shares: Sequence[Share], kept: Kept, exact: bool = False) -> None:
+        """Add each job's ``scale W @ keys``, ``scale W.T @ queries`` and ``sum(W * cosines)`` to its sums.
 
         With ``exact`` the sums are answers, and may not carry the rounding that gradients of 16-bit inputs may.
         """
@@ -132,7 +132,7 @@ class _Constant(torch.autograd.Function):
 
 def answer(program: Program, engine: Engine, kept: Kept) -> tuple[list[Tensor], list[Statistics]]:
     """The forward pass: the answers, a gradient's two in a row, and what the backward pass needs besides ``kept``."""
-    statistics = [engine.measure(job, kept) for job in program.jobs]
+    statistics = engine.measure(program.jobs, kept)
     row_sums = [engine.sigmoid_sums(job, kept) for job in program.sigmoid_jobs]
     answers: list[Tensor] = []
     for output in program.outputs:
@@ -194,7 +194,7 @@ def _answer(program: Program, engine: Engine, statistics: list[Statistics], kept
         return [direction.kl() + direction.entropy_t() if output.entropy else direction.kl()]
     job = program.jobs[output.job]
     queries, keys = _zeros(job.relation.queries), _zeros(job.relation.keys)
-    engine.add_products(job, _residual(statistics, output, job), Sums(queries, keys, None), kept, exact=True)
+    engine.add_products([(job, _residual(statistics, output, job), Sums(queries, keys, None))], kept, exact=True)
     return [keys, queries] if output.swapped else [queries, keys]
 
 
@@ -262,10 +262,12 @@ def _differentiate(
             _add_at(by_sigmoid_job[output.job], output.taught, gradient)
         else:
             _add_at(by_job[output.job], (output.cols, output.kl), gradient)
+    shares: list[Share] = []
     for job, measured, asked in zip(program.jobs, statistics, by_job, strict=True):
         sums = totals.of(job)
         if asked and sums.any:
-            engine.add_products(job, from_upstream(measured, asked), sums, kept)
+            shares.append((job, from_upstream(measured, asked), sums))
+    engine.add_products(shares, kept)
     for sigmoid_job, by_target in zip(program.sigmoid_jobs, by_sigmoid_job, strict=True):
         sums = totals.of(sigmoid_job)
         if by_target and sums.any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import torch
 from torch import Tensor
 
@@ -12,8 +14,8 @@ from kdlosses.tiles.statistics import Statistics, merge
 from kdlosses.tiles.walk import Walk
 
 
-def measure(job: Job, walk: Walk) -> Statistics:
-    """The statistics of all directions that ``job`` asks for."""
+def measuring(job: Job, walk: Walk) -> Generator[None, None, Statistics]:
+    """Returns the statistics of all directions that ``job`` asks for; stops after each tile."""
     relations = [job.relation] if job.teacher is None else [job.relation, job.teacher]
     # A row without a positive has one of which every softmax is zero: the rest need not tell them apart.
     positive = no_logit(walk.work.dtype) if job.relation.diagonal == "none" else 0.0
@@ -29,6 +31,7 @@ def measure(job: Job, walk: Walk) -> Statistics:
             key = (across, (cols if across else rows).start)
             part = _of_tile(logits, 0 if across else 1, where, walk.work, job.entropy)
             running[key] = merge(torch.stack([running[key], part])) if key in running else part
+        yield
     return Statistics(_joined(running, False), _joined(running, True), positives)
 
 

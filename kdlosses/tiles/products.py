@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import torch
@@ -37,13 +37,17 @@ class Sums:
         return self.queries is not None or self.scale is not None
 
 
-def add_products(job: Job, coefficients: Coefficients, sums: Sums, walk: Walk) -> None:
-    """Add ``scale W @ keys``, ``scale W.T @ queries`` and ``sum(W * cosines)`` to ``sums``."""
-    add_tiles(sums, walk, lambda rows, cols: derivative(job, coefficients, walk, rows, cols))
+# A job, the derivative of its answers, and where its products go.
+Share = tuple[Job, Coefficients, Sums]
 
 
-def add_tiles(sums: Sums, walk: Walk, make: Callable[[slice, slice], Tensor]) -> None:
-    """As `add_products`, and ``sum(W)`` for a bias, with the W of which ``make`` gives the tile of rows and columns."""
+def adding_products(job: Job, coefficients: Coefficients, sums: Sums, walk: Walk) -> Generator[None, None, None]:
+    """Adds ``scale W @ keys``, ``scale W.T @ queries`` and ``sum(W * cosines)`` to ``sums``; stops after each tile."""
+    return adding_tiles(sums, walk, lambda rows, cols: derivative(job, coefficients, walk, rows, cols))
+
+
+def adding_tiles(sums: Sums, walk: Walk, make: Callable[[slice, slice], Tensor]) -> Generator[None, None, None]:
+    """As `adding_products`, and ``sum(W)`` for a bias; ``make`` gives the tile of W of these rows and columns."""
     for rows in walk.row_blocks:
         total = None  # the block's product with all keys, in one buffer: the gradient's memory is written once
         for cols in walk.col_blocks:
@@ -54,6 +58,7 @@ def add_tiles(sums: Sums, walk: Walk, make: Callable[[slice, slice], Tensor]) ->
                 total = times_keys(walk, tile, cols, total)
             if sums.keys is not None:
                 sums.keys[cols].addmm_(tile.T, walk.scaled("logits 0", walk.relation, rows))
+            yield
         add_rows(walk, sums, rows, total)
 
 
@@ -61,7 +66,7 @@ def times_keys(walk: Walk, tile: Tensor, cols: slice, total: Tensor | None) -> T
     """``total + tile @ keys``."""
     keys = walk.keys("logits 0", walk.relation, cols)
     if total is None:
-        return torch.mm(tile, keys, out=walk.work.get("total", len(tile), keys.shape[1]))
+        return torch.mm(tile, keys, out=walk.own.get("total", len(tile), keys.shape[1]))
     return total.addmm_(tile, keys)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kdlosses.tiles.blocks import Positives
-from kdlosses.tiles.products import Sums, add_tiles
+from kdlosses.tiles.products import Sums, adding_tiles
 from kdlosses.tiles.program import SigmoidJob
 from kdlosses.tiles.walk import Walk
 
@@ -67,7 +67,8 @@ def _against_labels(shifted: Tensor, where: Positives, out: Tensor | None) -> Te
 
 def add_sigmoid_products(job: SigmoidJob, upstream: ByTarget, sums: Sums, walk: Walk) -> None:
     """Add what the gradients ``upstream`` of the row sums come to for queries, keys, scale and bias to ``sums``."""
-    add_tiles(sums, walk, lambda rows, cols: _derivative(job, upstream, walk, rows, cols))
+    for _ in adding_tiles(sums, walk, lambda rows, cols: _derivative(job, upstream, walk, rows, cols)):
+        pass
 
 
 def _derivative(job: SigmoidJob, upstream: ByTarget, walk: Walk, rows: slice, cols: slice) -> Tensor:

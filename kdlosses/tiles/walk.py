@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -33,6 +33,27 @@ class Kept:
         return None
 
 
+class Companions:
+    """What walks over the same tiles side by side have in common: scratch memory, and the logits of the moment.
+
+    They go from tile to tile together, so that a relation that several of them read is computed once.
+    """
+
+    def __init__(self, work: Workspace) -> None:
+        self.work = work
+        self._tiles: list[tuple[Relation, tuple[int, int], Tensor]] = []
+
+    def tile(self, relation: Relation, rows: slice, cols: slice, make: Callable[[], Tensor]) -> Tensor:
+        """This tile of ``relation``, which ``make`` makes for the first that asks."""
+        at = rows.start, cols.start
+        for known, where, tile in self._tiles:
+            if known is relation and where == at:
+                return tile
+        self._tiles = [entry for entry in self._tiles if entry[1] == at]
+        self._tiles.append((relation, at, make()))
+        return self._tiles[-1][2]
+
+
 class Walk:
     """One pass over one relation: its blocks of rows and columns, its logits, and the buffers they are made in.
 
@@ -40,11 +61,16 @@ class Walk:
         relation: whose tiles they are.
         size: rows and columns of a tile, None for the whole matrix; square, as a transpose reads the same tiles.
         kept: where tiles of logits are kept, or None where every pass computes them again.
+        companions: of walks that go side by side with this one.
     """
 
-    def __init__(self, relation: Relation, size: int | None, kept: Kept | None) -> None:
-        self.relation, self.kept = relation, kept
-        self.work = Workspace(relation.queries.values, relation.queries.dtype)
+    def __init__(
+        self, relation: Relation, size: int | None, kept: Kept | None, companions: Companions | None = None
+    ) -> None:
+        self.relation, self.kept, self._companions = relation, kept, companions
+        # What outlives a tile, and what does not.
+        self.own = Workspace(relation.queries.values, relation.queries.dtype)
+        self.work = self.own if companions is None else companions.work
         count, others = relation.shape
         self.row_blocks, self.col_blocks = blocks(count, size), blocks(others, size)
         self._slabs: dict[str, tuple[int, Tensor]] = {}
@@ -64,7 +90,7 @@ class Walk:
     def logits(self, name: str, relation: Relation, rows: slice, cols: slice) -> Tensor:
         """A tile of ``relation``'s matrix, not to be written to; ``name`` says which buffers it may use."""
         if self.kept is None:
-            return self._product(name, relation, rows, cols, self.work.get(name, *_shape(rows, cols)))
+            return self._recomputed(name, relation, rows, cols)
         if relation.source is not None:
             return self.logits(name, relation.source, cols, rows).T
         relation = relation.computed
@@ -73,6 +99,14 @@ class Walk:
             room = self.kept.room(key[0], relation, rows, cols)
             tiles[key] = self._product(name, relation, rows, cols, room)
         return tiles[key]
+
+    def _recomputed(self, name: str, relation: Relation, rows: slice, cols: slice) -> Tensor:
+        def make() -> Tensor:
+            return self._product(name, relation, rows, cols, self.own.get(name, *_shape(rows, cols)))
+
+        if self._companions is None or relation.source is not None:
+            return make()
+        return self._companions.tile(relation.computed, rows, cols, make)
 
     def _product(self, name: str, relation: Relation, rows: slice, cols: slice, out: Tensor | None) -> Tensor:
         tile = torch.mm(self.scaled(name, relation, rows), self.keys(name, relation, cols).T, out=out)
@@ -96,8 +130,8 @@ class Walk:
 
     def _made(self, name: str, rows: Rows, block: slice, scale: Tensor | None) -> Tensor:
         if scale is None:
-            return self.work.unit(name, rows, block)
-        return self.work.unit(name, rows, block).mul_(scale)
+            return self.own.unit(name, rows, block)
+        return self.own.unit(name, rows, block).mul_(scale)
 
 
 def _shape(rows: slice, cols: slice) -> tuple[int, int]:

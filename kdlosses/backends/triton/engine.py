@@ -19,7 +19,7 @@ from kdlosses.requests import Request
 from kdlosses.tiles import function
 from kdlosses.tiles.coefficients import Coefficients
 from kdlosses.tiles.engine import TorchEngine
-from kdlosses.tiles.products import Sums
+from kdlosses.tiles.products import Share, Sums
 from kdlosses.tiles.program import Gradient, Job, SigmoidJob
 from kdlosses.tiles.second_order import Upstream
 from kdlosses.tiles.sigmoid import ByTarget
@@ -49,10 +49,13 @@ class TritonEngine:
     precision: str
     tile_size: int
 
-    def measure(self, job: Job, kept: Kept) -> Statistics:
-        """The statistics of the directions that ``job`` asks for."""
+    def measure(self, jobs: Sequence[Job], kept: Kept) -> list[Statistics]:
+        """The statistics of the directions that each of ``jobs`` asks for."""
+        return [self._measure(job, kept) for job in jobs]
+
+    def _measure(self, job: Job, kept: Kept) -> Statistics:
         if not _has_kernels(job):
-            return _torch_engine(job).measure(job, kept)
+            return _torch_engine(job).measure([job], kept)[0]
         student = cosines_of(job.relation, self.precision)
         teacher = None if job.teacher is None else cosines_of(job.teacher, self.precision)
         positives = student.query_factors.new_empty(1 if teacher is None else 2, job.relation.shape[0])
@@ -73,13 +76,18 @@ class TritonEngine:
                 running[key] = merge(torch.cat([running[key][None], part]) if key in running else part)
         return Statistics(_finish(running, False, positives), _finish(running, True, positives), positives)
 
-    def add_products(self, job: Job, coefficients: Coefficients, sums: Sums, kept: Kept, exact: bool = False) -> None:
-        """Add ``scale W @ keys``, ``scale W.T @ queries`` and ``sum(W * cosines)`` to ``sums``.
+    def add_products(self, shares: Sequence[Share], kept: Kept, exact: bool = False) -> None:
+        """Add each job's ``scale W @ keys``, ``scale W.T @ queries`` and ``sum(W * cosines)`` to its sums.
 
         Gradients may carry the rounding of 16-bit inputs; answers, for which ``exact`` is set, must not.
         """
-        if not _has_kernels(job):
-            return _torch_engine(job).add_products(job, coefficients, sums, kept)
+        for share in shares:
+            if _has_kernels(share[0]):
+                self._add_products(*share, exact)
+            else:
+                _torch_engine(share[0]).add_products([share], kept)
+
+    def _add_products(self, job: Job, coefficients: Coefficients, sums: Sums, exact: bool) -> None:
         student = cosines_of(job.relation, self.precision)
         taught = any(part.w_t is not None for part, _ in coefficients.directions())
         teacher = cosines_of(job.teacher, self.precision) if taught and job.teacher is not None else None
