@@ -97,7 +97,7 @@ def derivative(job: Job, coefficients: Coefficients, walk: Walk, rows: slice, co
             if part.m_t is not None and part.w_t is not None:
                 tile = _add(walk, tile, teacher, part.m_t.unsqueeze(dim), part.w_t.neg().unsqueeze(dim))
     assert tile is not None, "coefficients are of one direction at least"
-    _set_positives(tile, walk.positives(rows, cols), coefficients.diagonal)
+    set_positives(tile, walk.positives(rows, cols), coefficients.diagonal)
     return tile
 
 
@@ -108,6 +108,7 @@ def _add(walk: Walk, tile: Tensor | None, logits: Tensor, m: Tensor, w: Tensor) 
     return soft if tile is None else tile.add_(soft)
 
 
-def _set_positives(tile: Tensor, where: Positives, diagonal: Tensor) -> None:
+def set_positives(tile: Tensor, where: Positives, diagonal: Tensor) -> None:
+    """Write the derivative at the positives of a tile."""
     if where.any:
         where.of(tile).copy_(diagonal[where.rows])

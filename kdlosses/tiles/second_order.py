@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kdlosses.tiles.coefficients import Coefficients, Softened
-from kdlosses.tiles.products import Sums, add_rows, derivative, times_keys
+from kdlosses.tiles.products import Sums, add_rows, set_positives, times_keys
 from kdlosses.tiles.program import Gradient, Job
 from kdlosses.tiles.walk import Kept, Walk
 
@@ -40,12 +40,11 @@ def add_second_products(job: Job, walk: SecondWalk, sums: Sums) -> None:
     for rows in walk.row_blocks:
         total = None
         for cols in walk.col_blocks:
-            curved = walk.curved(rows, cols, centers)
+            curved, tile = walk.curved_and_residual(rows, cols, centers)
             # The softmax's change meets the keys; the softmax itself meets what arrived at the other answer.
             total = times_keys(walk, curved, cols, total)
             if sums.keys is not None:
                 sums.keys[cols].addmm_(curved.T, walk.scaled("logits 0", job.relation, rows))
-            tile = derivative(job, walk.coefficients, walk, rows, cols)
             total.addmm_(tile, walk.upstream.keys[cols])
             walk.add_to_keys(tile, rows, cols, sums)
         add_rows(walk, sums, rows, total)
@@ -65,7 +64,7 @@ class SecondWalk(Walk):
     ) -> None:
         super().__init__(job.relation, size, kept)
         self.shares, self.coefficients, self.upstream = shares, coefficients, upstream
-        self._variations: dict[tuple[int, int], Tensor] | None = None if kept is None else {}
+        self._variations: dict[tuple[int, int], Tensor] = {}  # the one of the moment where logits are not kept
 
     def centers(self) -> Centers:
         """The first pass: the mean of V under each softmax, relative to the positives."""
@@ -81,15 +80,19 @@ class SecondWalk(Walk):
         col_means = sums[0] / self.shares.col_share if 0 in sums else None
         return Centers(none.positives, row_means, col_means)
 
-    def curved(self, rows: slice, cols: slice, centers: Centers) -> Tensor:
-        """A tile of Z."""
-        total = None
+    def curved_and_residual(self, rows: slice, cols: slice, centers: Centers) -> tuple[Tensor, Tensor]:
+        """Tiles of Z and of R, which are made of the same softmaxes."""
+        curved = residual = None
         for part, dim in self.coefficients.directions():
-            name = "curved" if total is None else "soft"
-            soft = self._soft(part, rows, cols, dim, name).mul_(self._centered(rows, cols, dim, centers))
-            total = soft if total is None else total.add_(soft)
-        assert total is not None, "coefficients are of one direction at least"
-        return total
+            soft = self._soft(part, rows, cols, dim, "soft" if curved is not None else "residual")
+            turned = self._centered(rows, cols, dim, centers).mul_(soft)
+            if curved is None or residual is None:
+                curved, residual = self.work.get("curved", *_shape(rows, cols)).copy_(turned), soft
+            else:
+                curved, residual = curved.add_(turned), residual.add_(soft)
+        assert curved is not None and residual is not None, "coefficients are of one direction at least"
+        set_positives(residual, self.positives(rows, cols), self.coefficients.diagonal)
+        return curved, residual
 
     def add_to_keys(self, tile: Tensor, rows: slice, cols: slice, sums: Sums) -> None:
         """Add the direct part ``c W^T H`` to the keys' gradient, and its share of the scale's."""
@@ -119,14 +122,17 @@ class SecondWalk(Walk):
 
     def _variation(self, rows: slice, cols: slice) -> Tensor:
         """A tile of V."""
-        if self._variations is not None and (rows.start, cols.start) in self._variations:
-            return self._variations[rows.start, cols.start]
-        out = None if self._variations is not None else self.work.get("variation", *_shape(rows, cols))
+        at = rows.start, cols.start
+        if at in self._variations:
+            return self._variations[at]
+        out = None
+        if self.kept is None:
+            self._variations.clear()
+            out = self.work.get("variation", *_shape(rows, cols))
         keys = self.keys("logits 0", self.relation, cols)
         tile = torch.mm(self.upstream.queries[rows], keys.T, out=out).mul_(self.relation.scale)
         tile.addmm_(self.scaled("logits 0", self.relation, rows), self.upstream.keys[cols].T)
-        if self._variations is not None:
-            self._variations[rows.start, cols.start] = tile
+        self._variations[at] = tile
         return tile
 
     def _centered(self, rows: slice, cols: slice, dim: int, centers: Centers) -> Tensor:

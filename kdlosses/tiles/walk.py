@@ -36,7 +36,7 @@ class Kept:
 class Companions:
     """What walks over the same tiles side by side have in common: scratch memory, and the logits of the moment.
 
-    They go from tile to tile together, so that a relation that several of them read is computed once.
+    They go from tile to tile together, so that a relation that is read more than once is computed once.
     """
 
     def __init__(self, work: Workspace) -> None:
@@ -67,10 +67,11 @@ class Walk:
     def __init__(
         self, relation: Relation, size: int | None, kept: Kept | None, companions: Companions | None = None
     ) -> None:
-        self.relation, self.kept, self._companions = relation, kept, companions
+        self.relation, self.kept = relation, kept
         # What outlives a tile, and what does not.
         self.own = Workspace(relation.queries.values, relation.queries.dtype)
-        self.work = self.own if companions is None else companions.work
+        self._companions = Companions(self.own) if companions is None else companions
+        self.work = self._companions.work
         count, others = relation.shape
         self.row_blocks, self.col_blocks = blocks(count, size), blocks(others, size)
         self._slabs: dict[str, tuple[int, Tensor]] = {}
@@ -104,7 +105,7 @@ class Walk:
         def make() -> Tensor:
             return self._product(name, relation, rows, cols, self.own.get(name, *_shape(rows, cols)))
 
-        if self._companions is None or relation.source is not None:
+        if relation.source is not None:
             return make()
         return self._companions.tile(relation.computed, rows, cols, make)
 
