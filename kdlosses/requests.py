@@ -123,6 +123,30 @@ class SoftCrossEntropy(Request):
 
 
 @dataclass(eq=False)
+class ReverseKL(Request):
+    """``[N]``: KL(student row || teacher row) = sum p_s (log p_s - log p_t), in nats.
+
+    Where `KL` asks the student for all that the teacher finds likely, this asks it for nothing that the teacher finds
+    unlikely. The teacher's relation is a constant.
+    """
+
+    student: Relation
+    teacher: Relation
+
+    def __post_init__(self) -> None:
+        _check_alike(self.student, self.teacher)
+
+    def answer(self) -> Tensor:
+        """See `Request`."""
+        log_p, log_q = self.teacher.matrix().detach().log_softmax(1), self.student.matrix().log_softmax(1)
+        return (log_q.exp() * (log_q - log_p)).sum(1)
+
+    def relations(self) -> list[Relation]:
+        """See `Request`."""
+        return [self.student, self.teacher]
+
+
+@dataclass(eq=False)
 class CrossEntropyGrad(Request):
     """``([N, D], [M, D])``: the gradients of the relation's mean cross-entropy, differentiable once more.
 

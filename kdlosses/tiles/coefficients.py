@@ -2,6 +2,7 @@
 
 The derivative of a job's answers is a matrix ``W``: away from the positives the sum over both directions of
 ``w exp(z - m) - w_t exp(z_t - m_t)``, its vectors read along rows or along columns, and ``diagonal`` at the positives.
+For the student's KL from the teacher it is ``w exp(z - m) ((z - m) - (z_t - m_t) - mean)`` instead.
 A backend makes a tile of it, multiplies it with the keys and its transpose with the queries, and is done.
 """
 
@@ -22,12 +23,14 @@ class Softened(NamedTuple):
     w: Tensor
     m_t: Tensor | None = None
     w_t: Tensor | None = None
+    mean: Tensor | None = None
 
     def block(self, entries: slice) -> Softened:
         """These entries of each vector."""
         m_t = None if self.m_t is None else self.m_t[entries]
         w_t = None if self.w_t is None else self.w_t[entries]
-        return Softened(self.m[entries], self.w[entries], m_t, w_t)
+        mean = None if self.mean is None else self.mean[entries]
+        return Softened(self.m[entries], self.w[entries], m_t, w_t, mean)
 
 
 class Coefficients(NamedTuple):
@@ -65,6 +68,20 @@ def from_upstream(statistics: Statistics, upstream: dict[tuple[bool, bool], Tens
             parts[cols] = Softened(direction.m, both / direction.total, direction.m_t, kl / direction.total_t)
         elif entropy is not None:
             parts[cols] = Softened(direction.m, entropy / direction.total)
+    return Coefficients(parts.get(False), parts.get(True), diagonal)
+
+
+def reversed_from_upstream(statistics: Statistics, upstream: dict[tuple[bool, bool], Tensor]) -> Coefficients:
+    """``W`` of a job's KLs from the teacher: its statistics are the teacher's first, and the student's second."""
+    parts: dict[bool, Softened] = {}
+    diagonal = torch.zeros_like(statistics.positives[0])
+    for cols in (False, True):
+        kl = upstream.get((cols, True))
+        if kl is not None:
+            of = statistics.direction(cols)
+            weight, mean = kl / of.total_t, of.log_ratio_mean()
+            parts[cols] = Softened(of.m_t, weight, of.m, mean=mean)
+            diagonal = diagonal + weight * of.positive_t.exp() * (of.positive_t - of.positive - mean)
     return Coefficients(parts.get(False), parts.get(True), diagonal)
 
 

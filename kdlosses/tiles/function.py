@@ -13,7 +13,7 @@ from kdlosses.relation import Relation
 from kdlosses.requests import JensenShannon, Request, SquaredDistance
 from kdlosses.rows import autocast_device
 from kdlosses.tiles import distance, mixture
-from kdlosses.tiles.coefficients import Coefficients, from_upstream, residual
+from kdlosses.tiles.coefficients import Coefficients, from_upstream, residual, reversed_from_upstream
 from kdlosses.tiles.products import Share, Sums
 from kdlosses.tiles.program import Gradient, Job, Program, Sigmoid, SigmoidJob, Softmax, program_of, with_definitions
 from kdlosses.tiles.second_order import Upstream
@@ -266,7 +266,8 @@ def _differentiate(
     for job, measured, asked in zip(program.jobs, statistics, by_job, strict=True):
         sums = totals.of(job)
         if asked and sums.any:
-            shares.append((job, from_upstream(measured, asked), sums))
+            coefficients = reversed_from_upstream if job.reverse else from_upstream
+            shares.append((job, coefficients(measured, asked), sums))
     engine.add_products(shares, kept)
     for sigmoid_job, by_target in zip(program.sigmoid_jobs, by_sigmoid_job, strict=True):
         sums = totals.of(sigmoid_job)

@@ -14,6 +14,7 @@ from kdlosses.requests import (
     CrossEntropyGrad,
     JensenShannon,
     Request,
+    ReverseKL,
     SigmoidCrossEntropy,
     SoftCrossEntropy,
     SquaredDistance,
@@ -51,7 +52,7 @@ class RequestLayout:
 
     def _request(self, request: Request) -> list[int]:
         kind = [next(i for i, one in enumerate(KNOWN) if isinstance(request, one))]
-        if isinstance(request, (KL, SoftCrossEntropy)):
+        if isinstance(request, (KL, SoftCrossEntropy, ReverseKL)):
             return [*kind, self._relation(request.student), self._relation(request.teacher)]
         if isinstance(request, CrossEntropyGrad):
             return [*kind, self._relation(request.relation), int(request.both)]

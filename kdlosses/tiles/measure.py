@@ -27,11 +27,15 @@ def measuring(job: Job, walk: Walk) -> Generator[None, None, Statistics]:
         if where.any:
             for row, tile in zip(positives, logits, strict=True):
                 row[where.rows] = where.of(tile)
+        if job.reverse:  # the same sums, of the student's softmax instead of the teacher's
+            logits.reverse()
         for across in job.directions:
             key = (across, (cols if across else rows).start)
             part = _of_tile(logits, 0 if across else 1, where, walk.work, job.entropy)
             running[key] = merge(torch.stack([running[key], part])) if key in running else part
         yield
+    if job.reverse:
+        positives = positives.flip(0)
     return Statistics(_joined(running, False), _joined(running, True), positives)
 
 

@@ -84,6 +84,8 @@ def add_rows(walk: Walk, sums: Sums, rows: slice, total: Tensor | None) -> None:
 
 def derivative(job: Job, coefficients: Coefficients, walk: Walk, rows: slice, cols: slice) -> Tensor:
     """One tile of ``W`` (see ``coefficients``), in a buffer of the walk."""
+    if job.reverse:
+        return _reversed(job, coefficients, walk, rows, cols)
     logits = walk.logits("logits 0", job.relation, rows, cols)
     parts: list[tuple[Softened, int]] = []
     tile = None
@@ -101,10 +103,30 @@ def derivative(job: Job, coefficients: Coefficients, walk: Walk, rows: slice, co
     return tile
 
 
-def _add(walk: Walk, tile: Tensor | None, logits: Tensor, m: Tensor, w: Tensor) -> Tensor:
-    """``tile + w exp(logits - m)``."""
+def _reversed(job: Job, coefficients: Coefficients, walk: Walk, rows: slice, cols: slice) -> Tensor:
+    """The same for the student's KL from the teacher."""
+    assert job.teacher is not None, "there is no KL without a teacher"
+    logits = walk.logits("logits 0", job.relation, rows, cols)
+    teacher = walk.logits("logits 1", job.teacher, rows, cols)
+    total = None
+    for whole, dim in coefficients.directions():
+        part = whole.block(rows if dim == 1 else cols)
+        assert part.m_t is not None and part.mean is not None, "made for this kind of job"
+        # Of shifted logits the differences are small where the student puts its weight.
+        ratio = torch.sub(logits, part.m.unsqueeze(dim), out=walk.work.get("ratio", *logits.shape))
+        ratio.sub_(teacher).add_((part.m_t - part.mean).unsqueeze(dim))
+        total = _add(walk, total, logits, part.m.unsqueeze(dim), part.w.unsqueeze(dim), ratio)
+    assert total is not None, "coefficients are of one direction at least"
+    set_positives(total, walk.positives(rows, cols), coefficients.diagonal)
+    return total
+
+
+def _add(walk: Walk, tile: Tensor | None, logits: Tensor, m: Tensor, w: Tensor, factor: Tensor | None = None) -> Tensor:
+    """``tile + w exp(logits - m)``, that times ``factor`` where there is one."""
     name = "derivative" if tile is None else "softened"
     soft = torch.sub(logits, m, out=walk.work.get(name, *logits.shape)).exp_().mul_(w)
+    if factor is not None:
+        soft.mul_(factor)
     return soft if tile is None else tile.add_(soft)
 
 

@@ -15,6 +15,7 @@ from kdlosses.requests import (
     CrossEntropyGrad,
     JensenShannon,
     Request,
+    ReverseKL,
     SigmoidCrossEntropy,
     SoftCrossEntropy,
     SquaredDistance,
@@ -28,7 +29,8 @@ _Item = TypeVar("_Item")
 class Job:
     """One relation, the teacher its softmax is compared with, and the directions that are asked for.
 
-    With ``entropy`` the teacher's entropies are asked for too.
+    With ``entropy`` the teacher's entropies are asked for too. With ``reverse`` its KLs are the student's from the
+    teacher, and nothing else is asked for: then the statistics are the teacher's first.
     """
 
     relation: Relation
@@ -36,6 +38,7 @@ class Job:
     rows: bool = False
     cols: bool = False
     entropy: bool = False
+    reverse: bool = False
 
     @property
     def directions(self) -> list[bool]:
@@ -91,7 +94,16 @@ class Sigmoid:
 
 Output = Softmax | Sigmoid | Gradient | SquaredDistance | JensenShannon
 # What there are closed forms and tiles for; any other request is answered by its definition.
-KNOWN = (SigmoidCrossEntropy, CrossEntropy, KL, SoftCrossEntropy, CrossEntropyGrad, SquaredDistance, JensenShannon)
+KNOWN = (
+    SigmoidCrossEntropy,
+    CrossEntropy,
+    KL,
+    SoftCrossEntropy,
+    CrossEntropyGrad,
+    SquaredDistance,
+    JensenShannon,
+    ReverseKL,
+)
 
 
 def with_definitions(requests: Sequence[Request], tiled: Callable[[Sequence[Request]], list[Any]]) -> list[Any]:
@@ -142,7 +154,7 @@ def program_of(requests: Sequence[Request]) -> Program:
 
 
 def _output(program: Program, request: Request) -> Output:
-    if isinstance(request, (KL, SoftCrossEntropy)):
+    if isinstance(request, (KL, SoftCrossEntropy, ReverseKL)):
         job, soft = _kl_job(program, request), isinstance(request, SoftCrossEntropy)
         program.jobs[job].entropy |= soft
         return Softmax(job, _is_transposed(request.student), kl=True, entropy=soft)
@@ -170,24 +182,25 @@ def _gradient(program: Program, request: CrossEntropyGrad) -> Gradient:
     return Gradient(job, float(not cols), float(cols), cols)
 
 
-def _kl_job(program: Program, request: KL | SoftCrossEntropy) -> int:
+def _kl_job(program: Program, request: KL | SoftCrossEntropy | ReverseKL) -> int:
     """The job of the student's relation with this teacher, both read from the side of the one that is computed."""
     student, teacher, cols = request.student, request.teacher, _is_transposed(request.student)
     assert not any(t.requires_grad for t in (teacher.queries.values, teacher.keys.values, teacher.scale))
     if student.source is not None:
         student = student.source
         teacher = teacher.source or teacher.transposed()
+    reverse = isinstance(request, ReverseKL)
     for index, job in enumerate(program.jobs):
-        if job.relation is student and _same(job.teacher, teacher):
+        if job.relation is student and _same(job.teacher, teacher) and job.reverse == reverse:
             job.want(cols)
             return index
-    return _append(program, Job(student, teacher), cols)
+    return _append(program, Job(student, teacher, reverse=reverse), cols)
 
 
 def _job(program: Program, relation: Relation, cols: bool) -> int:
     relation = relation.source or relation
     for index, job in enumerate(program.jobs):
-        if job.relation is relation:
+        if job.relation is relation and not job.reverse:
             job.want(cols)
             return index
     return _append(program, Job(relation, None), cols)

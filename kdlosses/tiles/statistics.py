@@ -83,10 +83,15 @@ class Direction:
 
     def kl(self) -> Tensor:
         """``[N]``: KL(teacher || student)."""
-        moment = self.a + self.positive_t.exp() * (self.positive_t - self.positive)
+        mean = self.log_ratio_mean()
         # log1p, as where both are certain of the positive the totals round to 1 and s alone has what is left.
         log_total, log_total_t = (torch.log1p(s + p.expm1()) for s, p in self._sums())
-        return moment / self.total_t - log_total_t + log_total
+        return mean - log_total_t + log_total
+
+    def log_ratio_mean(self) -> Tensor:
+        """``[N]``: the teacher's mean of ``(z_t - m_t) - (z - m)``."""
+        moment = self.a + self.positive_t.exp() * (self.positive_t - self.positive)
+        return moment / self.total_t
 
     def entropy_t(self) -> Tensor:
         """``[N]``: the teacher's entropy."""

@@ -18,6 +18,7 @@ from kdlosses.requests import (
     CrossEntropyGrad,
     JensenShannon,
     Request,
+    ReverseKL,
     SigmoidCrossEntropy,
     SoftCrossEntropy,
     SquaredDistance,
@@ -33,6 +34,9 @@ def answer(request: Request) -> list[Tensor]:
         log_p, log_q = (logits(relation).log_softmax(1) for relation in (request.teacher, request.student))
         log_p = log_p.detach()
         return [(log_p.exp() * (log_p - log_q)).sum(1)]
+    if isinstance(request, ReverseKL):
+        log_p, log_q = (logits(relation).log_softmax(1) for relation in (request.teacher, request.student))
+        return [(log_q.exp() * (log_q - log_p.detach())).sum(1)]
     if isinstance(request, SoftCrossEntropy):
         p, log_q = logits(request.teacher).softmax(1).detach(), logits(request.student).log_softmax(1)
         return [-(p * log_q).sum(1)]

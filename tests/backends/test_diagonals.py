@@ -8,7 +8,15 @@ from torch import Tensor
 
 from kdlosses import backends
 from kdlosses.relation import Relation
-from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, JensenShannon, SigmoidCrossEntropy, SoftCrossEntropy
+from kdlosses.requests import (
+    KL,
+    CrossEntropy,
+    CrossEntropyGrad,
+    JensenShannon,
+    ReverseKL,
+    SigmoidCrossEntropy,
+    SoftCrossEntropy,
+)
 from kdlosses.rows import constant_rows, rows_of
 from tests.backends import reference
 from tests.backends.agreement import assert_agrees, flat
@@ -17,7 +25,7 @@ from tests.backends.test_compiled import ENGINES, Operator
 from tests.backends.test_requests import LISTS, World, tensors
 from tests.problems import seeded
 
-NAMES = ("excluded", "excluded-both", "excluded-shard", "none")
+NAMES = ("excluded", "excluded-both", "excluded-shard", "none", "reverse-and-kl", "reverse-excluded")
 DEFINITIONS = Subject(backends.create("reference"), "cpu", torch.float64)
 
 
@@ -34,7 +42,7 @@ def intra(values: Tensor, dtype: torch.dtype, scale: float) -> Relation:
 
 
 @each_backend
-@pytest.mark.parametrize("kind", [KL, SoftCrossEntropy])
+@pytest.mark.parametrize("kind", [KL, SoftCrossEntropy, ReverseKL])
 def test_a_diagonal_far_above_all_others_leaves_them_their_digits(label, kind):
     tested = subject(label)
     student, teacher = (spread(6, seed).to(tested.device, tested.dtype) for seed in (1, 2))
@@ -48,10 +56,21 @@ def test_a_row_without_others_has_nothing_to_learn(label):
     tested = subject(label)
     only = torch.randn(1, 4, generator=seeded(3)).to(tested.device, tested.dtype).requires_grad_()
     relations = intra(only, tested.dtype, 9.0), intra(only.detach(), tested.dtype, 5.0)
-    for kind in (KL, SoftCrossEntropy):
+    for kind in (KL, SoftCrossEntropy, ReverseKL):
         (answer,) = tested.backend.evaluate([kind(*relations)])
         (gradient,) = torch.autograd.grad(answer.sum(), only)
         assert answer.item() == 0 and not gradient.any()
+
+
+@each_backend
+@pytest.mark.parametrize("nudge", [1e-3, 0.0])
+def test_the_reverse_kl_of_confident_rows_keeps_its_digits_near_the_teacher(label, nudge):
+    tested = subject(label)
+    teacher = spread(6, 1)
+    student = (teacher + nudge * spread(6, 2)).to(tested.device, tested.dtype).requires_grad_()
+    scale = torch.tensor(9.0, dtype=tested.dtype, device=tested.device)
+    rows, fixed = (rows_of(one.to(tested.device, tested.dtype), tested.dtype) for one in (student, teacher))
+    assert_agrees(tested, [ReverseKL(Relation(rows, rows, scale), Relation(fixed, fixed, scale))], [student])
 
 
 @pytest.mark.parametrize("name", NAMES)

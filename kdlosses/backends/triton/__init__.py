@@ -2,8 +2,8 @@
 
 Logits live in registers: forward, one kernel turns each tile of them into partial softmax statistics of its rows and
 columns; backward, another writes a tile of the derivative, which two matrix products consume. Memory: the gradients and
-one such tile, whatever the batch. Softmaxes that leave a diagonal out or have no positives are computed by the tiles of
-the chunked backend, on the same device.
+one such tile, whatever the batch. Softmaxes that leave a diagonal out or have no positives, and reverse KLs, are
+computed by the tiles of the chunked backend, on the same device.
 """
 
 from __future__ import annotations

@@ -127,8 +127,8 @@ class TritonEngine:
 
 
 def _has_kernels(job: Job) -> bool:
-    """Whether kernels know what ``job`` compares: softmaxes over rows that have a positive each."""
-    return job.relation.diagonal == "positive"
+    """Whether kernels know what ``job`` asks: softmaxes over rows that have a positive each, in the one direction."""
+    return job.relation.diagonal == "positive" and not job.reverse
 
 
 def _torch_engine(job: Job) -> TorchEngine:

@@ -65,8 +65,8 @@ def side(cosines: Cosines | None) -> list[Any]:
 
 
 def softened(part: Softened | None) -> list[Tensor | None]:
-    """A direction's four vectors, all None without one."""
-    return [None] * 4 if part is None else list(part)
+    """The four vectors of a direction that kernels know, all None without one."""
+    return [None] * 4 if part is None else [part.m, part.w, part.m_t, part.w_t]
 
 
 def dot(first: Tensor, second: Tensor, precision: str) -> tuple[Any, str]:
