@@ -26,7 +26,8 @@ class Request:
     """One question to a backend; a subclass is a dataclass of what is compared.
 
     ``answer`` is its definition, in plain torch on whole matrices: what every backend must agree with, what
-    ``backend="reference"`` computes, and what any other backend falls back on for a kind that it does not know.
+    ``backend="reference"`` computes. Any other backend asks a kind that it has no tiles for to ``solve``
+    itself, which is that definition unless the kind brings a faster way.
     """
 
     # Whether the answer is (one of the queries, one of the keys), so that several processes sum the latter.
@@ -35,6 +36,14 @@ class Request:
     def answer(self) -> Any:
         """The answer, differentiable as often as one likes."""
         raise NotImplementedError
+
+    def solve(self, size: int | None) -> Any:
+        """The same answer by a faster way that a kind without tiles may have: how backends but the reference ask.
+
+        Args:
+            size: rows and columns of a tile, None where whole matrices are welcome.
+        """
+        return self.answer()
 
     def relations(self) -> list[Relation]:
         """The relations that are read."""

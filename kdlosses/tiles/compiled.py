@@ -47,7 +47,7 @@ def evaluate(requests: Sequence[Request], engine: TorchEngine) -> list[Any]:
 
 def evaluate_opaquely(requests: Sequence[Request], engine: TorchEngine) -> list[Any]:
     """The same, with an operator for all that there are tiles for."""
-    return with_definitions(requests, lambda known: _answers(known, engine))
+    return with_definitions(requests, lambda known: _answers(known, engine), engine.size)
 
 
 def _answers(requests: Sequence[Request], engine: TorchEngine) -> list[Any]:

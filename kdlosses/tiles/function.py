@@ -25,6 +25,10 @@ from kdlosses.tiles.walk import Kept
 class Engine(Protocol):
     """What goes over tiles. It holds settings alone; tensors that a later pass reads go into ``kept``."""
 
+    @property
+    def size(self) -> int | None:
+        """Rows and columns of a tile, None for whole matrices."""
+
     def measure(self, jobs: Sequence[Job], kept: Kept) -> list[Statistics]:
         """The statistics of the directions that each of ``jobs`` asks for."""
 
@@ -48,7 +52,7 @@ class Engine(Protocol):
 
 def evaluate(requests: Sequence[Request], engine: Engine) -> list[Any]:
     """The answers to ``requests``, in order, differentiable once."""
-    return with_definitions(requests, lambda known: _evaluate(known, engine))
+    return with_definitions(requests, lambda known: _evaluate(known, engine), engine.size)
 
 
 def _evaluate(requests: Sequence[Request], engine: Engine) -> list[Any]:

@@ -93,7 +93,7 @@ class Sigmoid:
 
 
 Output = Softmax | Sigmoid | Gradient | SquaredDistance | JensenShannon
-# What there are closed forms and tiles for; any other request is answered by its definition.
+# What there are closed forms and tiles for; any other request solves itself.
 KNOWN = (
     SigmoidCrossEntropy,
     CrossEntropy,
@@ -106,11 +106,19 @@ KNOWN = (
 )
 
 
-def with_definitions(requests: Sequence[Request], tiled: Callable[[Sequence[Request]], list[Any]]) -> list[Any]:
-    """The answers in order: of ``tiled`` where there are tiles for a request, by its definition otherwise."""
+def with_definitions(
+    requests: Sequence[Request], tiled: Callable[[Sequence[Request]], list[Any]], size: int | None
+) -> list[Any]:
+    """The answers in order: of ``tiled`` where there are tiles for a request, otherwise by its own ``solve``.
+
+    Args:
+        requests: of any kind.
+        tiled: answers those that there are tiles for.
+        size: rows and columns of a tile, None where whole matrices are welcome.
+    """
     known: list[Request] = [one for one in requests if isinstance(one, KNOWN)]
     answers = iter(tiled(known) if known else [])
-    return [next(answers) if isinstance(one, KNOWN) else one.answer() for one in requests]
+    return [next(answers) if isinstance(one, KNOWN) else one.solve(size) for one in requests]
 
 
 @dataclass(eq=False)

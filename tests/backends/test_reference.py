@@ -80,6 +80,36 @@ class Hellinger(Request):
         return [self.student, self.teacher]
 
 
+@dataclass(eq=False)
+class Solved(Request):
+    """One that brings a way of its own, which tells what it was told."""
+
+    relation: Relation
+
+    def answer(self) -> str:
+        """See `Request`."""
+        return "by definition"
+
+    def solve(self, size: int | None) -> str:
+        """See `Request`."""
+        return f"in tiles of {size}"
+
+    def relations(self) -> list[Relation]:
+        """See `Request`."""
+        return [self.relation]
+
+
+def test_a_request_that_no_engine_knows_may_bring_a_way_of_its_own():
+    rows = rows_of(torch.randn(4, 3), torch.float32)
+    asked = [Solved(Relation(rows, rows, torch.tensor(5.0))), SquaredDistance(rows, rows)]
+    ways = {"dense": "in tiles of 1024", "chunked": "in tiles of 7", "reference": "by definition"}
+    for backend, way in ways.items():
+        options = {"chunk_size": 7} if backend == "chunked" else {}
+        found = backends.create(backend, **options).evaluate(asked)
+        assert found[0] == way
+        torch.testing.assert_close(found[1], torch.zeros(4))
+
+
 @pytest.mark.parametrize("backend", ["auto", "dense", "chunked", "reference"])
 def test_a_request_that_no_engine_knows_is_answered_by_its_definition(backend, monkeypatch):
     monkeypatch.setattr(registry, "_TERMS", dict(registry._TERMS))

@@ -26,7 +26,8 @@ class Backend:
     """Runs the kernels; with ``TRITON_INTERPRET=1`` in the environment, on CPUs too, slowly, for tests.
 
     Features of one 16-bit dtype are multiplied as they are, with float32 accumulation, others in float32. Tiles of the
-    derivative are stored in bfloat16 where both sides are bfloat16, else in float32.
+    derivative are stored in bfloat16 where both sides are bfloat16, else in float32. A request that there are no
+    kernels for is answered by torch's operations, as by the other backends (`kdlosses.requests.Request.solve`).
 
     Args:
         precision: of float32 products: ``"ieee"``, or ``"tf32"`` for tensor cores, whose operands keep 11 bits.

@@ -49,6 +49,11 @@ class TritonEngine:
     precision: str
     tile_size: int
 
+    @property
+    def size(self) -> int:
+        """Rows and columns of a tile."""
+        return self.tile_size
+
     def measure(self, jobs: Sequence[Job], kept: Kept) -> list[Statistics]:
         """The statistics of the directions that each of ``jobs`` asks for."""
         return [self._measure(job, kept) for job in jobs]
