@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdlosses import backends
 from kdlosses.backends.contract import Backend
-from kdlosses.checks import check_variant, check_width
+from kdlosses.checks import REDUCTIONS, check_known, check_variant, check_width
 from kdlosses.distributed.distribution import Distribution, distribution_of
 from kdlosses.distributed.shard import check_group
 from kdlosses.embeddings import Embeddings
@@ -25,7 +25,7 @@ from kdlosses.options import Options
 from kdlosses.requests import add_up
 from kdlosses.rows import autocast_device
 from kdlosses.term import Computation
-from kdlosses.term_checks import check_computation, finished
+from kdlosses.term_checks import by_pair, check_computation, finished
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -53,6 +53,9 @@ class DistillLoss(GuardedLoss, Layers):
             processes with B/N rows each return, on every process, the value for all B rows; once DDP has averaged
             them, all gradients are those for all B rows, also the loss's own (wrap it in DDP, or see
             `kdlosses.share_parameters`). It is then computed eagerly, also under ``torch.compile``.
+        reduction: ``"mean"``, or ``"none"`` for ``[B]``, each pair's own value in place of their mean: to select or
+            weigh data by. With several processes these are this process's pairs, each against everybody's; the
+            gradients are those of ``"mean"`` where the mean of them is differentiated.
 
     Raises:
         ValueError: for an unknown variant, backend or group, or missing widths where the loss has layers of its own.
@@ -90,15 +93,17 @@ class DistillLoss(GuardedLoss, Layers):
         backend: str | Backend = "auto",
         check: bool = False,
         group: str | ProcessGroup | None = "auto",
+        reduction: str = "mean",
     ) -> None:
         super().__init__()
         check_variant(variant)
         check_group(group)
+        check_known("reduction", reduction, REDUCTIONS)
         self._backend = backends.resolve(backend)
         self._terms = entries_of(weights, options, terms, variant)
         self.weights = {name: entry.weight for name, entry in self._terms.items()}
         self.term_options = {name: dict(entry.options) for name, entry in self._terms.items() if entry.options}
-        self.variant, self.backend, self.check, self.group = variant, backend, check, group
+        self.variant, self.backend, self.check, self.group, self.reduction = variant, backend, check, group, reduction
         self._needs = frozenset().union(*(entry.term.needs for entry in self._terms.values()))
         self._add_layers(student_dim, teacher_dim)
         self._guard = Guard(self)
@@ -205,9 +210,10 @@ class DistillLoss(GuardedLoss, Layers):
 
         Returns:
             A 0-d tensor, float32 (float64 if any features are), in nats for the softmax and sigmoid terms; or, with
-            ``output_dict``, ``{"<term>_loss": weighted 0-d tensor}`` whose values sum to it. All arithmetic is in
-            that dtype, also under autocast; call ``backward`` outside autocast, as torch asks, or it rounds gradients.
-            Matrix products follow torch's float32 precision: where a trainer allows TF32, logits near 100 lose digits.
+            ``output_dict``, ``{"<term>_loss": weighted 0-d tensor}`` whose values sum to it. A loss made with
+            ``reduction="none"`` returns ``[B]`` in place of each. All arithmetic is in that dtype, also under autocast;
+            call ``backward`` outside autocast, as torch asks, or it rounds gradients. Matrix products follow torch's
+            float32 precision: where a trainer allows TF32, logits near 100 lose digits.
 
         Raises:
             ValueError: for a wrong shape, dtype, device, row count or width, or a missing teacher argument; with
@@ -270,9 +276,11 @@ class DistillLoss(GuardedLoss, Layers):
             for (name, weight), one in zip(self.weights.items(), computations, strict=True):
                 stop = start + len(one.requests)
                 term, twice = self._terms[name].term, partial(self._of_twice, name, inputs)
-                losses[f"{name}_loss"] = weight * finished(term, one, answers[start:stop], twice)
-                start = stop
-        return distribution.mean(losses)
+                found = finished(term, one, answers[start:stop], twice)
+                if self.reduction == "none":
+                    found = by_pair(term, one, answers[start:stop], found)
+                losses[f"{name}_loss"], start = weight * found, stop
+        return losses if self.reduction == "none" else distribution.mean(losses)
 
     def computations(
         self, inputs: list[Inputs], layers: nn.Module | None = None, memo: Memo | None = None
@@ -307,6 +315,7 @@ class DistillLoss(GuardedLoss, Layers):
         told = {
             "the loss": f"{type(self).__name__} of {self.weights}, variant {self.variant}, training {trained}",
             "the set of options": str([(entry.term.name, dict(entry.options)) for entry in self._terms.values()]),
+            "reduction": self.reduction,
             "the number of rows": str(len(inputs[0].image)),
             "grad mode": str(torch.is_grad_enabled()),
         }
@@ -320,7 +329,8 @@ class DistillLoss(GuardedLoss, Layers):
     def extra_repr(self) -> str:
         """The terms and settings, for ``print(loss)``."""
         terms = " + ".join(f"{weight:g} {name}{self._told(name)}" for name, weight in self.weights.items())
-        return f"{terms}, variant={self.variant!r}, backend={self.backend!r}"
+        reduction = "" if self.reduction == "mean" else f", reduction={self.reduction!r}"
+        return f"{terms}, variant={self.variant!r}, backend={self.backend!r}{reduction}"
 
     def reading(self, need: str) -> tuple[str, ...]:
         """The names of the terms that read ``need``, a word of ``kdlosses.embeddings.NEEDS``."""
@@ -357,6 +367,7 @@ class TermLoss(DistillLoss):
         backend: str | Backend = "auto",
         check: bool = False,
         group: str | ProcessGroup | None = "auto",
+        reduction: str = "mean",
     ) -> None:
         super().__init__(
             {self.name: 1.0},
@@ -366,4 +377,5 @@ class TermLoss(DistillLoss):
             backend=backend,
             check=check,
             group=group,
+            reduction=reduction,
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 VARIANTS = ("paper", "released")
+REDUCTIONS = ("mean", "none")
 
 
 def check_variant(variant: str) -> None:

@@ -38,4 +38,7 @@ def divergence_from_mixture(
     def finish(answers: Sequence[Tensor]) -> Tensor:
         return add_up(factor * rows.mean() for (factor, _), rows in zip(parts, answers, strict=True)) / len(targets)
 
-    return Computation([request for _, request in parts], finish)
+    def by_pair(answers: Sequence[Tensor]) -> Tensor:
+        return add_up(factor * rows for (factor, _), rows in zip(parts, answers, strict=True)) / len(targets)
+
+    return Computation([request for _, request in parts], finish, by_pair)

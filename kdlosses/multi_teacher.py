@@ -53,6 +53,7 @@ class MultiTeacherLoss(DistillLoss):
         backend: see `DistillLoss`.
         check: see `DistillLoss`.
         group: see `DistillLoss`.
+        reduction: see `DistillLoss`.
 
     Raises:
         ValueError: as `CLIPKDLoss`, and for no teacher at all or weights that are not one number above zero for each.
@@ -91,6 +92,7 @@ class MultiTeacherLoss(DistillLoss):
         backend: str | Backend = "auto",
         check: bool = False,
         group: str | ProcessGroup | None = "auto",
+        reduction: str = "mean",
     ) -> None:
         super().__init__(
             CLIP_KD if weights is None else weights,
@@ -101,6 +103,7 @@ class MultiTeacherLoss(DistillLoss):
             backend=backend,
             check=check,
             group=group,
+            reduction=reduction,
         )
         self.teacher_dims = tuple(teacher_dims)
         self.teacher_weights = _normalized(teacher_weights, len(self.teacher_dims))

@@ -284,6 +284,11 @@ def mean_of_directions(rows: Sequence[Tensor]) -> Tensor:
     return add_up(direction.mean() for direction in rows) / len(rows)
 
 
+def pairs_of_directions(rows: Sequence[Tensor]) -> Tensor:
+    """``[B]``: each pair's value, averaged over the directions; its mean is `mean_of_directions`."""
+    return add_up(rows) / len(rows)
+
+
 def _check_positives(*relations: Relation) -> None:
     for relation in relations:
         if relation.diagonal != "positive":

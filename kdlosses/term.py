@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from kdlosses.embeddings import Embeddings
-from kdlosses.requests import Request, add_up
+from kdlosses.requests import Request, add_up, mean_of_directions, pairs_of_directions
 
 
 @dataclass(eq=False)
@@ -22,6 +22,8 @@ class Computation:
     Args:
         requests: of ``kdlosses.requests``; none where ``finish`` compares row with row itself.
         finish: takes the answers, one for each request and in their order, and returns a 0-d tensor.
+        pairs: takes the same answers and returns ``[B]``, each pair's own value, whose mean is what ``finish`` returns:
+            for ``reduction="none"``, which a term without it refuses. That of ``requests.mean_of_directions`` is known.
 
     Example:
         >>> import torch
@@ -32,6 +34,11 @@ class Computation:
 
     requests: Sequence[Request]
     finish: Callable[[Sequence[Any]], Tensor]
+    pairs: Callable[[Sequence[Any]], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.pairs is None and self.finish is mean_of_directions:
+            self.pairs = pairs_of_directions
 
 
 class Term:
@@ -101,12 +108,14 @@ def weighted_mean(computations: Sequence[Computation], weights: Sequence[float])
     """``sum_k w_k L_k``: each teacher's own."""
     requests = [request for one in computations for request in one.requests]
 
-    def finish(answers: Sequence[Any]) -> Tensor:
+    def weighted(answers: Sequence[Any], functions: Sequence[Callable[[Sequence[Any]], Tensor]]) -> Tensor:
         parts, start = [], 0
-        for one, weight in zip(computations, weights, strict=True):
+        for one, function, weight in zip(computations, functions, weights, strict=True):
             stop = start + len(one.requests)
-            parts.append(weight * one.finish(answers[start:stop]))
+            parts.append(weight * function(answers[start:stop]))
             start = stop
         return add_up(parts)
 
-    return Computation(requests, finish)
+    finishes, pairs = [one.finish for one in computations], [one.pairs for one in computations if one.pairs is not None]
+    by_pair = (lambda answers: weighted(answers, pairs)) if len(pairs) == len(computations) else None
+    return Computation(requests, lambda answers: weighted(answers, finishes), by_pair)

@@ -87,6 +87,40 @@ def finished(term: Term, computation: Computation, answers: Sequence[Any], twice
     return found
 
 
+def by_pair(term: Term, computation: Computation, answers: Sequence[Any], mean: Tensor) -> Tensor:
+    """``[B]``: the term's value of each pair, for ``reduction="none"``.
+
+    Args:
+        term: whose computation it is.
+        computation: what it asked for.
+        answers: to its requests.
+        mean: the term's scalar.
+
+    Raises:
+        ValueError: where the term has no values by pair, or others than those whose mean is its scalar.
+    """
+    if computation.pairs is None:
+        raise ValueError(
+            f"term {term.name!r} has no value for each pair, so a loss with it cannot have reduction='none'; take "
+            "reduction='mean', or give its Computation a third argument, pairs(answers) -> [B]"
+        )
+    found = computation.pairs(answers)
+    if not torch.compiler.is_compiling() and _is_foreign(term):
+        _check_pairs(term.name, found, mean)
+    return found
+
+
+def _check_pairs(term: str, found: Any, mean: Tensor) -> None:
+    if not isinstance(found, Tensor) or found.ndim != 1:
+        got = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"term {term!r}: pairs must return a tensor [B], a value for each pair, got {got}")
+    if not found.is_meta and mean.isfinite() and not torch.isclose(found.mean(), mean, rtol=1e-2, atol=1e-6):
+        raise ValueError(
+            f"term {term!r}: the mean of its pairs is {found.mean().item():g} and its finish returns {mean.item():g}; "
+            "they must be equal"
+        )
+
+
 def _is_foreign(term: Term) -> bool:
     return type(term).__module__.partition(".")[0] != __package__
 

@@ -21,6 +21,7 @@ _SETTINGS = (
     "backend",
     "check",
     "group",
+    "reduction",
     "student_dim",
     "_needs",
     "_terms",

@@ -25,6 +25,19 @@ class Outcome:
     grads: dict[str, Tensor | None]
 
 
+class Averaged(nn.Module):
+    """A loss whose values by pair are averaged; its parameters keep their names."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self._loss = [loss]
+        for name, parameter in loss.named_parameters():
+            self.register_parameter(name.replace("_orig_mod.", "").replace(".", "/"), parameter)
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        return self._loss[0](**inputs).mean()
+
+
 def build(
     name: str, problem: Problem, *, variant: str = "paper", dtype: torch.dtype = torch.float64, **kw
 ) -> nn.Module:

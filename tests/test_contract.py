@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 
 import kdlosses
+from kdlosses.options import resolved
 from tests import strategies
 from tests.oracles import ORACLES
 from tests.problems import BIASES, STUDENT, TEACHER, Problem
@@ -43,9 +44,10 @@ def test_keywords_are_open_clips_in_its_order(name):
 def test_constructor_takes_keywords_alone(name):
     parameters = inspect.signature(type(build(name, Problem()))).parameters.values()
     keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    settings = {"variant": "paper", "backend": "auto", "check": False, "group": "auto"}
-    own = {"options"} if name == "clip_kd" else set(kdlosses.registry.get_term(name).options)
-    assert keywords == settings | dict.fromkeys({"student_dim", "teacher_dim"} | own)
+    settings = {"variant": "paper", "backend": "auto", "check": False, "group": "auto", "reduction": "mean"}
+    settings |= dict.fromkeys(("student_dim", "teacher_dim", *(("options", "terms") if name == "clip_kd" else ())))
+    own = {} if name == "clip_kd" else resolved(name, kdlosses.registry.get_term(name), {})
+    assert keywords == settings | own
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])

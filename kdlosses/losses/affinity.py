@@ -40,6 +40,7 @@ class AffinityLoss(DistillLoss):
         backend: see `DistillLoss`.
         check: see `DistillLoss`.
         group: see `DistillLoss`.
+        reduction: see `DistillLoss`.
 
     Raises:
         ValueError: as `DistillLoss`, and for a scale that is not a number above zero.
@@ -78,6 +79,7 @@ class AffinityLoss(DistillLoss):
         backend: str | Backend = "auto",
         check: bool = False,
         group: str | ProcessGroup | None = "auto",
+        reduction: str = "mean",
     ) -> None:
         super().__init__(
             {self.name: 1.0},
@@ -88,6 +90,7 @@ class AffinityLoss(DistillLoss):
             backend=backend,
             check=check,
             group=group,
+            reduction=reduction,
         )
 
 

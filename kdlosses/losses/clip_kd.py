@@ -39,6 +39,7 @@ class CLIPKDLoss(DistillLoss):
         backend: see `DistillLoss`.
         check: see `DistillLoss`.
         group: see `DistillLoss`.
+        reduction: see `DistillLoss`.
 
     Raises:
         ValueError: for an unknown term, a bad weight or option, no term at all, or the released GD weight with the
@@ -78,6 +79,7 @@ class CLIPKDLoss(DistillLoss):
         backend: str | Backend = "auto",
         check: bool = False,
         group: str | ProcessGroup | None = "auto",
+        reduction: str = "mean",
     ) -> None:
         super().__init__(
             CLIP_KD if weights is None else weights,
@@ -89,4 +91,5 @@ class CLIPKDLoss(DistillLoss):
             backend=backend,
             check=check,
             group=group,
+            reduction=reduction,
         )

@@ -10,7 +10,7 @@ from kdlosses.catalog import named
 from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
 from kdlosses.relation import Pairs
-from kdlosses.requests import SquaredDistance
+from kdlosses.requests import SquaredDistance, add_up
 from kdlosses.term import Computation, Term
 
 
@@ -18,7 +18,11 @@ def feature_mse(student: Pairs, teacher: Pairs) -> Computation:
     """``mse(images) + mse(texts)``, each a mean over B * D."""
     width = teacher.image.values.shape[1]
     requests = [SquaredDistance(student.image, teacher.image), SquaredDistance(student.text, teacher.text)]
-    return Computation(requests, lambda distances: (distances[0].mean() + distances[1].mean()) / width)
+    return Computation(
+        requests,
+        lambda distances: (distances[0].mean() + distances[1].mean()) / width,
+        lambda distances: add_up(distances) / width,
+    )
 
 
 @named

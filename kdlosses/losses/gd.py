@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import ClassVar
 
@@ -71,9 +71,9 @@ class GD(Term):
     def compute(self, embeddings: Embeddings) -> Computation:
         """The gradients of both directions, for the student and for the teacher."""
         if embeddings.variant == "released":
-            return Computation(_released(embeddings.aligned) + _released(embeddings.teacher), _sum_of_mse)
+            return Computation(_released(embeddings.aligned) + _released(embeddings.teacher), _sum_of_mse, _sum_by_pair)
         sides = embeddings.aligned, embeddings.teacher
-        return Computation([CrossEntropyGrad(pairs.i2t, both=True) for pairs in sides], _sum_of_mse)
+        return Computation([CrossEntropyGrad(pairs.i2t, both=True) for pairs in sides], _sum_of_mse, _sum_by_pair)
 
 
 def _released(pairs: Pairs) -> list[CrossEntropyGrad]:
@@ -83,7 +83,15 @@ def _released(pairs: Pairs) -> list[CrossEntropyGrad]:
 
 
 def _sum_of_mse(answers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    return add_up(F.mse_loss(student, teacher) for student, teacher in _sides(answers))
+
+
+def _sum_by_pair(answers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The errors of the gradients with respect to each pair's own embeddings."""
+    return add_up((student - teacher).square().mean(1) for student, teacher in _sides(answers))
+
+
+def _sides(answers: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     """The first half of the answers, the student's, against the second, the teacher's."""
     half = len(answers) // 2
-    sides = zip(chain(*answers[:half]), chain(*answers[half:]), strict=True)
-    return add_up(F.mse_loss(student, teacher) for student, teacher in sides)
+    return zip(chain(*answers[:half]), chain(*answers[half:]), strict=True)

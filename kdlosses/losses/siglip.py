@@ -6,7 +6,7 @@ from kdlosses.base import TermLoss
 from kdlosses.catalog import named
 from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
-from kdlosses.requests import SigmoidCrossEntropy
+from kdlosses.requests import SigmoidCrossEntropy, mean_of_directions
 from kdlosses.term import Computation, Term
 
 
@@ -53,4 +53,4 @@ class SigLIP(Term):
         """Binary cross-entropy with the labels; the sum over all pairs is the same from either side."""
         student = embeddings.student
         assert student.bias is not None, "check_call refuses calls without it"
-        return Computation([SigmoidCrossEntropy(student.i2t, student.bias)], lambda rows: rows[0].mean())
+        return Computation([SigmoidCrossEntropy(student.i2t, student.bias)], mean_of_directions)

@@ -6,7 +6,7 @@ from kdlosses.base import TermLoss
 from kdlosses.catalog import named
 from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
-from kdlosses.requests import SigmoidCrossEntropy
+from kdlosses.requests import SigmoidCrossEntropy, mean_of_directions
 from kdlosses.term import Computation, Term
 
 
@@ -65,4 +65,4 @@ class SigmoidKD(Term):
         student, teacher = embeddings.student, embeddings.teacher
         assert student.bias is not None, "check_call refuses calls without it"
         request = SigmoidCrossEntropy(student.i2t, student.bias, teacher.i2t, teacher.bias)
-        return Computation([request], lambda rows: rows[0].mean())
+        return Computation([request], mean_of_directions)

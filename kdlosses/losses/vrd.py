@@ -68,7 +68,7 @@ class VRD(Term):
         image, text, target = embeddings.vertical_image, embeddings.vertical_text, embeddings.vertical_text.constant()
         requests: list[Request] = [CrossEntropy(side) for side in (image, image.transposed(), text, text.transposed())]
         requests += [KL(image, target), KL(image.transposed(), target.transposed())]
-        return Computation(requests, _half_of_all)
+        return Computation(requests, _half_of_all, lambda rows: add_up(rows) / 2)
 
 
 def _half_of_all(rows: Sequence[Tensor]) -> Tensor:

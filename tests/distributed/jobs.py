@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 import kdlosses
 from kdlosses.distributed import columns
 from kdlosses.distributed.shard import place
+from tests.backends.cases import EVERY
 from tests.distributed import clip_kd, foreign, guarded, refusals, siglip, training
 from tests.distributed.cases import (
     FAST,
@@ -30,7 +31,7 @@ from tests.distributed.cases import (
     part,
 )
 from tests.distributed.world import Jobs
-from tests.running import Outcome, build, run
+from tests.running import Averaged, Outcome, build, run
 
 
 def jobs(size: int, slow: bool) -> Jobs:
@@ -84,6 +85,13 @@ def _one_term(rank: int, size: int) -> torch.Tensor:
     image = inputs["image_features"].requires_grad_()
     loss(**inputs, output_dict=True)["crd_loss"].backward()
     return image.grad
+
+
+def _by_pair(rank: int, size: int) -> tuple[torch.Tensor, Outcome]:
+    """Each pair's value, of these rows, and the gradients of this process's mean, whose value no other has."""
+    loss, inputs = build("clip_kd", MIXED, weights=dict(EVERY), reduction="none"), part(MIXED.inputs(), rank, size)
+    outcome = run(Averaged(loss), inputs)
+    return loss(**inputs).detach(), Outcome(torch.zeros(()), outcome.grads)
 
 
 def _local(rank: int, size: int) -> Outcome:
@@ -183,6 +191,7 @@ def _module_in_ddp(rank: int, size: int) -> Outcome:
 _MORE: Jobs = {
     "terms": _terms,
     "one-term": _one_term,
+    "by-pair": _by_pair,
     "local": _local,
     "groups": _groups,
     "unusual": _unusual,

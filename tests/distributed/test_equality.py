@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.backends.agreement import distance
+from tests.backends.cases import EVERY
 from tests.distributed.cases import (
     FAST,
     HALF,
@@ -26,7 +27,7 @@ from tests.distributed.cases import (
 from tests.distributed.refusals import PLAIN
 from tests.distributed.siglip import OpenClips
 from tests.distributed.siglip import inputs as siglip_inputs
-from tests.running import Outcome, assert_same, assert_teacher_untouched, build, run
+from tests.running import Averaged, Outcome, assert_same, assert_teacher_untouched, build, run
 from tests.tolerance import assert_close
 
 pytestmark = [pytest.mark.distributed, pytest.mark.filterwarnings("ignore:mfd is combined")]
@@ -111,6 +112,14 @@ def test_a_term_differentiated_alone(results):
     image = inputs["image_features"].requires_grad_()
     build("clip_kd", MIXED)(**inputs, output_dict=True)["crd_loss"].backward()
     assert_close(torch.cat(results(2)["one-term"]) / 2, image.grad)
+
+
+def test_each_pairs_value_is_on_the_process_that_has_it(results):
+    found = results(2)["by-pair"]
+    loss, inputs = build("clip_kd", MIXED, weights=dict(EVERY), reduction="none"), MIXED.inputs()
+    assert_close(torch.cat([values for values, _ in found]), loss(**inputs).detach())
+    expected = run(Averaged(loss), inputs)
+    assert_same(joined([outcome for _, outcome in found]), Outcome(torch.zeros(()), expected.grads))
 
 
 def test_no_group_keeps_a_loss_within_its_process(results):
