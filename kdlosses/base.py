@@ -105,6 +105,9 @@ class DistillLoss(GuardedLoss, Layers):
         self.term_options = {name: dict(entry.options) for name, entry in self._terms.items() if entry.options}
         self.variant, self.backend, self.check, self.group, self.reduction = variant, backend, check, group, reduction
         self._needs = frozenset().union(*(entry.term.needs for entry in self._terms.values()))
+        self._towers = frozenset[str]().union(*(entry.towers for entry in self._terms.values()))
+        aligned = [entry.towers for entry in self._terms.values() if "aligned" in entry.term.needs]
+        self._projected = frozenset[str]().union(*aligned)
         self._add_layers(student_dim, teacher_dim)
         self._guard = Guard(self)
 
@@ -113,13 +116,13 @@ class DistillLoss(GuardedLoss, Layers):
         check_width("teacher_dim", teacher_dim)
         self.student_dim, self.teacher_dim = student_dim, teacher_dim
         check_dims(type(self).__name__, self._needs, self.variant, student_dim, teacher_dim)
-        add_layers(self, self._needs, student_dim, teacher_dim)
+        add_layers(self, self._needs, student_dim, teacher_dim, self._projected)
 
     def new_layers(self, student_dim: int) -> nn.Module:
         """Layers and scales as this loss's own, for another width of the student's; see ``computations``."""
         check_dims(type(self).__name__, self._needs, self.variant, student_dim, self.teacher_dim)
         layers = Layers()
-        add_layers(layers, self._needs, student_dim, self.teacher_dim)
+        add_layers(layers, self._needs, student_dim, self.teacher_dim, self._projected)
         return layers
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -135,7 +138,7 @@ class DistillLoss(GuardedLoss, Layers):
     def forward(
         self,
         image_features: Tensor,
-        text_features: Tensor,
+        text_features: Tensor | None,
         logit_scale: float | Tensor,
         dist_image_features: Tensor | None = ...,
         dist_text_features: Tensor | None = ...,
@@ -151,7 +154,7 @@ class DistillLoss(GuardedLoss, Layers):
     def forward(
         self,
         image_features: Tensor,
-        text_features: Tensor,
+        text_features: Tensor | None,
         logit_scale: float | Tensor,
         dist_image_features: Tensor | None = ...,
         dist_text_features: Tensor | None = ...,
@@ -167,7 +170,7 @@ class DistillLoss(GuardedLoss, Layers):
     def forward(
         self,
         image_features: Tensor,
-        text_features: Tensor,
+        text_features: Tensor | None,
         logit_scale: float | Tensor,
         dist_image_features: Tensor | None = ...,
         dist_text_features: Tensor | None = ...,
@@ -182,7 +185,7 @@ class DistillLoss(GuardedLoss, Layers):
     def forward(
         self,
         image_features: Tensor,
-        text_features: Tensor,
+        text_features: Tensor | None,
         logit_scale: float | Tensor,
         dist_image_features: Tensor | None = None,
         dist_text_features: Tensor | None = None,
@@ -197,10 +200,10 @@ class DistillLoss(GuardedLoss, Layers):
 
         Args:
             image_features: ``[B, Ds]`` student image embeddings, any floating dtype, normalised or not.
-            text_features: ``[B, Ds]`` student text embeddings.
+            text_features: ``[B, Ds]`` student text embeddings; None where no term reads texts (see `FDLoss`).
             logit_scale: the student's 1/temperature, already exponentiated: a number or a tensor ``[]`` or ``[1]``.
             dist_image_features: ``[B, Dt]`` teacher image embeddings; receive no gradient.
-            dist_text_features: ``[B, Dt]`` teacher text embeddings; receive no gradient.
+            dist_text_features: ``[B, Dt]`` teacher text embeddings; receive no gradient. None as the student's.
             dist_logit_scale: the teacher's 1/temperature; receives no gradient.
             output_dict: return the weighted terms by name instead of their sum.
             logit_bias: the student's, a number or a tensor ``[]`` or ``[1]``; needed by the sigmoid terms, which give
@@ -247,7 +250,7 @@ class DistillLoss(GuardedLoss, Layers):
         masked: Tensor | None,
     ) -> list[Inputs]:
         """Validated inputs, one for each teacher."""
-        inputs = read_inputs(*student, *teacher, masked, self.check)
+        inputs = read_inputs(*student, *teacher, masked, self.check, texts="text" in self._towers)
         check_call(type(self).__name__, self._needs, inputs, self.student_dim, self.teacher_dim)
         check_device(type(self).__name__, self.named_parameters(), inputs)
         return [inputs]

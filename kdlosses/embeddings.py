@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdlosses.inputs import Inputs
 from kdlosses.layers import Layers, learned_scale, linear
@@ -178,14 +178,17 @@ class Embeddings:
         return self._once("aligned", self._make_aligned)
 
     def _make_aligned(self) -> Pairs:
-        layers, inputs = self._layers, self._inputs
-        if not hasattr(layers, "visual_proj"):
+        layers, image, text = self._layers, self._inputs.image, self._inputs.text
+        projected = hasattr(layers, "visual_proj"), hasattr(layers, "text_proj")
+        if not any(projected):
             return self._student()
-        image, text = (value.to(inputs.dtype) for value in (inputs.image, inputs.text))
-        image = self._shared(
-            "visual_proj", (layers.visual_proj, inputs.image), lambda: linear(layers.visual_proj, image)
-        )
-        return self._pairs(image, linear(layers.text_proj, text), inputs.scale)
+        # A side without a projection beside one that has it is not read.
+        image = self._projected(layers.visual_proj, image) if projected[0] else image
+        text = self._projected(layers.text_proj, text) if projected[1] else text
+        return self._pairs(image, text, self._inputs.scale)
+
+    def _projected(self, layer: nn.Linear, values: Tensor) -> Tensor:
+        return self._shared("projected", (layer, values), lambda: linear(layer, values.to(self.dtype)))
 
     def _make_masked(self) -> Pairs:
         # The released code overwrites the masked embedding by the unmasked one, so there MFD is FD.

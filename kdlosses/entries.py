@@ -30,6 +30,11 @@ class Entry:
     term: Term
     options: Mapping[str, Any]
 
+    @property
+    def towers(self) -> frozenset[str]:
+        """See `Term.towers`."""
+        return self.term.towers(self.options)
+
 
 def entries_of(
     weights: Mapping[str, float], options: Options | None, terms: Terms | None, variant: str

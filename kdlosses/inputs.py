@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ from kdlosses.memo import Memo
 
 Scale = float | Tensor
 # Image features, text features, scale and bias as a call has them.
-StudentArguments = tuple[Tensor, Tensor, Scale, Scale | None]
+StudentArguments = tuple[Tensor, Tensor | None, Scale, Scale | None]
 TeacherArguments = tuple[Tensor | None, Tensor | None, Scale | None, Scale | None]
 
 
@@ -74,7 +75,7 @@ class Inputs:
 
 def read_inputs(
     image: Tensor,
-    text: Tensor,
+    text: Tensor | None,
     scale: Scale,
     bias: Scale | None,
     teacher_image: Tensor | None,
@@ -84,6 +85,7 @@ def read_inputs(
     masked_image: Tensor | None,
     check: bool,
     dtype: torch.dtype | None = None,
+    texts: bool = True,
 ) -> Inputs:
     """Validate shapes, rows, devices and dtypes.
 
@@ -93,11 +95,14 @@ def read_inputs(
         masked_image: of the student.
         check: look for non-finite numbers too.
         dtype: of the computation, where other features than these have a say in it (see `computation_dtype`).
+        texts: whether any term reads them; without, they may be None, in whose place there are rows of NaN then.
 
     Raises:
         ValueError: naming the argument, what was expected and what was given.
     """
-    features = {"image_features": image, "text_features": text}
+    features: dict[str, Any] = {"image_features": image}
+    if texts or text is not None:
+        features["text_features"] = text
     optional = {
         "dist_image_features": teacher_image,
         "dist_text_features": teacher_text,
@@ -105,6 +110,8 @@ def read_inputs(
     }
     features.update({name: value for name, value in optional.items() if value is not None})
     _check(features)
+    if teacher_text is None and teacher_image is not None and not texts:
+        teacher_text = _unread(teacher_image)
     dtype = dtype or computation_dtype(list(features.values()))
     given = {"logit_bias": bias, "dist_logit_scale": teacher_scale, "dist_logit_bias": teacher_bias}
     numbers = {name: as_scale(name, value, image, dtype) for name, value in given.items() if value is not None}
@@ -114,7 +121,7 @@ def read_inputs(
     return Inputs(
         dtype=dtype,
         image=image,
-        text=text,
+        text=_unread(image) if text is None else text,
         scale=numbers["logit_scale"],
         bias=numbers.get("logit_bias"),
         teacher_image=_constant(teacher_image),
@@ -129,6 +136,11 @@ def computation_dtype(features: Sequence[object]) -> torch.dtype:
     """float32, or float64 if any of ``features`` are."""
     wide = any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in features)
     return torch.float64 if wide else torch.float32
+
+
+def _unread(like: Tensor) -> Tensor:
+    """Rows that no term may read, without memory: NaN, so that one that does gives no number."""
+    return like.detach().new_full((), math.nan).expand(like.shape)
 
 
 def _constant(value: Tensor | None) -> Tensor | None:

@@ -28,14 +28,19 @@ class Layers(nn.Module):
     fusion_logit_scale: nn.Parameter
 
 
-def add_layers(loss: Layers, needs: frozenset[str], student_dim: int | None, teacher_dim: int | None) -> None:
+def add_layers(
+    loss: Layers, needs: frozenset[str], student_dim: int | None, teacher_dim: int | None, projected: frozenset[str]
+) -> None:
     """Give ``loss`` the projections, fusion layers and scales that ``needs`` names, and no others.
 
-    `check_dims` has seen to it that both widths are there where one is needed.
+    `check_dims` has seen to it that both widths are there where one is needed; ``projected`` says which of "image" and
+    "text" are read after a projection.
     """
     if "aligned" in needs and student_dim is not None and teacher_dim is not None and student_dim != teacher_dim:
-        loss.visual_proj = nn.Linear(student_dim, teacher_dim)
-        loss.text_proj = nn.Linear(student_dim, teacher_dim)
+        if "image" in projected:
+            loss.visual_proj = nn.Linear(student_dim, teacher_dim)
+        if "text" in projected:
+            loss.text_proj = nn.Linear(student_dim, teacher_dim)
     if "cross_scale" in needs:
         loss.cross_logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
     if "vertical" in needs:

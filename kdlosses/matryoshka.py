@@ -98,6 +98,8 @@ class MatryoshkaLoss(WrappedLoss):
     def _widest(self, value: Any, name: str) -> Any:
         if isinstance(value, (list, tuple)):  # a tensor for each caption set
             return [self._widest(one, f"{name}[{number}]") for number, one in enumerate(value)]
+        if value is None and "text" not in self._towers:
+            return None
         check_features(name, value)
         widest = self.dims[-1]
         if value.shape[1] < widest:

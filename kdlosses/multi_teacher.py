@@ -121,7 +121,7 @@ class MultiTeacherLoss(DistillLoss):
             check_width(f"teacher_dims[{number}]", width)
             check_dims(type(self).__name__, self._needs, self.variant, student_dim, width)
             layers = Layers()
-            add_layers(layers, self._needs, student_dim, width)
+            add_layers(layers, self._needs, student_dim, width, self._projected)
             found.append(layers)
         return found
 
@@ -140,7 +140,7 @@ class MultiTeacherLoss(DistillLoss):
     def forward(
         self,
         image_features: Tensor,
-        text_features: Tensor,
+        text_features: Tensor | None,
         logit_scale: Scale,
         dist_image_features: Sequence[Tensor] | None = ...,
         dist_text_features: Sequence[Tensor] | None = ...,
@@ -156,7 +156,7 @@ class MultiTeacherLoss(DistillLoss):
     def forward(
         self,
         image_features: Tensor,
-        text_features: Tensor,
+        text_features: Tensor | None,
         logit_scale: Scale,
         dist_image_features: Sequence[Tensor] | None = ...,
         dist_text_features: Sequence[Tensor] | None = ...,
@@ -172,7 +172,7 @@ class MultiTeacherLoss(DistillLoss):
     def forward(
         self,
         image_features: Tensor,
-        text_features: Tensor,
+        text_features: Tensor | None,
         logit_scale: Scale,
         dist_image_features: Sequence[Tensor] | None = ...,
         dist_text_features: Sequence[Tensor] | None = ...,
@@ -187,7 +187,7 @@ class MultiTeacherLoss(DistillLoss):
     def forward(
         self,
         image_features: Tensor,
-        text_features: Tensor,
+        text_features: Tensor | None,
         logit_scale: Scale,
         dist_image_features: Sequence[Tensor] | None = None,
         dist_text_features: Sequence[Tensor] | None = None,
@@ -202,7 +202,7 @@ class MultiTeacherLoss(DistillLoss):
 
         Args:
             image_features: ``[B, Ds]`` student image embeddings, any floating dtype, normalised or not.
-            text_features: ``[B, Ds]`` student text embeddings.
+            text_features: ``[B, Ds]`` student text embeddings; None where no term reads texts.
             logit_scale: the student's 1/temperature, already exponentiated: a number or a tensor ``[]`` or ``[1]``.
             dist_image_features: a ``[B, Dt]`` tensor for each teacher, of its width; they receive no gradient.
             dist_text_features: likewise.
@@ -235,7 +235,7 @@ class MultiTeacherLoss(DistillLoss):
         for number, width in enumerate(self.teacher_dims):
             outputs = images[number], texts[number], scales[number], biases[number]
             try:
-                inputs = read_inputs(*student, *outputs, masked, self.check, dtype)
+                inputs = read_inputs(*student, *outputs, masked, self.check, dtype, "text" in self._towers)
                 check_call(type(self).__name__, self._needs, inputs, self.student_dim, width)
             except ValueError as error:
                 raise ValueError(f"teacher {number}: {error}") from error

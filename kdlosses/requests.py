@@ -216,6 +216,31 @@ class SquaredDistance(Request):
 
 
 @dataclass(eq=False)
+class SmoothDistance(Request):
+    """``[N]``: as `SquaredDistance`, with smooth L1 of each number of ``sqrt(D) (x - y)`` for its square.
+
+    A number of a unit row is about ``1 / sqrt(D)``: only as large as this do outliers pass smooth L1's bend at 1.
+    """
+
+    student: Rows
+    teacher: Rows
+
+    def answer(self) -> Tensor:
+        """See `Request`."""
+        student, teacher = self.student.normalized(), self.teacher.normalized().detach()
+        stretch = student.shape[1] ** 0.5
+        return F.smooth_l1_loss(stretch * student, stretch * teacher, reduction="none").mean(1)
+
+    def rows(self) -> list[Rows]:
+        """See `Request`."""
+        return [self.student, self.teacher]
+
+    def relations(self) -> list[Relation]:
+        """See `Request`."""
+        return []
+
+
+@dataclass(eq=False)
 class JensenShannon(Request):
     """``[N]``: sum_k w_k KL(row of relation k || sum_l w_l row of relation l), in nats; how far teachers disagree.
 

@@ -94,6 +94,16 @@ class Term:
             options: a value for each option.
         """
 
+    def towers(self, options: Mapping[str, Any]) -> frozenset[str]:
+        """Of which of "image" and "text" it reads embeddings; both by default.
+
+        Where no term of a loss reads texts, a call may leave the text arguments out; what is read all the same is NaN.
+
+        Args:
+            options: a value for each option.
+        """
+        return frozenset({"image", "text"})
+
     def mixed(self, embeddings: Sequence[Embeddings], weights: Sequence[float]) -> Computation:
         """For several teachers: the weighted mean of those for each, unless a term mixes them earlier.
 

@@ -25,6 +25,7 @@ _SETTINGS = (
     "student_dim",
     "_needs",
     "_terms",
+    "_towers",
     "_backend",
 )
 

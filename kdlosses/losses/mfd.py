@@ -8,7 +8,7 @@ from typing import ClassVar
 from kdlosses.base import TermLoss
 from kdlosses.catalog import named
 from kdlosses.embeddings import Embeddings
-from kdlosses.losses.fd import feature_mse
+from kdlosses.losses.fd import feature_distance
 from kdlosses.registry import register
 from kdlosses.term import Computation, Term
 
@@ -57,4 +57,4 @@ class MFD(Term):
 
     def compute(self, embeddings: Embeddings) -> Computation:
         """Distances of masked images and of texts."""
-        return feature_mse(embeddings.masked, embeddings.teacher)
+        return feature_distance(embeddings.masked, embeddings.teacher)

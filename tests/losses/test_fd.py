@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import torch.nn.functional as F
 from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
 import kdlosses
+from kdlosses.testing import check_term
 from tests import strategies
-from tests.problems import Problem
-from tests.running import assert_equals_oracle, assert_gradcheck, build
+from tests.problems import Inputs, Problem
+from tests.running import UPSTREAM, Outcome, assert_equals_oracle, assert_gradcheck, assert_same, build, leaves, run
 from tests.tolerance import assert_close
+
+MIXED = Problem(student_dim=4, teacher_dim=6)
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
@@ -50,3 +56,100 @@ def test_a_projection_for_images_and_one_for_texts():
         "text_proj.weight": (6, 4),
         "text_proj.bias": (6,),
     }
+
+
+def mix(inputs: Inputs, towers: dict[str, float], share: float, params: Inputs) -> Tensor:
+    """sum_t w_t [(1 - a) mse + a smooth L1 of sqrt(D) times the difference, over D], number by number."""
+    total = 0
+    for tower, weight in towers.items():
+        rows = inputs[f"{tower}_features"]
+        layer = {"image": "visual_proj", "text": "text_proj"}[tower]
+        if f"{layer}.weight" in params:
+            rows = rows @ params[f"{layer}.weight"].T + params[f"{layer}.bias"]
+        target = inputs[f"dist_{tower}_features"].detach()
+        gap = rows / rows.norm(dim=1, keepdim=True) - target / target.norm(dim=1, keepdim=True)
+        width = gap.shape[1]
+        size = (width**0.5 * gap).abs()
+        smooth = torch.where(size < 1, size.square() / 2, size - 0.5).mean() / width
+        total = total + weight * ((1 - share) * gap.square().mean() + share * smooth)
+    return total
+
+
+def of_oracle(loss: nn.Module, inputs: Inputs, towers: dict[str, float], share: float) -> Outcome:
+    given, params = leaves(inputs), leaves({name: p.detach() for name, p in loss.named_parameters()})
+    value = mix(given, towers, share, params)
+    (UPSTREAM * value).backward()
+    grads = {key: leaf.grad for key, leaf in given.items()}
+    return Outcome(value.detach(), grads | {f"param.{key}": leaf.grad for key, leaf in params.items()})
+
+
+@given(
+    problem=strategies.problems(max_batch=5),
+    towers=st.sampled_from([{"image": 2.0}, {"text": 0.5}, {"image": 1.0, "text": 3.0}]),
+    share=st.sampled_from([0.0, 0.3, 1.0]),
+    backend=st.sampled_from(["dense", "chunked", "reference"]),
+)
+def test_towers_and_smooth_l1(problem, towers, share, backend):
+    loss = build("fd", problem, towers=towers, smooth_l1=share, backend=backend)
+    assert_same(run(loss, problem.inputs()), of_oracle(loss, problem.inputs(), towers, share))
+
+
+@pytest.mark.slow
+def test_on_every_backend_over_processes_and_compiled():
+    towers = {"image": 2.0}
+
+    def plain(**given: Tensor) -> Tensor:
+        params = {key.replace("proj_", "proj."): value for key, value in given.items() if "_proj_" in key}
+        return mix(given, towers, 0.3, params)
+
+    check_term("fd", plain, options={"towers": towers, "smooth_l1": 0.3}, widths=(5, 4))
+
+
+def without_texts(inputs: Inputs) -> dict[str, Tensor | None]:
+    return inputs | {"text_features": None, "dist_text_features": None}
+
+
+def test_images_alone_need_no_texts():
+    inputs = MIXED.inputs()
+    loss = build("fd", MIXED, towers=["image"])
+    assert {name for name, _ in loss.named_parameters()} == {"visual_proj.weight", "visual_proj.bias"}
+    expected = loss(**inputs)
+    for keys in (["text_features"], ["dist_text_features"], ["text_features", "dist_text_features"]):
+        assert torch.equal(loss(**inputs | dict.fromkeys(keys)), expected)
+    checked = build("fd", MIXED, towers=["image"], check=True)
+    assert torch.equal(checked(**without_texts(inputs)), expected)
+
+
+def test_images_alone_in_prefixes_and_of_several_teachers():
+    inputs, dims = without_texts(MIXED.inputs()), {"student_dim": 4, "teacher_dim": 6}
+    loss = kdlosses.MatryoshkaLoss(kdlosses.FDLoss(towers=["image"], **dims), [2, 4]).double()
+    loss(**inputs).backward()
+    assert all(p.grad is not None for p in loss.parameters())
+    options = {"fd": {"towers": ["image"]}}
+    several = kdlosses.MultiTeacherLoss({"fd": 1.0}, options=options, student_dim=4, teacher_dims=[6, 6]).double()
+    both = {key: [inputs[key]] * 2 for key in ("dist_image_features", "dist_logit_scale")}
+    assert several(**inputs | both | {"dist_text_features": None, "dist_logit_bias": None}).isfinite()
+
+
+def test_a_sum_asks_for_texts_where_any_term_reads_them():
+    loss = kdlosses.CLIPKDLoss({"fd": 1.0, "crd": 1.0}, options={"fd": {"towers": ["image"]}})
+    inputs = Problem().inputs()
+    assert loss(**inputs).isfinite()
+    with pytest.raises(ValueError, match=r"text_features must be a \[B, D\] tensor, got NoneType"):
+        loss(**inputs | {"text_features": None})
+    with pytest.raises(ValueError, match="missing: dist_text_features"):
+        loss(**inputs | {"dist_text_features": None})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"towers": ["imge"]}, "did you mean 'image'"),
+        ({"towers": {"image": 0.0}}, "must give image or text a weight above zero"),
+        ({"towers": []}, "must name some of image, text"),
+        ({"smooth_l1": 1.5}, "smooth_l1 of term 'fd' is a share, from 0 for squares to 1 for smooth L1 alone, got 1.5"),
+    ],
+)
+def test_wrong_options(options, words):
+    with pytest.raises(ValueError, match=words):
+        kdlosses.FDLoss(**options)
