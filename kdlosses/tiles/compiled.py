@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdlosses.requests import CrossEntropyGrad, JensenShannon, Request, SquaredDistance
 from kdlosses.rows import autocast_device
-from kdlosses.tiles import function
+from kdlosses.tiles import function, passes
 from kdlosses.tiles.engine import TorchEngine
 from kdlosses.tiles.layout import RequestLayout, requests_of
 from kdlosses.tiles.packed import Packed, kept_relations
@@ -82,7 +82,7 @@ def _forward(
     """The answers, the statistics that there are, and what is kept of each relation."""
     program, packed = _Call(tensors, numbers, shares).program, Packed()
     with torch.autocast(autocast_device(tensors[0]), enabled=False):
-        answers, statistics = function.answer(program, TorchEngine(size, keeps), packed)
+        answers, statistics = passes.answer(program, TorchEngine(size, keeps), packed)
     # Row sums against both kinds of targets are views of one tensor, which an operator's outputs may not be.
     answers = [
         one.clone() if isinstance(output, Sigmoid) else one
@@ -178,7 +178,7 @@ def _live_part(call: _Call, needed: Sequence[bool], saved: Sequence[Tensor], kee
     if not keeps:
         return list(saved)
     relations = kept_relations(call.program)
-    live = function.live_relations(call.program, [needed[i] for i in call.positions()])
+    live = passes.live_relations(call.program, [needed[i] for i in call.positions()])
     first = len(saved) - len(relations)
     matrices = [
         matrix if any(relation is one for one in live) else None
@@ -217,7 +217,7 @@ def _backward(
     statistics = [_statistics(job, left) for job in call.program.jobs]
     kept = Packed.of(kept_relations(call.program), list(left), size) if keeps else Packed()
     positions = call.positions()
-    found = function.gradients(
+    found = passes.gradients(
         call.program, TorchEngine(size, keeps), statistics, kept, upstream, [needed[i] for i in positions]
     )
     by_position = {i: one for i, one in zip(positions, found, strict=True) if one is not None}
