@@ -7,6 +7,7 @@ from kdlosses.distributed.parameters import share_parameters
 from kdlosses.guard import UntrainedParametersWarning
 from kdlosses.losses.afd import AFDLoss
 from kdlosses.losses.affinity import AffinityLoss
+from kdlosses.losses.bank import BankLoss
 from kdlosses.losses.clip import CLIPLoss
 from kdlosses.losses.clip_kd import CLIPKDLoss
 from kdlosses.losses.crd import CRDLoss
@@ -32,6 +33,7 @@ __version__ = "0.2.0.dev0"
 __all__ = [
     "AFDLoss",
     "AffinityLoss",
+    "BankLoss",
     "CLIPKDLoss",
     "CLIPLoss",
     "CRDLoss",

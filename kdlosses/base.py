@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
@@ -18,12 +19,13 @@ from kdlosses.embeddings import Embeddings
 from kdlosses.entries import Entry, Terms, entries_of
 from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
 from kdlosses.guard import Guard, GuardedLoss
-from kdlosses.inputs import Inputs, StudentArguments, TeacherArguments, read_inputs
+from kdlosses.inputs import Inputs, StudentArguments, TeacherArguments, read_inputs, read_targets
 from kdlosses.layers import MAX_LOGIT_SCALE, Layers, add_layers
 from kdlosses.memo import Memo
 from kdlosses.options import Options
 from kdlosses.requests import add_up
 from kdlosses.rows import autocast_device
+from kdlosses.state import TermState, add_states, states_of
 from kdlosses.term import Computation
 from kdlosses.term_checks import by_pair, check_computation, finished
 
@@ -104,9 +106,9 @@ class DistillLoss(GuardedLoss, Layers):
         self.weights = {name: entry.weight for name, entry in self._terms.items()}
         self.term_options = {name: dict(entry.options) for name, entry in self._terms.items() if entry.options}
         self.variant, self.backend, self.check, self.group, self.reduction = variant, backend, check, group, reduction
-        self._needs = frozenset().union(*(entry.term.needs for entry in self._terms.values()))
+        self._needs = frozenset().union(*(entry.needs for entry in self._terms.values()))
         self._towers = frozenset[str]().union(*(entry.towers for entry in self._terms.values()))
-        aligned = [entry.towers for entry in self._terms.values() if "aligned" in entry.term.needs]
+        aligned = [entry.towers for entry in self._terms.values() if "aligned" in entry.needs]
         self._projected = frozenset[str]().union(*aligned)
         self._add_layers(student_dim, teacher_dim)
         self._guard = Guard(self)
@@ -117,6 +119,10 @@ class DistillLoss(GuardedLoss, Layers):
         self.student_dim, self.teacher_dim = student_dim, teacher_dim
         check_dims(type(self).__name__, self._needs, self.variant, student_dim, teacher_dim)
         add_layers(self, self._needs, student_dim, teacher_dim, self._projected)
+        self._add_states(self, teacher_dim)
+
+    def _add_states(self, layers: Layers, teacher_dim: int | None) -> None:
+        add_states(layers, {name: one.term.state(one.options, teacher_dim) for name, one in self._terms.items()})
 
     def new_layers(self, student_dim: int) -> nn.Module:
         """Layers and scales as this loss's own, for another width of the student's; see ``computations``."""
@@ -148,6 +154,7 @@ class DistillLoss(GuardedLoss, Layers):
         dist_logit_bias: float | Tensor | None = ...,
         *,
         masked_image_features: Tensor | None = ...,
+        bank_targets: Tensor | None = ...,
     ) -> Tensor: ...
 
     @overload
@@ -164,6 +171,7 @@ class DistillLoss(GuardedLoss, Layers):
         dist_logit_bias: float | Tensor | None = ...,
         *,
         masked_image_features: Tensor | None = ...,
+        bank_targets: Tensor | None = ...,
     ) -> dict[str, Tensor]: ...
 
     @overload
@@ -180,6 +188,7 @@ class DistillLoss(GuardedLoss, Layers):
         dist_logit_bias: float | Tensor | None = ...,
         *,
         masked_image_features: Tensor | None = ...,
+        bank_targets: Tensor | None = ...,
     ) -> Tensor | dict[str, Tensor]: ...
 
     def forward(
@@ -195,6 +204,7 @@ class DistillLoss(GuardedLoss, Layers):
         dist_logit_bias: float | Tensor | None = None,
         *,
         masked_image_features: Tensor | None = None,
+        bank_targets: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
         """Compute the loss of one batch of pairs; row i of every tensor is the same image-text pair.
 
@@ -210,6 +220,8 @@ class DistillLoss(GuardedLoss, Layers):
                 it a gradient. The softmax terms ignore it: a constant added to all logits cannot change a softmax.
             dist_logit_bias: the teacher's, likewise; receives no gradient.
             masked_image_features: ``[B, Ds]`` student embeddings of masked images, read by mfd alone.
+            bank_targets: ``[B]`` or ``[B, P]`` integers, each pair's keys in a bank, read by `BankLoss` alone; -1 for
+                none.
 
         Returns:
             A 0-d tensor, float32 (float64 if any features are), in nats for the softmax and sigmoid terms; or, with
@@ -225,7 +237,7 @@ class DistillLoss(GuardedLoss, Layers):
         warn_unmasked(self.weights, self._needs, self.variant, masked_image_features)
         student = (image_features, text_features, logit_scale, logit_bias)
         teacher = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
-        return self._compute(lambda: self._read(student, teacher, masked_image_features), output_dict)
+        return self._compute(lambda: self._read(student, teacher, masked_image_features, bank_targets), output_dict)
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module's own says Any
@@ -248,12 +260,30 @@ class DistillLoss(GuardedLoss, Layers):
         student: StudentArguments,
         teacher: TeacherArguments,
         masked: Tensor | None,
+        targets: Tensor | None = None,
     ) -> list[Inputs]:
         """Validated inputs, one for each teacher."""
         inputs = read_inputs(*student, *teacher, masked, self.check, texts="text" in self._towers)
+        inputs = replace(inputs, bank_targets=read_targets(targets, inputs.image))
         check_call(type(self).__name__, self._needs, inputs, self.student_dim, self.teacher_dim)
-        check_device(type(self).__name__, self.named_parameters(), inputs)
-        return [inputs]
+        return self._checked([inputs])
+
+    def _checked(self, inputs: list[Inputs]) -> list[Inputs]:
+        """The same, once they are where the loss is and its states can take them."""
+        check_device(type(self).__name__, self.named_parameters(), inputs[0], self.named_buffers())
+        for state, one in self._states(inputs):
+            state.check(type(self).__name__, one, self.check)
+        return inputs
+
+    def _states(self, inputs: list[Inputs]) -> list[tuple[TermState, Inputs]]:
+        """The states of all terms, each with the inputs of its teacher."""
+        # Not strict: a wrapper, which has no states, has inputs for each of its parts.
+        pairs = zip(self._layers(), inputs, strict=False)
+        return [(state, one) for layers, one in pairs for state in states_of(layers)]
+
+    def _layers(self) -> list[Layers]:
+        """What has a teacher's projections, scales and states, for each teacher."""
+        return [self]
 
     def _embeddings(self, inputs: list[Inputs], layers: nn.Module, memo: Memo | None) -> list[Embeddings]:
         return [Embeddings(cast(Layers, layers), self.variant, inputs[0], memo=memo)]
@@ -283,7 +313,22 @@ class DistillLoss(GuardedLoss, Layers):
                 if self.reduction == "none":
                     found = by_pair(term, one, answers[start:stop], found)
                 losses[f"{name}_loss"], start = weight * found, stop
-        return losses if self.reduction == "none" else distribution.mean(losses)
+        reduced = losses if self.reduction == "none" else distribution.mean(losses)
+        self._update_states(distribution, inputs)
+        return reduced
+
+    def _update_states(self, distribution: Distribution, inputs: list[Inputs]) -> None:
+        """Let the states that follow the teachers take in this batch, all processes' alike."""
+        following = [pair for pair in self._states(inputs) if pair[0].follows and self.training]
+        if not following:
+            return
+        own = []
+        for state, one in following:
+            given = {"image": one.teacher_image, "text": one.teacher_text}
+            own += [x for x in (given[side] for side in state.sides) if x is not None]
+        whole = iter(distribution.gather(own))
+        for state, _ in following:
+            state.update({side: next(whole) for side in state.sides})
 
     def computations(
         self, inputs: list[Inputs], layers: nn.Module | None = None, memo: Memo | None = None
@@ -300,7 +345,7 @@ class DistillLoss(GuardedLoss, Layers):
             one.make(self._needs)
         found = []
         for name, entry in self._terms.items():
-            of_term = [one.of(name, entry.term.needs, self.term_options.get(name, {})) for one in embeddings]
+            of_term = [one.of(name, entry.needs, self.term_options.get(name, {})) for one in embeddings]
             found.append(self._computation(entry, of_term))
             check_computation(name, found[-1])
         return found
@@ -322,6 +367,10 @@ class DistillLoss(GuardedLoss, Layers):
             "the number of rows": str(len(inputs[0].image)),
             "grad mode": str(torch.is_grad_enabled()),
         }
+        if inputs[0].bank_targets is not None:
+            told["bank_targets"] = f"width {inputs[0].bank_targets.shape[1]}"
+        if any(state.follows for state, _ in self._states(inputs)):
+            told["training mode"] = str(self.training)
         for number, one in enumerate(inputs):
             for name, value in one.features().items():
                 suffix = " with gradient" if value.requires_grad else ""
@@ -337,7 +386,7 @@ class DistillLoss(GuardedLoss, Layers):
 
     def reading(self, need: str) -> tuple[str, ...]:
         """The names of the terms that read ``need``, a word of ``kdlosses.embeddings.NEEDS``."""
-        return tuple(name for name, entry in self._terms.items() if need in entry.term.needs)
+        return tuple(name for name, entry in self._terms.items() if need in entry.needs)
 
     def _told(self, name: str) -> str:
         entry = self._terms[name]

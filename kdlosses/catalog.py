@@ -17,9 +17,19 @@ def named(loss: _Loss) -> _Loss:
     return loss
 
 
-def available_losses() -> list[str]:
-    """The names that ``build`` takes, sorted."""
-    return sorted({*_CLASSES, *available_terms()})
+def available_losses(without_options: bool = False) -> list[str]:
+    """The names that ``build`` takes, sorted.
+
+    Args:
+        without_options: those alone that need no options: a ``bank`` must be told of its keys.
+
+    Example:
+        >>> from kdlosses import available_losses
+        >>> set(available_losses()) - set(available_losses(without_options=True))
+        {'bank'}
+    """
+    terms = available_terms(without_options)
+    return sorted({*terms, *(name for name in _CLASSES if name not in available_terms())})
 
 
 def build(name: str, **kwargs: Any) -> DistillLoss:
@@ -41,7 +51,7 @@ def build(name: str, **kwargs: Any) -> DistillLoss:
         AffinityLoss(1 affinity(teacher_scale=100), variant='paper', backend='auto')
         >>> build("ckd")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        ValueError: loss 'ckd' is unknown; known: afd, affinity, clip_kd, ...; did you mean 'crd'?
+        ValueError: loss 'ckd' is unknown; known: afd, affinity, bank, ...; did you mean 'crd'?
     """
     if name in _CLASSES:
         return _CLASSES[name](**kwargs)

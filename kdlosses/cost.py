@@ -18,7 +18,8 @@ A cross-entropy's gradients, with R = softmax of the rows and of the columns, mi
 - recomputed, where it learns: one more sweep for the sums that R needs, and one of three products for the sums that the
   way back through the softmax needs, of two more for each further gradient of the same relation.
 
-Elementwise work, projections and fusion layers are not counted.
+Elementwise work, projections, fusion layers and products with a bank's keys, whose number is not the batch's, are not
+counted.
 """
 
 from __future__ import annotations

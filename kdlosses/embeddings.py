@@ -27,6 +27,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "cross_scale": frozenset({"teacher", "aligned"}),
     "vertical": frozenset({"teacher", "aligned"}),
     "fusion": frozenset({"teacher"}),
+    "bank_targets": frozenset(),
 }
 
 _Made = TypeVar("_Made")
@@ -130,6 +131,19 @@ class Embeddings:
         """Pairs of fused student and teacher embeddings, at the fusion scale."""
         self._check("fusion", "fused")
         return self._once("fused", self._make_fused)
+
+    @property
+    def state(self) -> Any:
+        """What `Term.state` made for the term that reads it."""
+        assert self._reader is not None, "a state is one term's"
+        return self._layers.term_state[self._reader]
+
+    @property
+    def bank_targets(self) -> Tensor:
+        """``[B, P]`` integers: each pair's targets among a bank's keys, -1 where it has fewer than P."""
+        self._check("bank_targets")
+        assert self._inputs.bank_targets is not None, "check_call refuses calls without them"
+        return self._inputs.bank_targets
 
     def rows(self, values: Tensor) -> Rows:
         """``[B, D]`` embeddings of a term's own making as rows of a relation; row i belongs to the batch's pair i."""

@@ -35,6 +35,11 @@ class Entry:
         """See `Term.towers`."""
         return self.term.towers(self.options)
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the term reads with these options."""
+        return self.term.needs_of(self.options)
+
 
 def entries_of(
     weights: Mapping[str, float], options: Options | None, terms: Terms | None, variant: str

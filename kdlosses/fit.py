@@ -46,6 +46,11 @@ def check_call(
     """
     _check_teacher(name, needs, inputs)
     _check_bias(name, needs, inputs)
+    if "bank_targets" in needs and inputs.bank_targets is None:
+        raise ValueError(
+            f"{name} compares with keys of a bank by number and needs bank_targets, which is missing; pass the numbers "
+            "of each row's keys, a [B] or [B, P] tensor of integers"
+        )
     student = inputs.image.shape[1]
     teacher = None if inputs.teacher_image is None else inputs.teacher_image.shape[1]
     called = f"student width {student}" + ("" if teacher is None else f" and teacher width {teacher}")
@@ -61,13 +66,16 @@ def check_call(
         )
 
 
-def check_device(loss: str, parameters: Iterable[tuple[str, Tensor]], inputs: Inputs) -> None:
-    """Raise ValueError unless a loss's own parameters are where its inputs are."""
+def check_device(
+    loss: str, parameters: Iterable[tuple[str, Tensor]], inputs: Inputs, buffers: Iterable[tuple[str, Tensor]] = ()
+) -> None:
+    """Raise ValueError unless a loss's own parameters and buffers are where its inputs are."""
     # A scale without dimensions would go through on a CPU, until a kernel is given its address.
-    for name, parameter in parameters:
+    owned = [("parameter", *one) for one in parameters] + [("buffer", *one) for one in buffers]
+    for kind, name, parameter in owned:
         if parameter.device != inputs.image.device:
             raise ValueError(
-                f"{loss}'s parameter {name} is on {parameter.device} but image_features is on "
+                f"{loss}'s {kind} {name} is on {parameter.device} but image_features is on "
                 f"{inputs.image.device}; move the loss with the student: loss.to({str(inputs.image.device)!r})"
             )
 

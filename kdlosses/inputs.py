@@ -36,10 +36,11 @@ class Inputs:
     teacher_scale: Tensor | None
     teacher_bias: Tensor | None
     masked_image: Tensor | None
+    bank_targets: Tensor | None = None
 
     def twice(self) -> Inputs:
         """The same with every pair twice."""
-        features = ("image", "text", "teacher_image", "teacher_text", "masked_image")
+        features = ("image", "text", "teacher_image", "teacher_text", "masked_image", "bank_targets")
         given = {name: getattr(self, name) for name in features}
         doubled: dict[str, Any] = {name: torch.cat([x, x]) for name, x in given.items() if x is not None}
         return replace(self, **doubled)
@@ -130,6 +131,26 @@ def read_inputs(
         teacher_bias=_constant(numbers.get("dist_logit_bias")),
         masked_image=masked_image,
     )
+
+
+def read_targets(targets: object, image: Tensor) -> Tensor | None:
+    """``bank_targets`` as ``[B, P]``, None where there are none.
+
+    Raises:
+        ValueError: unless they are integers, a row for each of ``image``, where that is.
+    """
+    if targets is None:
+        return None
+    what = "bank_targets must be a [B] or [B, P] tensor of integers"
+    if not isinstance(targets, Tensor):
+        raise ValueError(f"{what}, got {type(targets).__name__}")
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+        raise ValueError(f"{what}, got {targets.dtype}")
+    if targets.ndim not in (1, 2) or targets.shape[0] != image.shape[0] or (targets.ndim == 2 and not targets.shape[1]):
+        raise ValueError(f"{what} with B = {image.shape[0]}, as image_features has, got {list(targets.shape)}")
+    if targets.device != image.device:
+        raise ValueError(f"bank_targets is on {targets.device} but image_features is on {image.device}")
+    return targets.to(torch.int64).reshape(image.shape[0], -1)
 
 
 def computation_dtype(features: Sequence[object]) -> torch.dtype:

@@ -26,6 +26,7 @@ class Layers(nn.Module):
     visual_fusion_proj: nn.Linear
     text_fusion_proj: nn.Linear
     fusion_logit_scale: nn.Parameter
+    term_state: nn.ModuleDict
 
 
 def add_layers(

@@ -87,11 +87,13 @@ class MatryoshkaLoss(WrappedLoss):
                 f"build {type(within).__name__} with student_dim={widest} and the teacher's width, teacher_dim"
             )
 
-    def _read(self, student: StudentArguments, teacher: Any, masked: Tensor | None) -> list[Inputs]:
+    def _read(
+        self, student: StudentArguments, teacher: Any, masked: Tensor | None, targets: Tensor | None = None
+    ) -> list[Inputs]:
         image, text, *numbers = student
         cut = [self._widest(image, "image_features"), self._widest(text, "text_features")]
         masked = None if masked is None else self._widest(masked, "masked_image_features")
-        found: list[Inputs] = self.loss._read((*cut, *numbers), teacher, masked)
+        found: list[Inputs] = self.loss._read((*cut, *numbers), teacher, masked, targets)
         check_device(type(self).__name__, self.named_parameters(), found[0])
         return found
 

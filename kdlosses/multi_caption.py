@@ -112,7 +112,9 @@ class MultiCaptionLoss(WrappedLoss):
         teacher = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
         return self._compute(lambda: self._read(student, teacher, masked_image_features), output_dict)
 
-    def _read(self, student: StudentArguments, teacher: Any, masked: Tensor | None) -> list[Inputs]:
+    def _read(
+        self, student: StudentArguments, teacher: Any, masked: Tensor | None, targets: Tensor | None = None
+    ) -> list[Inputs]:
         """Validated inputs, all of the first caption set, then all of the next; they differ in their texts alone."""
         texts = self._listed("text_features", student[1], None)
         teacher_texts = self._listed("dist_text_features", teacher[1], len(texts))
@@ -120,7 +122,7 @@ class MultiCaptionLoss(WrappedLoss):
         for number, (text, teacher_text) in enumerate(zip(texts, teacher_texts, strict=True)):
             of_set = (student[0], text, *student[2:]), (teacher[0], teacher_text, *teacher[2:])
             try:
-                found.append(self.loss._read(*of_set, masked))
+                found.append(self.loss._read(*of_set, masked, targets))
             except ValueError as error:
                 raise ValueError(f"caption set {number}: {error}") from error
         wide = any(each[0].dtype == torch.float64 for each in found)

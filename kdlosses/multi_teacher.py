@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from torch import Tensor, nn
@@ -12,9 +13,9 @@ from kdlosses.base import DistillLoss
 from kdlosses.checks import check_weight, check_width
 from kdlosses.embeddings import Embeddings
 from kdlosses.entries import Entry, Terms
-from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
+from kdlosses.fit import check_call, check_dims, warn_unmasked
 from kdlosses.guard import Guard
-from kdlosses.inputs import Inputs, Scale, StudentArguments, computation_dtype, read_inputs
+from kdlosses.inputs import Inputs, Scale, StudentArguments, computation_dtype, read_inputs, read_targets
 from kdlosses.layers import Layers, add_layers
 from kdlosses.memo import Memo
 from kdlosses.options import Options
@@ -108,6 +109,8 @@ class MultiTeacherLoss(DistillLoss):
         self.teacher_dims = tuple(teacher_dims)
         self.teacher_weights = _normalized(teacher_weights, len(self.teacher_dims))
         self.teachers = self._of_teachers(student_dim)
+        for layers, width in zip(self._layers(), self.teacher_dims, strict=True):
+            self._add_states(layers, width)
         self._guard = Guard(self)
 
     def _add_layers(self, student_dim: int | None, teacher_dim: int | None) -> None:
@@ -150,6 +153,7 @@ class MultiTeacherLoss(DistillLoss):
         dist_logit_bias: Sequence[Scale | None] | None = ...,
         *,
         masked_image_features: Tensor | None = ...,
+        bank_targets: Tensor | None = ...,
     ) -> Tensor: ...
 
     @overload
@@ -166,6 +170,7 @@ class MultiTeacherLoss(DistillLoss):
         dist_logit_bias: Sequence[Scale | None] | None = ...,
         *,
         masked_image_features: Tensor | None = ...,
+        bank_targets: Tensor | None = ...,
     ) -> dict[str, Tensor]: ...
 
     @overload
@@ -182,6 +187,7 @@ class MultiTeacherLoss(DistillLoss):
         dist_logit_bias: Sequence[Scale | None] | None = ...,
         *,
         masked_image_features: Tensor | None = ...,
+        bank_targets: Tensor | None = ...,
     ) -> Tensor | dict[str, Tensor]: ...
 
     def forward(
@@ -197,6 +203,7 @@ class MultiTeacherLoss(DistillLoss):
         dist_logit_bias: Sequence[Scale | None] | None = None,
         *,
         masked_image_features: Tensor | None = None,
+        bank_targets: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
         """Compute the loss of one batch of pairs; row i of every tensor is the same image-text pair.
 
@@ -212,6 +219,7 @@ class MultiTeacherLoss(DistillLoss):
                 it a gradient. The softmax terms ignore it: a constant added to all logits cannot change a softmax.
             dist_logit_bias: a number or tensor for each teacher, or None for one that has none, where no term reads it.
             masked_image_features: ``[B, Ds]`` student embeddings of masked images, read by mfd alone.
+            bank_targets: as in `DistillLoss`; the same for every teacher's bank.
 
         Returns:
             As `DistillLoss`; a term's entry is over all teachers.
@@ -222,12 +230,18 @@ class MultiTeacherLoss(DistillLoss):
         warn_unmasked(self.weights, self._needs, self.variant, masked_image_features)
         student = (image_features, text_features, logit_scale, logit_bias)
         teachers = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
-        return self._compute(lambda: self._read(student, teachers, masked_image_features), output_dict)
+        return self._compute(lambda: self._read(student, teachers, masked_image_features, bank_targets), output_dict)
 
     if TYPE_CHECKING:
         __call__ = forward  # type: ignore[assignment]  # as forward itself
 
-    def _read(self, student: StudentArguments, teacher: tuple[Any, ...], masked: Tensor | None) -> list[Inputs]:
+    def _read(
+        self,
+        student: StudentArguments,
+        teacher: tuple[Any, ...],
+        masked: Tensor | None,
+        targets: Tensor | None = None,
+    ) -> list[Inputs]:
         names = ("dist_image_features", "dist_text_features", "dist_logit_scale", "dist_logit_bias")
         images, texts, scales, biases = (self._entries(*named) for named in zip(names, teacher, strict=True))
         dtype = computation_dtype([*student[:2], *images, *texts, masked])
@@ -236,12 +250,15 @@ class MultiTeacherLoss(DistillLoss):
             outputs = images[number], texts[number], scales[number], biases[number]
             try:
                 inputs = read_inputs(*student, *outputs, masked, self.check, dtype, "text" in self._towers)
+                inputs = replace(inputs, bank_targets=read_targets(targets, inputs.image))
                 check_call(type(self).__name__, self._needs, inputs, self.student_dim, width)
             except ValueError as error:
                 raise ValueError(f"teacher {number}: {error}") from error
             found.append(inputs)
-        check_device(type(self).__name__, self.named_parameters(), found[0])
-        return found
+        return self._checked(found)
+
+    def _layers(self) -> list[Layers]:
+        return [cast(Layers, layers) for layers in self.teachers]
 
     def _entries(self, name: str, given: Any) -> Sequence[Any]:
         count = len(self.teacher_dims)
@@ -261,7 +278,7 @@ class MultiTeacherLoss(DistillLoss):
 
     def _computation(self, entry: Entry, embeddings: list[Embeddings]) -> Computation:
         term = entry.term
-        if len(embeddings) > 1 and "teacher" in term.needs:
+        if len(embeddings) > 1 and entry.needs & {"teacher", "aligned"}:
             return term.mixed(embeddings, self.teacher_weights)
         return term.compute(embeddings[0])
 

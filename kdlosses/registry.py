@@ -54,9 +54,19 @@ def register(term: _Given) -> _Given:
     return term
 
 
-def available_terms() -> list[str]:
-    """The names that ``CLIPKDLoss(weights=...)`` takes, sorted; those of other packages are not imported for it."""
-    return sorted({*_TERMS, *(point.name for point in _entry_points())})
+def available_terms(without_options: bool = False) -> list[str]:
+    """The names that ``CLIPKDLoss(weights=...)`` takes, sorted; those of other packages are not imported for it.
+
+    Args:
+        without_options: those alone that need no options, for which all are imported.
+
+    Example:
+        >>> from kdlosses import available_terms
+        >>> "crd" in available_terms(without_options=True)
+        True
+    """
+    names = sorted({*_TERMS, *(point.name for point in _entry_points())})
+    return [name for name in names if not (without_options and _needs_options(get_term(name)))]
 
 
 def get_term(name: str, kind: str = "loss term", others: Iterable[str] = ()) -> Term:
@@ -73,6 +83,15 @@ def get_term(name: str, kind: str = "loss term", others: Iterable[str] = ()) -> 
         check_known(kind, name, sorted({*others, *available_terms()}))
         _load([point for point in _entry_points() if point.name == name])
     return _TERMS[name]
+
+
+def _needs_options(term: Term) -> bool:
+    """Whether it refuses its own defaults."""
+    try:
+        term.check({name: one[0] if isinstance(one, tuple) else one for name, one in term.options.items()})
+    except ValueError:
+        return True
+    return False
 
 
 def _check(term: Term) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdlosses.embeddings import Embeddings
 from kdlosses.requests import Request, add_up, mean_of_directions, pairs_of_directions
+from kdlosses.state import TermState
 
 
 @dataclass(eq=False)
@@ -103,6 +104,26 @@ class Term:
             options: a value for each option.
         """
         return frozenset({"image", "text"})
+
+    def needs_of(self, options: Mapping[str, Any]) -> frozenset[str]:
+        """What it reads with these options, where that is less or other than ``needs``, which recipes go by.
+
+        Args:
+            options: a value for each option.
+        """
+        return self.needs
+
+    def state(self, options: Mapping[str, Any], teacher_dim: int | None) -> TermState | None:
+        """A new module of buffers that the term keeps between calls; None, the default, for a term that keeps none.
+
+        Args:
+            options: a value for each option.
+            teacher_dim: width of the teacher's embeddings, None where it was not told.
+
+        Raises:
+            ValueError: where the term must know the width.
+        """
+        return None
 
     def mixed(self, embeddings: Sequence[Embeddings], weights: Sequence[float]) -> Computation:
         """For several teachers: the weighted mean of those for each, unless a term mixes them earlier.

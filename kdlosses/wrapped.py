@@ -44,6 +44,9 @@ class WrappedLoss(DistillLoss):
             raise ValueError(f"{name} takes a loss of kdlosses, as in {name}(CRDLoss(), ...), got {_kind(loss)}")
         if any(type(one) is type(self) for one in loss.modules()):
             raise ValueError(f"{name} takes a loss that is not in a {name} already")
+        kept = [term for layers in loss.modules() for term in getattr(layers, "term_state", ())]
+        if kept:
+            raise ValueError(f"{name} cannot take terms that keep a state between calls, which are here: {kept[0]}")
         self.loss: Any = loss  # called with what it takes, whichever loss it is
         for setting in _SETTINGS:
             setattr(self, setting, getattr(loss, setting))

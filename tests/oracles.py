@@ -217,6 +217,28 @@ def xrd(w: World) -> Tensor:
     )
 
 
+def bank_kl(w: World, image_keys: Tensor, text_keys: Tensor, *, batch: bool) -> Tensor:
+    """Against keys of a bank and, for a queue, the teacher's embeddings of the batch, of images and of texts."""
+    pairs = (
+        (w.projected(w.image, "visual_proj"), unit(w.teacher_image), image_keys),
+        (w.projected(w.text, "text_proj"), unit(w.teacher_text), text_keys),
+    )
+    total = torch.zeros((), dtype=w.image.dtype)
+    for student, teacher, own in pairs:
+        keys = torch.cat([teacher, *([unit(own)] if len(own) else [])]) if batch else unit(own)
+        total = total + divergence((teacher, keys, w.teacher_scale), (student, keys, w.scale)) / 2
+    return total
+
+
+def bank_index(w: World, image_keys: Tensor, text_keys: Tensor, targets: list[list[int]]) -> Tensor:
+    """Mean over a row's targets of its cross-entropy, 0 for a row without any."""
+    total = torch.zeros((), dtype=w.image.dtype)
+    for rows, name, keys in ((w.image, "visual_proj", image_keys), (w.text, "text_proj", text_keys)):
+        for own, row in zip(targets, log_softmax_rows(w.projected(rows, name), unit(keys), w.scale), strict=True):
+            total = total - sum(row[k] for k in own) / max(1, len(own)) / len(rows) / 2
+    return total
+
+
 ORACLES: dict[str, Callable[[World], Tensor]] = {
     "contrastive": contrastive,
     "crd": crd,

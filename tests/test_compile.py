@@ -36,7 +36,7 @@ def run_compiled(loss: torch.nn.Module, inputs: dict[str, torch.Tensor], backend
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["paper", "released"])
-@pytest.mark.parametrize("name", kdlosses.available_losses())
+@pytest.mark.parametrize("name", kdlosses.available_losses(without_options=True))
 def test_one_graph_with_the_same_values_and_gradients(name, variant):
     problem = MIXED if (name, variant) != ("afd", "released") else Problem()
     loss, inputs = build(name, problem, variant=variant), problem.inputs()
@@ -117,7 +117,7 @@ def _written_to(loss: torch.nn.Module, problem: Problem, key: str | None) -> dic
 
 
 def _with_backends() -> list[Any]:
-    every = [(name, "chunk-size-3") for name in kdlosses.available_losses()]
+    every = [(name, "chunk-size-3") for name in kdlosses.available_losses(without_options=True)]
     every += [("clip_kd", "dense"), ("gd", "dense"), ("sigmoid_kd", "auto")]
     return [pytest.param(*one, marks=() if one == ("crd", "chunk-size-3") else pytest.mark.slow) for one in every]
 

@@ -11,7 +11,7 @@ from kdlosses import register
 from tests.problems import BIASES, STUDENT, TEACHER, Problem
 from tests.running import build
 
-NAMES = kdlosses.available_losses()
+NAMES = kdlosses.available_losses(without_options=True)
 NEED_TEACHER = [name for name in NAMES if name not in ("contrastive", "siglip")]
 SPACE_SHARING = ["fd", "mfd", "gd", "icl", "cross_kd", "vrd", "xrd", "clip_kd"]  # those with P where the widths differ
 MIXED = Problem(student_dim=13, teacher_dim=29)

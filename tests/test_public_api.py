@@ -17,6 +17,7 @@ from tests.running import build
 PUBLIC = [
     "AFDLoss",
     "AffinityLoss",
+    "BankLoss",
     "CLIPKDLoss",
     "CLIPLoss",
     "CRDLoss",
@@ -51,6 +52,7 @@ PUBLIC = [
 CLASSES = {
     "afd": kdlosses.AFDLoss,
     "affinity": kdlosses.AffinityLoss,
+    "bank": kdlosses.BankLoss,
     "clip_kd": kdlosses.CLIPKDLoss,
     "contrastive": kdlosses.CLIPLoss,
     "crd": kdlosses.CRDLoss,
@@ -97,7 +99,8 @@ def test_masking_names(name):
 def test_losses_by_name():
     assert kdlosses.available_losses() == list(CLASSES)
     for name, expected in CLASSES.items():
-        assert type(kdlosses.build(name, **Problem().dims)) is expected
+        options = {"num_keys": 3} if name == "bank" else {}
+        assert type(kdlosses.build(name, **options, **Problem().dims)) is expected
 
 
 def test_every_public_class_and_function_says_what_it_does():

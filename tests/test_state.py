@@ -14,7 +14,7 @@ from tests.problems import Problem
 from tests.running import build, run
 from tests.tolerance import assert_close
 
-NAMES = kdlosses.available_losses()
+NAMES = kdlosses.available_losses(without_options=True)
 MIXED = Problem(student_dim=4, teacher_dim=6)
 PROJECTIONS = {f"{side}_proj.{kind}" for side in ("visual", "text") for kind in ("weight", "bias")}
 FUSION = {f"{side}_fusion_proj.{kind}" for side in ("visual", "text") for kind in ("weight", "bias")}

@@ -75,7 +75,7 @@ def no_host_sync(device: str) -> dict[str, object]:
     usable = [name for name, reason in kdlosses.backends.available().items() if reason is None and name != "reference"]
     waiting = []
     for backend in usable:
-        for name in kdlosses.available_losses():
+        for name in kdlosses.available_losses(without_options=True):
             loss = kdlosses.build(name, student_dim=64, teacher_dim=64, backend=backend).to(device)
             sides = [torch.randn(256, 64, device=device, requires_grad=number < 2) for number in range(4)]
             scale, bias = (torch.tensor(value, device=device, requires_grad=True) for value in (20.0, -5.0))

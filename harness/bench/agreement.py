@@ -39,7 +39,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--batch", type=int, default=1100)  # more than one tile of chunked, the last one ragged
     parser.add_argument("--dim", type=int, default=48)
     given = parser.parse_args(arguments)
-    cases = itertools.product(kdlosses.available_losses(), ("paper", "released"), given.backend.split(","), DTYPES)
+    cases = itertools.product(
+        kdlosses.available_losses(without_options=True), ("paper", "released"), given.backend.split(","), DTYPES
+    )
     rows = [row for case in cases if (row := measure(*case, given.batch, given.dim)) is not None]
     given.out.parent.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python -m harness.bench.agreement", *arguments])

@@ -158,6 +158,26 @@ class LossConfig(Section):
             self._check_options(at, term, values)
         return self
 
+    @model_validator(mode="after")
+    def _banks_have_what_recipes_have(self) -> "LossConfig":
+        for name in self.active:
+            if (self.terms[name]["loss"] if name in self.terms else name) == "bank":
+                self._check_bank(name, self.told(name))
+        return self
+
+    def _check_bank(self, name: str, told: dict[str, Any]) -> None:
+        where = {
+            option: ("loss", "terms" if option in self.terms.get(name, {}) else "options", name, option)
+            for option in ("targets", "num_keys")
+        }
+        if told.get("targets") == "index":
+            raise problem("must be teacher, as the data of recipes have no numbers of keys", at=where["targets"])
+        if told.get("num_keys"):
+            words = "is for loops of your own, as recipes have no keys to set; take queue_size"
+            raise problem(words, at=where["num_keys"])
+        if not told.get("queue_size"):
+            raise problem("needs a queue_size above 0 among its options", at=("loss", "weights", name))
+
     def _check_options(self, at: tuple[str, ...], name: str, values: dict[str, Any]) -> None:
         known = self.term(name).options
         for option, value in values.items():

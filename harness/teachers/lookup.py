@@ -27,6 +27,11 @@ class TeacherCache:
         self._stores = tuple(stores)
         self.num_views = stores[0].meta.num_views
 
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """One for each teacher."""
+        return self._stores
+
     def lookup(self, raw: RawSample, epoch: int) -> CachedView | None:
         """Return the sample's view for this epoch; None if the sample could not be used when the cache was made.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -82,6 +83,12 @@ class Store:
     def rows(self, entry: Entry) -> tuple[dict[str, Tensor], int]:
         """Return the tensors that hold the sample, and its row in them."""
         return self._part(entry.path).tensors, entry.row
+
+    def parts(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the tensors of every part of the cache, file by file in one order."""
+        for shard in sorted(self._files):
+            for path in self._files[shard]:
+                yield self._part(path).tensors
 
     def cached_teacher(self) -> LoadedModel:
         """Return what takes the teacher's place in a task: no weights, and `CachedOutputs` as its model."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -80,7 +80,7 @@ def settle_buckets(task: DistillTask, inputs: ModelInputs, generator: Generator,
         task: as of `forward_backward`, and so are the others.
     """
     state = RngState.capture(generator)
-    with _keep_batchnorm_buffers(task.student):
+    with _keep_batchnorm_buffers(task.student), _keep_buffers([task.loss]):
         forward_backward(task, inputs, generator, accum_freq, scale)
     state.restore(generator)
     for _, parameter in task.trainable():
@@ -157,11 +157,15 @@ def _no_sync(encoder: nn.Module) -> Iterator[None]:
             set_sync(True)
 
 
-@contextmanager
-def _keep_batchnorm_buffers(model: nn.Module) -> Iterator[None]:
+def _keep_batchnorm_buffers(model: nn.Module) -> AbstractContextManager[None]:
     """Put BatchNorm's statistics back afterwards: the second forward pass updates them again."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    return _keep_buffers([module for module in model.modules() if isinstance(module, _BatchNorm)])
+
+
+@contextmanager
+def _keep_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Put these modules' buffers back afterwards: a loss's queue would take a batch in twice."""
+    before = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     yield
     for buffer, value in before:
         buffer.copy_(value)

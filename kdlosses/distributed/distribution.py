@@ -38,6 +38,9 @@ class Distribution(Protocol):
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """The processes' mean of each value, with the gradient of this process's own."""
 
+    def gather(self, constants: Sequence[Tensor]) -> list[Tensor]:
+        """All processes' rows of each tensor, in the order of their ranks, without a gradient."""
+
 
 class Local:
     """One process by itself."""
@@ -57,6 +60,10 @@ class Local:
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `Distribution`."""
         return values
+
+    def gather(self, constants: Sequence[Tensor]) -> list[Tensor]:
+        """See `Distribution`."""
+        return list(constants)
 
 
 def distribution_of(group: str | ProcessGroup | None) -> Distribution:

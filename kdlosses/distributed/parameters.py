@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def share_parameters(loss: nn.Module, group: str | ProcessGroup | None = "auto") -> None:
     """Keep the parameters of ``loss`` equal on all processes, for those who do not wrap it in DistributedDataParallel.
 
-    Copies rank 0's parameters to all now, and from now on averages every gradient over the processes as soon as a
-    backward pass has added to it. Several backward passes before one optimizer step are right too: a gradient that is
-    averaged already stays what it is. Every process must make the same backward passes, as with DDP.
+    Copies rank 0's parameters and buffers to all now, and from now on averages every gradient over the processes as
+    soon as a backward pass has added to it. Several backward passes before one optimizer step are right too: a gradient
+    that is averaged already stays what it is. Every process must make the same backward passes, as with DDP.
 
     Args:
         loss: a loss, or any module whose gradients are to be averaged; move it to its device and dtype first.
@@ -42,6 +42,8 @@ def share_parameters(loss: nn.Module, group: str | ProcessGroup | None = "auto")
     if alone(group):
         return
     shard = place(group)
+    for buffer in loss.buffers():
+        buffer.copy_(_of_first(shard, buffer))
     for parameter in loss.parameters():
         # Through .data, as autograd forbids writing to a leaf that requires a gradient.
         parameter.data.copy_(_of_first(shard, parameter))
@@ -57,16 +59,23 @@ def is_shared(parameter: Tensor) -> bool:
 
 
 def check_equal(shard: Shard, loss: nn.Module) -> None:
-    """Make sure that the parameters of ``loss`` are the same numbers on all processes.
+    """Make sure that the parameters and buffers of ``loss`` are the same numbers on all processes.
 
     Raises:
-        ValueError: on every process, naming the parameters that differ, and where.
+        ValueError: on every process, naming those that differ, and where.
     """
-    names = [name for name, _ in loss.named_parameters()]
-    differs = [int(not torch.equal(_bits(_of_first(shard, p)), _bits(p))) for p in loss.parameters()]
+    buffers = dict(loss.named_buffers())
+    every = {**dict(loss.named_parameters()), **buffers}
+    differs = [int(not torch.equal(_bits(_of_first(shard, one)), _bits(one))) for one in every.values()]
+    names = list(every)
     everyone = exchange(shard, differs) if names else []
     for name, flags in zip(names, zip(*everyone, strict=True), strict=True):
         where = [rank for rank, flag in enumerate(flags) if flag]
+        if where and name in buffers:
+            raise ValueError(
+                f"{type(loss).__name__}'s buffer {name} on {ranks(where)} differs from rank 0's; set the same keys or "
+                "load the same state on every process, or call kdlosses.share_parameters(loss) after that"
+            )
         if where:
             raise ValueError(
                 f"{type(loss).__name__}'s parameter {name} on {ranks(where)} differs from rank 0's; wrap the loss in "

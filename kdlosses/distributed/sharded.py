@@ -63,6 +63,11 @@ class Sharded:
         averages = columns.mean(self.shard, torch.stack(list(values.values())))
         return dict(zip(values, averages.unbind(), strict=True))
 
+    def gather(self, constants: Sequence[Tensor]) -> list[Tensor]:
+        """See `Distribution`."""
+        with torch.no_grad():
+            return columns.gather(self.shard, [tensor.detach() for tensor in constants])
+
 
 def evaluate(shard: Shard, backend: Backend, requests: Sequence[Request]) -> list[Any]:
     """The answers to ``requests`` as if all processes' rows were in one, for this process's rows.

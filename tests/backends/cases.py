@@ -13,14 +13,14 @@ from tests.backends.subjects import Subject
 from tests.problems import Inputs, Problem
 from tests.running import Outcome, assert_same, assert_teacher_untouched, build, rounding_floor, run, run_oracle
 
-NAMES = kdlosses.available_losses()
+NAMES = kdlosses.available_losses(without_options=True)
 # A loss for each kind of request: softmaxes with their teachers and distances, gradients, sigmoids, layers of its own.
 KINDS = ["clip_kd", "gd", "sigmoid_kd", "afd"]
 VARIANTS = ("paper", "released")
 SAME = Problem()
 MIXED = Problem(student_dim=4, teacher_dim=6)
 # No two alike: an answer handed to the wrong term changes the sum.
-EVERY = tuple((term, 0.5 + number) for number, term in enumerate(kdlosses.available_terms()))
+EVERY = tuple((term, 0.5 + number) for number, term in enumerate(kdlosses.available_terms(without_options=True)))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def test_masked_features_reach_mfd(variant, label):
     assert_equals_oracle(Case("mfd", MIXED, variant, masked=True), subject(label))
 
 
-@grid(name=kdlosses.available_terms(), label=USABLE, slow=on_triton)
+@grid(name=kdlosses.available_terms(without_options=True), label=USABLE, slow=on_triton)
 @settings(max_examples=8)
 @given(problem=strategies.problems(max_batch=6), variant=st.sampled_from(VARIANTS))
 def test_any_problem(name, label, problem, variant):

@@ -71,7 +71,7 @@ def joined(outcomes: list[Outcome]) -> Outcome:
 
 def _splits() -> dict[str, Split]:
     found = {}
-    for name in kdlosses.available_losses():
+    for name in kdlosses.available_losses(without_options=True):
         for variant in ("paper", "released"):
             for label, problem in (("same", SAME), ("mixed", MIXED)):
                 case = Case(name, problem, variant)

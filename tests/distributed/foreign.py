@@ -22,10 +22,10 @@ from tests.running import Outcome, run
 BANK = torch.randn(3, SAME.teacher_dim, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
 
 
-class Bank(Term):
+class Stretched(Term):
     """Keys that are the batch's and then constant ones."""
 
-    name = "bank"
+    name = "stretched"
     needs = frozenset({"scale", "teacher", "aligned"})
 
     def compute(self, embeddings: Any) -> Computation:
@@ -114,7 +114,7 @@ def _mean(rows: Any) -> torch.Tensor:
     return rows[0].mean()
 
 
-TERMS = {term.name: term for term in (Bank, Apart, L1, Varied)}
+TERMS = {term.name: term for term in (Stretched, Apart, L1, Varied)}
 WEIGHTS = [*({name: 1.0} for name in TERMS), {**dict.fromkeys(TERMS, 2.0), "contrastive": 1.0, "gd": 1.0}]
 
 

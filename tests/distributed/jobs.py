@@ -16,7 +16,7 @@ import kdlosses
 from kdlosses.distributed import columns
 from kdlosses.distributed.shard import place
 from tests.backends.cases import EVERY
-from tests.distributed import clip_kd, foreign, guarded, refusals, siglip, training
+from tests.distributed import bank, clip_kd, foreign, guarded, refusals, siglip, training
 from tests.distributed.cases import (
     FAST,
     HALF,
@@ -47,7 +47,7 @@ def jobs(size: int, slow: bool) -> Jobs:
     found |= {f"refusal-{name}": job for name, job in refusals.JOBS.items()}
     found |= {name: job for name, job in _MORE.items() if size == 2 or name in _ALSO_FOUR}
     if size == 2:
-        found |= foreign.JOBS
+        found |= bank.JOBS | foreign.JOBS
         found |= {f"guard-{name}": job for name, job in guarded.JOBS.items()}
         found |= {f"clip-kd-{name}": job for name, job in clip_kd.JOBS.items()}
     return found | {f"training-{name}": job for name, job in training.JOBS.items()}
@@ -149,7 +149,7 @@ def _collectives(rank: int, size: int) -> dict[str, list[str]]:
     """The collectives of the second forward and backward pass, by loss; the first also compares parameters."""
     found = {}
     losses: dict[str, Callable[[], nn.Module]] = {
-        name: partial(build, name, MIXED) for name in kdlosses.available_losses()
+        name: partial(build, name, MIXED) for name in kdlosses.available_losses(without_options=True)
     }
     for name, make in losses.items():
         loss, inputs = make(), part(MIXED.inputs(), rank, size)

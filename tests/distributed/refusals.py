@@ -12,7 +12,9 @@ from tests.distributed.cases import MIXED, multi_teacher, of_teachers, part
 from tests.distributed.world import Jobs
 from tests.running import build
 
-PLAIN = [term for term in kdlosses.available_terms() if term != "afd"]  # those that the released code has for any width
+PLAIN = [
+    term for term in kdlosses.available_terms(without_options=True) if term != "afd"
+]  # those that the released code has for any width
 
 
 def message(loss: torch.nn.Module, inputs: dict[str, Any]) -> str:

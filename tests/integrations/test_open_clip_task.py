@@ -20,8 +20,10 @@ from kdlosses.integrations.attach import attach_loss, without_loss
 
 DIMS = {"student_dim": 6, "teacher_dim": 9}
 # A sigmoid needs a bias, the others take one.
-CASES = [(name, True) for name in kdlosses.available_losses()]
-CASES += [(name, False) for name in kdlosses.available_losses() if name not in ("siglip", "sigmoid_kd")]
+CASES = [(name, True) for name in kdlosses.available_losses(without_options=True)]
+CASES += [
+    (name, False) for name in kdlosses.available_losses(without_options=True) if name not in ("siglip", "sigmoid_kd")
+]
 
 
 class Towers(nn.Module):
@@ -100,7 +102,7 @@ def test_every_loss_takes_a_step(name, biased, vectors):
     assert all(parameter.grad is None for parameter in task.teacher.parameters())
 
 
-@pytest.mark.parametrize("name", kdlosses.available_losses())
+@pytest.mark.parametrize("name", kdlosses.available_losses(without_options=True))
 def test_the_scales_shape_changes_nothing(name):
     values = []
     for vectors in (False, True):

@@ -11,7 +11,10 @@ import torch
 
 import kdlosses
 from kdlosses import CLIPKDLoss, DistillLoss
+from kdlosses.bank.state import KeyBank
 
+# What a loss is measured with that cannot be built without options: as many keys as DSMD's queue has.
+OPTIONS: dict[str, dict[str, Any]] = {"bank": {"num_keys": 8192}}
 # Between the names of terms that are summed at their default weights.
 PLUS = "+"
 # What open_clip's DistillClipLoss computes; listed with the registered losses so that it has its equal of ours.
@@ -86,9 +89,14 @@ def build_loss(
         "teacher_dim": teacher_dim,
     }
     if PLUS not in loss:
-        return kdlosses.build(loss, **keywords)
-    defaults = kdlosses.default_weights(variant)
-    return CLIPKDLoss({term: defaults[term] for term in loss.split(PLUS)}, **keywords)
+        found = kdlosses.build(loss, **OPTIONS.get(loss, {}), **keywords)
+    else:
+        defaults, terms = kdlosses.default_weights(variant), loss.split(PLUS)
+        own = {term: OPTIONS[term] for term in terms if term in OPTIONS}
+        found = CLIPKDLoss({term: defaults[term] for term in terms}, options=own, **keywords)
+    for bank in (one for one in found.modules() if isinstance(one, KeyBank)):
+        bank.set_keys(*(torch.randn(bank.num_keys, bank.width) for _ in bank.sides))
+    return found
 
 
 def weights_of(loss: str, variant: str) -> dict[str, float]:

@@ -167,6 +167,19 @@ def xrd(world: World) -> Tensor:
     return (from_images + _divergence((i2t, teacher_t2i), (t2i.detach(), teacher_i2t.detach()))) / 2
 
 
+def bank(world: World) -> Tensor:
+    """Against constant keys, 8,192 in the benchmark: the teacher's images as keys for images, its texts for texts."""
+    state = world.loss.term_state["bank"]
+    total = torch.zeros((), dtype=world.scale.dtype, device=world.scale.device)
+    teacher = world.teacher_image, world.teacher_text
+    for side, ours, theirs in zip(state.sides, world.aligned, teacher, strict=True):
+        keys = F.normalize(state.get_buffer(f"{side}_keys").to(ours.dtype), dim=1).T
+        own, target = world.scale * ours @ keys, world.teacher_scale * theirs @ keys
+        log_q, p = F.log_softmax(own, dim=1), F.softmax(target, dim=1)
+        total = total + F.kl_div(log_q, p, reduction="batchmean") / 2
+    return total
+
+
 def afd(world: World) -> Tensor:
     image = world.loss.visual_fusion_proj(torch.cat([world.image, world.teacher_image], dim=1))
     text = world.loss.text_fusion_proj(torch.cat([world.text, world.teacher_text], dim=1))
@@ -216,6 +229,7 @@ TERMS: dict[str, Callable[[World], Tensor]] = {
     "contrastive": contrastive,
     "crd": crd,
     "affinity": affinity,
+    "bank": bank,
     "fd": fd,
     "mfd": fd,  # of the embedding it is given: masking is the encoder's business
     "gd": gd,

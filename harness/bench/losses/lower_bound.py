@@ -7,6 +7,7 @@ from functools import cache
 
 import torch
 
+from harness.bench.losses.cases import OPTIONS
 from kdlosses import DistillLoss
 from kdlosses.cost import MatrixProducts, least_products
 
@@ -19,5 +20,8 @@ def matmul_lower_bound(terms: Iterable[str], variant: str, dim: int, teacher_dim
 @cache
 def _bound(terms: tuple[str, ...], variant: str, dim: int, teacher_dim: int) -> MatrixProducts:
     with torch.device("meta"):
-        loss = DistillLoss(dict.fromkeys(terms, 1.0), variant=variant, student_dim=dim, teacher_dim=teacher_dim)
+        own = {term: OPTIONS[term] for term in terms if term in OPTIONS}
+        loss = DistillLoss(
+            dict.fromkeys(terms, 1.0), options=own, variant=variant, student_dim=dim, teacher_dim=teacher_dim
+        )
     return least_products(loss, dim, teacher_dim)

@@ -116,6 +116,15 @@ def test_other_plain_scalars_are_text(recipe, text):
             "loss.options.affinity belongs to a term without a weight; add it to loss.weights or remove it",
         ),
         ("loss.options={contrastive: {scale: 9}}", "loss.options.contrastive must be empty, since this term takes no"),
+        ("loss.weights={bank: 1}", "loss.weights.bank needs a queue_size above 0 among its options"),
+        (
+            "loss={weights: {bank: 1}, options: {bank: {num_keys: 9}}}",
+            "loss.options.bank.num_keys is for loops of your own, as recipes have no keys to set; take queue_size",
+        ),
+        (
+            "loss={weights: {own: 1}, terms: {own: {loss: bank, queue_size: 9, targets: index}}}",
+            "loss.terms.own.targets must be teacher, as the data of recipes have no numbers of keys",
+        ),
         ("loss={weights: {affinity: 1}, options: {affinity: {scale: 9}}}", "known: student_scale, teacher_scale"),
         (
             "loss={weights: {affinity: 1}, options: {affinity: {teacher_scale: 0}}}",
@@ -180,7 +189,7 @@ def test_an_unknown_key_is_reported_before_the_key_it_leaves_missing(recipe):
 def test_an_unknown_loss_term_is_answered_with_the_known_ones(recipe):
     message = refused(recipe(), "loss.weights.crdd=1")
     assert "did you mean crd?" in message
-    assert "afd, affinity, contrastive, crd, cross_kd, fd, gd, icl, mfd, siglip, sigmoid_kd, vrd, xrd" in message
+    assert "afd, affinity, bank, contrastive, crd, cross_kd, fd, gd, icl, mfd, siglip, sigmoid_kd, vrd, xrd" in message
 
 
 @pytest.mark.parametrize("length", ["train.epochs=1", "train.steps=null"])

@@ -24,7 +24,8 @@ from tests.harness.train.forks import NAMED, carry_out
 CPU = torch.device("cpu")
 SHARDED = pytest.mark.skipif(not can_shard(CPU), reason="this torch cannot shard on CPUs")
 SOFTMAX = {"contrastive": 1, "crd": 1, "fd": 100, "mfd": 100, "gd": 10, "icl": 1, "afd": 1, "cross_kd": 1}
-ALL = {**SOFTMAX, "siglip": 0.5, "sigmoid_kd": 0.5}  # and so a bias that is trained
+# So a bias that is trained, and a queue of teacher embeddings that is full in the third step.
+ALL = {**SOFTMAX, "siglip": 0.5, "sigmoid_kd": 0.5, "bank": 0.5}
 SLOW_RUNS = {
     "four",
     "sliced",
@@ -48,7 +49,7 @@ def recipe(csv, **train) -> dict:
         data={"train": str(csv), "cache": "none"},
         student={"model": "test-biased-student", "config": {**tiny.STUDENT, "init_logit_bias": -4}},
         teacher={"model": "test-biased-teacher", "config": {**tiny.TEACHER, "init_logit_bias": -5}},
-        loss={"weights": ALL, "mask_ratio": 0.0},
+        loss={"weights": ALL, "mask_ratio": 0.0, "options": {"bank": {"queue_size": 40}}},
         optim=OPTIM,
         train={"batch_size": 16, "steps": 4, "log_every": 2, **train},
     )
@@ -96,7 +97,7 @@ def finished(request, tmp_path_factory) -> Path:
 def biased(train) -> dict:
     """A student with a bias on its logits that no term reads."""
     made = recipe(train)
-    made["loss"]["weights"] = SOFTMAX
+    made["loss"] |= {"weights": SOFTMAX, "options": {}}
     return made
 
 

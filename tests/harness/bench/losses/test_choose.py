@@ -36,7 +36,7 @@ def test_losses():
 @pytest.mark.parametrize("name", ["crdd", "crd+crdd", "crd+crd", "clip_kd+crd", "CRD"])
 def test_an_unknown_loss_is_named_with_the_known_ones(name):
     said = sentence(choose.choose_losses, f"fd,{name}")
-    assert said.startswith(f"--loss {name} is unknown; known: all, clip_kd, afd, affinity, contrastive,")
+    assert said.startswith(f"--loss {name} is unknown; known: all, clip_kd, afd, affinity, bank, contrastive,")
     assert "terms joined by +" in said
 
 

@@ -25,6 +25,7 @@ BY_HAND = {
     "gd": (12, 18),
     "siglip": (3, 4),
     "sigmoid_kd": (4, 6),
+    "bank": (0, 0),  # those with its keys, which are not B x D x B
     "fd": (0, 0),
     "mfd": (0, 0),
     "contrastive+crd": (4, 6),
