@@ -155,6 +155,7 @@ class DistillLoss(GuardedLoss, Layers):
         *,
         masked_image_features: Tensor | None = ...,
         bank_targets: Tensor | None = ...,
+        group_ids: Tensor | None = ...,
     ) -> Tensor: ...
 
     @overload
@@ -172,6 +173,7 @@ class DistillLoss(GuardedLoss, Layers):
         *,
         masked_image_features: Tensor | None = ...,
         bank_targets: Tensor | None = ...,
+        group_ids: Tensor | None = ...,
     ) -> dict[str, Tensor]: ...
 
     @overload
@@ -189,6 +191,7 @@ class DistillLoss(GuardedLoss, Layers):
         *,
         masked_image_features: Tensor | None = ...,
         bank_targets: Tensor | None = ...,
+        group_ids: Tensor | None = ...,
     ) -> Tensor | dict[str, Tensor]: ...
 
     def forward(
@@ -205,6 +208,7 @@ class DistillLoss(GuardedLoss, Layers):
         *,
         masked_image_features: Tensor | None = None,
         bank_targets: Tensor | None = None,
+        group_ids: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
         """Compute the loss of one batch of pairs; row i of every tensor is the same image-text pair.
 
@@ -222,6 +226,8 @@ class DistillLoss(GuardedLoss, Layers):
             masked_image_features: ``[B, Ds]`` student embeddings of masked images, read by mfd alone.
             bank_targets: ``[B]`` or ``[B, P]`` integers, each pair's keys in a bank, read by `BankLoss` alone; -1 for
                 none.
+            group_ids: ``[B]`` integers, read by contrastive, icl and siglip: pairs that have the same one are each
+                other's positives too, as captions of one image are. By default each pair is a group of its own.
 
         Returns:
             A 0-d tensor, float32 (float64 if any features are), in nats for the softmax and sigmoid terms; or, with
@@ -237,7 +243,8 @@ class DistillLoss(GuardedLoss, Layers):
         warn_unmasked(self.weights, self._needs, self.variant, masked_image_features)
         student = (image_features, text_features, logit_scale, logit_bias)
         teacher = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
-        return self._compute(lambda: self._read(student, teacher, masked_image_features, bank_targets), output_dict)
+        more = bank_targets, group_ids
+        return self._compute(lambda: self._read(student, teacher, masked_image_features, *more), output_dict)
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module's own says Any
@@ -261,9 +268,11 @@ class DistillLoss(GuardedLoss, Layers):
         teacher: TeacherArguments,
         masked: Tensor | None,
         targets: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> list[Inputs]:
         """Validated inputs, one for each teacher."""
-        inputs = read_inputs(*student, *teacher, masked, self.check, texts="text" in self._towers)
+        reads = "text" in self._towers
+        inputs = read_inputs(*student, *teacher, masked, self.check, texts=reads, group_ids=groups)
         inputs = replace(inputs, bank_targets=read_targets(targets, inputs.image))
         check_call(type(self).__name__, self._needs, inputs, self.student_dim, self.teacher_dim)
         return self._checked([inputs])
@@ -364,6 +373,7 @@ class DistillLoss(GuardedLoss, Layers):
             "the loss": f"{type(self).__name__} of {self.weights}, variant {self.variant}, training {trained}",
             "the set of options": str([(entry.term.name, dict(entry.options)) for entry in self._terms.values()]),
             "reduction": self.reduction,
+            "group_ids": "not given" if inputs[0].group_ids is None else "given",
             "the number of rows": str(len(inputs[0].image)),
             "grad mode": str(torch.is_grad_enabled()),
         }

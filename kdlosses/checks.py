@@ -66,6 +66,20 @@ def check_same_rows(features: dict[str, Tensor]) -> None:
             raise ValueError(f"{name} is on {features[name].device} but {names[0]} is on {first.device}")
 
 
+def check_group_ids(value: object, features: Tensor) -> None:
+    """Raise ValueError unless ``value`` is None, or an integer for each row of ``features`` on their device."""
+    if value is None:
+        return
+    kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    if not isinstance(value, Tensor) or value.dtype not in kinds:
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"group_ids must be a tensor [B] of integers, one for each pair, got {got}")
+    if value.shape != features.shape[:1]:
+        raise ValueError(f"group_ids must have shape [{features.shape[0]}], one for each pair, got {list(value.shape)}")
+    if value.device != features.device:
+        raise ValueError(f"group_ids is on {value.device} but image_features is on {features.device}")
+
+
 def check_same_width(first: str, a: Tensor, second: str, b: Tensor) -> None:
     """Raise ValueError unless both tensors have the same number of columns."""
     if a.shape[1] != b.shape[1]:

@@ -249,7 +249,7 @@ class Embeddings:
         return self._shared(side, (values,), lambda: self._rows(values))
 
     def _rows(self, values: Tensor) -> Rows:
-        return rows_of(values, self.dtype, of_batch=True)
+        return rows_of(values, self.dtype, of_batch=True, groups=self._inputs.group_ids)
 
     def _shared(self, kind: str, of: tuple[Any, ...], make: Callable[[], _Made]) -> _Made:
         return make() if self._memo is None else self._memo.once(kind, of, make)

@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdlosses.checks import as_scale, check_features, check_finite, check_same_rows, check_same_width
+from kdlosses.checks import (
+    as_scale,
+    check_features,
+    check_finite,
+    check_group_ids,
+    check_same_rows,
+    check_same_width,
+)
 from kdlosses.memo import Memo
 
 Scale = float | Tensor
@@ -37,10 +44,11 @@ class Inputs:
     teacher_bias: Tensor | None
     masked_image: Tensor | None
     bank_targets: Tensor | None = None
+    group_ids: Tensor | None = None
 
     def twice(self) -> Inputs:
         """The same with every pair twice."""
-        features = ("image", "text", "teacher_image", "teacher_text", "masked_image", "bank_targets")
+        features = ("image", "text", "teacher_image", "teacher_text", "masked_image", "bank_targets", "group_ids")
         given = {name: getattr(self, name) for name in features}
         doubled: dict[str, Any] = {name: torch.cat([x, x]) for name, x in given.items() if x is not None}
         return replace(self, **doubled)
@@ -87,6 +95,7 @@ def read_inputs(
     check: bool,
     dtype: torch.dtype | None = None,
     texts: bool = True,
+    group_ids: Tensor | None = None,
 ) -> Inputs:
     """Validate shapes, rows, devices and dtypes.
 
@@ -97,6 +106,7 @@ def read_inputs(
         check: look for non-finite numbers too.
         dtype: of the computation, where other features than these have a say in it (see `computation_dtype`).
         texts: whether any term reads them; without, they may be None, in whose place there are rows of NaN then.
+        group_ids: of the pairs.
 
     Raises:
         ValueError: naming the argument, what was expected and what was given.
@@ -113,6 +123,7 @@ def read_inputs(
     _check(features)
     if teacher_text is None and teacher_image is not None and not texts:
         teacher_text = _unread(teacher_image)
+    check_group_ids(group_ids, image)
     dtype = dtype or computation_dtype(list(features.values()))
     given = {"logit_bias": bias, "dist_logit_scale": teacher_scale, "dist_logit_bias": teacher_bias}
     numbers = {name: as_scale(name, value, image, dtype) for name, value in given.items() if value is not None}
@@ -130,6 +141,7 @@ def read_inputs(
         teacher_scale=_constant(numbers.get("dist_logit_scale")),
         teacher_bias=_constant(numbers.get("dist_logit_bias")),
         masked_image=masked_image,
+        group_ids=None if group_ids is None else group_ids.to(torch.int64),
     )
 
 

@@ -88,12 +88,17 @@ class MatryoshkaLoss(WrappedLoss):
             )
 
     def _read(
-        self, student: StudentArguments, teacher: Any, masked: Tensor | None, targets: Tensor | None = None
+        self,
+        student: StudentArguments,
+        teacher: Any,
+        masked: Tensor | None,
+        targets: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> list[Inputs]:
         image, text, *numbers = student
         cut = [self._widest(image, "image_features"), self._widest(text, "text_features")]
         masked = None if masked is None else self._widest(masked, "masked_image_features")
-        found: list[Inputs] = self.loss._read((*cut, *numbers), teacher, masked, targets)
+        found: list[Inputs] = self.loss._read((*cut, *numbers), teacher, masked, targets, groups)
         check_device(type(self).__name__, self.named_parameters(), found[0])
         return found
 

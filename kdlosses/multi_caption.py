@@ -85,6 +85,7 @@ class MultiCaptionLoss(WrappedLoss):
         dist_logit_bias: Any = None,
         *,
         masked_image_features: Tensor | None = None,
+        group_ids: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
         """Compute the loss of one batch; row i of every tensor belongs to image i.
 
@@ -100,6 +101,7 @@ class MultiCaptionLoss(WrappedLoss):
             logit_bias: as the loss within takes it.
             dist_logit_bias: likewise.
             masked_image_features: likewise.
+            group_ids: likewise; the same for every caption set.
 
         Returns:
             As `DistillLoss`.
@@ -110,10 +112,15 @@ class MultiCaptionLoss(WrappedLoss):
         warn_unmasked(self.weights, self._needs, self.variant, masked_image_features)
         student: Any = (image_features, text_features, logit_scale, logit_bias)
         teacher = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
-        return self._compute(lambda: self._read(student, teacher, masked_image_features), output_dict)
+        return self._compute(lambda: self._read(student, teacher, masked_image_features, groups=group_ids), output_dict)
 
     def _read(
-        self, student: StudentArguments, teacher: Any, masked: Tensor | None, targets: Tensor | None = None
+        self,
+        student: StudentArguments,
+        teacher: Any,
+        masked: Tensor | None,
+        targets: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> list[Inputs]:
         """Validated inputs, all of the first caption set, then all of the next; they differ in their texts alone."""
         texts = self._listed("text_features", student[1], None)
@@ -122,7 +129,7 @@ class MultiCaptionLoss(WrappedLoss):
         for number, (text, teacher_text) in enumerate(zip(texts, teacher_texts, strict=True)):
             of_set = (student[0], text, *student[2:]), (teacher[0], teacher_text, *teacher[2:])
             try:
-                found.append(self.loss._read(*of_set, masked, targets))
+                found.append(self.loss._read(*of_set, masked, targets, groups))
             except ValueError as error:
                 raise ValueError(f"caption set {number}: {error}") from error
         wide = any(each[0].dtype == torch.float64 for each in found)

@@ -154,6 +154,7 @@ class MultiTeacherLoss(DistillLoss):
         *,
         masked_image_features: Tensor | None = ...,
         bank_targets: Tensor | None = ...,
+        group_ids: Tensor | None = ...,
     ) -> Tensor: ...
 
     @overload
@@ -171,6 +172,7 @@ class MultiTeacherLoss(DistillLoss):
         *,
         masked_image_features: Tensor | None = ...,
         bank_targets: Tensor | None = ...,
+        group_ids: Tensor | None = ...,
     ) -> dict[str, Tensor]: ...
 
     @overload
@@ -188,6 +190,7 @@ class MultiTeacherLoss(DistillLoss):
         *,
         masked_image_features: Tensor | None = ...,
         bank_targets: Tensor | None = ...,
+        group_ids: Tensor | None = ...,
     ) -> Tensor | dict[str, Tensor]: ...
 
     def forward(
@@ -204,6 +207,7 @@ class MultiTeacherLoss(DistillLoss):
         *,
         masked_image_features: Tensor | None = None,
         bank_targets: Tensor | None = None,
+        group_ids: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
         """Compute the loss of one batch of pairs; row i of every tensor is the same image-text pair.
 
@@ -220,6 +224,7 @@ class MultiTeacherLoss(DistillLoss):
             dist_logit_bias: a number or tensor for each teacher, or None for one that has none, where no term reads it.
             masked_image_features: ``[B, Ds]`` student embeddings of masked images, read by mfd alone.
             bank_targets: as in `DistillLoss`; the same for every teacher's bank.
+            group_ids: see `DistillLoss`.
 
         Returns:
             As `DistillLoss`; a term's entry is over all teachers.
@@ -230,7 +235,8 @@ class MultiTeacherLoss(DistillLoss):
         warn_unmasked(self.weights, self._needs, self.variant, masked_image_features)
         student = (image_features, text_features, logit_scale, logit_bias)
         teachers = (dist_image_features, dist_text_features, dist_logit_scale, dist_logit_bias)
-        return self._compute(lambda: self._read(student, teachers, masked_image_features, bank_targets), output_dict)
+        more = bank_targets, group_ids
+        return self._compute(lambda: self._read(student, teachers, masked_image_features, *more), output_dict)
 
     if TYPE_CHECKING:
         __call__ = forward  # type: ignore[assignment]  # as forward itself
@@ -241,6 +247,7 @@ class MultiTeacherLoss(DistillLoss):
         teacher: tuple[Any, ...],
         masked: Tensor | None,
         targets: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> list[Inputs]:
         names = ("dist_image_features", "dist_text_features", "dist_logit_scale", "dist_logit_bias")
         images, texts, scales, biases = (self._entries(*named) for named in zip(names, teacher, strict=True))
@@ -249,7 +256,8 @@ class MultiTeacherLoss(DistillLoss):
         for number, width in enumerate(self.teacher_dims):
             outputs = images[number], texts[number], scales[number], biases[number]
             try:
-                inputs = read_inputs(*student, *outputs, masked, self.check, dtype, "text" in self._towers)
+                reads = "text" in self._towers
+                inputs = read_inputs(*student, *outputs, masked, self.check, dtype, reads, groups)
                 inputs = replace(inputs, bank_targets=read_targets(targets, inputs.image))
                 check_call(type(self).__name__, self._needs, inputs, self.student_dim, width)
             except ValueError as error:

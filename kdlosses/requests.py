@@ -49,6 +49,10 @@ class Request:
         """The relations that are read."""
         raise NotImplementedError
 
+    def kept(self) -> list[Relation]:
+        """The relations of which ``dense`` keeps the matrix."""
+        return self.relations()
+
     def rows(self) -> list[Rows]:
         """The rows that are read, queries first."""
         return [rows for relation in self.relations() for rows in (relation.queries, relation.keys)]

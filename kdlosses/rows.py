@@ -24,6 +24,7 @@ class Rows:
         of_batch: whether row i belongs to the batch's pair i, so that with several processes each has a part of them.
         parts: rows of the batch, and constant ones that every process has, where these are both (see `extended`).
         everywhere: whether these are constants that every process has whole (see `constant_rows`).
+        groups: ``[N]`` integers: rows that have the same one are each other's positives; None where each is its own.
     """
 
     values: Tensor
@@ -31,6 +32,7 @@ class Rows:
     of_batch: bool = False
     parts: tuple[Rows, Rows] | None = None
     everywhere: bool = False
+    groups: Tensor | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -40,7 +42,7 @@ class Rows:
     def constant(self) -> Rows:
         """The same rows as constants."""
         parts = None if self.parts is None else (self.parts[0].constant(), self.parts[1])
-        return Rows(self.values.detach(), self.inverse_norms, self.of_batch, parts, self.everywhere)
+        return Rows(self.values.detach(), self.inverse_norms, self.of_batch, parts, self.everywhere, self.groups)
 
     def extended(self, constants: Tensor) -> Rows:
         """These rows and then ``constants``, ``[K, D]``, the same on every process: keys beside the batch's own."""
@@ -53,10 +55,10 @@ class Rows:
         return F.normalize(self.values.to(self.dtype), dim=1, eps=_EPSILON)
 
 
-def rows_of(values: Tensor, dtype: torch.dtype, of_batch: bool = False) -> Rows:
+def rows_of(values: Tensor, dtype: torch.dtype, of_batch: bool = False, groups: Tensor | None = None) -> Rows:
     """``values`` as rows of a computation in ``dtype``."""
     norms = torch.linalg.vector_norm(values.detach(), dim=1, dtype=dtype)
-    return Rows(values, norms.clamp_min(_EPSILON).reciprocal(), of_batch)
+    return Rows(values, norms.clamp_min(_EPSILON).reciprocal(), of_batch, groups=groups)
 
 
 def constant_rows(values: Tensor, dtype: torch.dtype) -> Rows:

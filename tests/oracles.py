@@ -6,7 +6,7 @@ shares code with what it judges agrees with its mistakes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -186,6 +186,41 @@ def sigmoid_kd(w: World) -> Tensor:
             yes, no = 1 / (1 + (-z_t).exp()), 1 / (1 + z_t.exp())
             total = total + yes * (1 + (-z).exp()).log() + no * (1 + z.exp()).log()
     return total / len(rows)
+
+
+def grouped_cross_entropy(
+    queries: Tensor, keys: Tensor, scale: Tensor, groups: Sequence[int], smoothing: float
+) -> Tensor:
+    """Labels (1 - e) / k on the k columns of a row's group, and e / M on all M."""
+    total = 0
+    for own, row in zip(groups, log_softmax_rows(queries, keys, scale), strict=True):
+        positives = [group == own for group in groups]
+        for positive, log_p in zip(positives, row, strict=True):
+            label = smoothing / len(row) + (1 - smoothing) * positive / sum(positives)
+            total = total - label * log_p
+    return total / len(groups)
+
+
+def grouped_contrastive(w: World, groups: Sequence[int], smoothing: float = 0.0) -> Tensor:
+    image, text = unit(w.image), unit(w.text)
+    rows = grouped_cross_entropy(image, text, w.scale, groups, smoothing)
+    return (rows + grouped_cross_entropy(text, image, w.scale, groups, smoothing)) / 2
+
+
+def grouped_icl(w: World, groups: Sequence[int], smoothing: float = 0.0) -> Tensor:
+    scale, image, text = w.scale_of("cross_logit_scale"), w.projected(w.image, "visual_proj"), unit(w.teacher_text)
+    rows = grouped_cross_entropy(image, text, scale, groups, smoothing)
+    text, image = w.projected(w.text, "text_proj"), unit(w.teacher_image)
+    return (rows + grouped_cross_entropy(text, image, scale, groups, smoothing)) / 2
+
+
+def grouped_siglip(w: World, groups: Sequence[int], weight: str = "mean") -> Tensor:
+    total = 0
+    for own, row in zip(groups, pair_logits(w.image, w.text, w.scale, w.bias), strict=True):
+        share = 1 / sum(group == own for group in groups) if weight == "mean" else 1.0
+        for group, z in zip(groups, row, strict=True):
+            total = total + (share * (1 + (-z).exp()).log() if group == own else (1 + z.exp()).log())
+    return total / len(groups)
 
 
 def vrd(w: World) -> Tensor:

@@ -70,4 +70,4 @@ def student_is_teacher(inputs: Inputs) -> Inputs:
 
 def permuted(inputs: Inputs, order: Tensor) -> Inputs:
     """The same pairs in another order."""
-    return {name: value[order] if value.ndim == 2 else value for name, value in inputs.items()}
+    return {name: value[order] if value.ndim else value for name, value in inputs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ def build(
 
 def leaves(inputs: Inputs) -> Inputs:
     """Copies that ask for a gradient, the teacher's too: it must not get one."""
-    return {name: value.detach().clone().requires_grad_() for name, value in inputs.items()}
+    return {name: value.detach().clone().requires_grad_(value.is_floating_point()) for name, value in inputs.items()}
 
 
 def run(loss: nn.Module, inputs: Inputs, forward_in: AbstractContextManager | None = None) -> Outcome:
@@ -68,8 +69,14 @@ def run(loss: nn.Module, inputs: Inputs, forward_in: AbstractContextManager | No
 
 
 def run_oracle(
-    name: str, inputs: Inputs, params: Inputs, variant: str, weights: dict[str, float] | None = None
+    name: str,
+    inputs: Inputs,
+    params: Inputs,
+    variant: str,
+    weights: dict[str, float] | None = None,
+    oracle: Callable[[oracles.World], Tensor] | None = None,
 ) -> Outcome:
+    """As `run`, of the oracle called ``name``, or of ``oracle``."""
     inputs = leaves({key: value.double() for key, value in inputs.items()})
     params = leaves({key: value.double() for key, value in params.items()})
     world = oracles.World(
@@ -81,7 +88,10 @@ def run_oracle(
         bias=inputs["logit_bias"],
         teacher_bias=inputs["dist_logit_bias"].detach(),
     )
-    value = oracles.clip_kd(world, weights or DEFAULT_WEIGHTS) if name == "clip_kd" else oracles.ORACLES[name](world)
+    if name == "clip_kd":
+        value = oracles.clip_kd(world, weights or DEFAULT_WEIGHTS)
+    else:
+        value = (oracle or oracles.ORACLES[name])(world)
     (UPSTREAM * value).backward()
     grads = {key: leaf.grad for key, leaf in inputs.items()}
     return Outcome(value.detach(), grads | {f"param.{key}": leaf.grad for key, leaf in params.items()})

@@ -71,6 +71,6 @@ def _kept_bytes(requests: Sequence[Request]) -> int:
     """What dense would hold between its forward and its backward pass."""
     relations: list[Relation] = []
     for request in requests:
-        for relation in request.relations():
+        for relation in request.kept():
             add_once(relations, relation.computed)
     return sum(r.shape[0] * r.shape[1] * r.queries.dtype.itemsize for r in relations)

@@ -21,7 +21,7 @@ def gather(shard: Shard, tensors: Sequence[Tensor]) -> list[Tensor]:
 
     Args:
         shard: this process's place.
-        tensors: ``[n, D]`` each, floating point of any dtype, the same number of rows, widths and dtypes everywhere.
+        tensors: ``[n, D]`` each, of any dtype, the same number of rows, widths and dtypes everywhere.
 
     Returns:
         ``[size * n, D]`` each, in its dtype. Backward sums the processes' gradients, in float32 or wider.

@@ -98,8 +98,13 @@ class _Spread:
         read = [relation.like or relation for request in requests for relation in request.relations()]
         gathered = (_shared(relation.keys) for relation in read if not relation.keys.everywhere)
         keys = list({id(rows): rows for rows in gathered}.values())
-        whole = columns.gather(shard, [rows.values for rows in keys]) if keys else []
-        self._whole = {id(rows): rows_of(values, rows.dtype) for rows, values in zip(keys, whole, strict=True)}
+        # A loss has one set of ids, which all its rows carry.
+        groups = [rows.groups[:, None] for rows in keys[:1] if rows.groups is not None]
+        whole = columns.gather(shard, [*(rows.values for rows in keys), *groups]) if keys else []
+        ids = whole.pop().squeeze(1) if groups else None
+        self._whole = {
+            id(rows): rows_of(values, rows.dtype, groups=ids) for rows, values in zip(keys, whole, strict=True)
+        }
 
     def request(self, request: Request) -> Request:
         """``request`` with everybody's keys."""

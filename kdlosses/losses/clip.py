@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from kdlosses.base import TermLoss
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdlosses.backends.contract import Backend
+from kdlosses.base import DistillLoss
 from kdlosses.catalog import named
 from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
-from kdlosses.requests import CrossEntropy, mean_of_directions
+from kdlosses.soft_labels import check_smoothing, labelled
 from kdlosses.term import Computation, Term
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 @named
-class CLIPLoss(TermLoss):
+class CLIPLoss(DistillLoss):
     """CLIP's contrastive loss of the student alone: symmetric InfoNCE over the batch.
 
     Pulls each image to its own text among the batch's texts, and each text to its own image:
@@ -22,7 +29,23 @@ class CLIPLoss(TermLoss):
     Drops in for ``open_clip.ClipLoss``, called by keyword or with three arguments; a teacher's arguments are checked
     and not used.
 
-    Constructor arguments: see `DistillLoss`. Call arguments and result: see `DistillLoss.forward`.
+    Called with ``group_ids``, a row's positives are all columns of its group, of k each with the label 1/k: the mean of
+    their cross-entropies (SupCon's "out" form). Ids that are all different change no bit.
+
+    Call arguments and result: see `DistillLoss.forward`.
+
+    Args:
+        label_smoothing: e, from 0 to below 1: labels of 1 - e on a row's positives and of e spread over all B columns.
+        variant: see `DistillLoss`.
+        student_dim: see `DistillLoss`.
+        teacher_dim: see `DistillLoss`.
+        backend: see `DistillLoss`.
+        check: see `DistillLoss`.
+        group: see `DistillLoss`.
+        reduction: see `DistillLoss`.
+
+    Raises:
+        ValueError: as `DistillLoss`, and for another ``label_smoothing``.
 
     Gradient:
         Student features and ``logit_scale``. No parameters.
@@ -44,6 +67,30 @@ class CLIPLoss(TermLoss):
 
     name = "contrastive"
 
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        variant: str = "paper",
+        student_dim: int | None = None,
+        teacher_dim: int | None = None,
+        backend: str | Backend = "auto",
+        check: bool = False,
+        group: str | ProcessGroup | None = "auto",
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(
+            {self.name: 1.0},
+            options={self.name: {"label_smoothing": label_smoothing}},
+            variant=variant,
+            student_dim=student_dim,
+            teacher_dim=teacher_dim,
+            backend=backend,
+            check=check,
+            group=group,
+            reduction=reduction,
+        )
+
 
 @register
 class CLIP(Term):
@@ -51,8 +98,13 @@ class CLIP(Term):
 
     name = "contrastive"
     needs = frozenset({"scale"})
+    options: ClassVar[Mapping[str, Any]] = {"label_smoothing": 0.0}
 
     def compute(self, embeddings: Embeddings) -> Computation:
         """Cross-entropy of both directions."""
         student = embeddings.student
-        return Computation([CrossEntropy(student.i2t), CrossEntropy(student.t2i)], mean_of_directions)
+        return labelled((student.i2t, student.t2i), embeddings.options["label_smoothing"])
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """See `Term`."""
+        check_smoothing(self.name, options["label_smoothing"])

@@ -48,7 +48,7 @@ def part(inputs: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
     """This rank's rows; scales as they are."""
 
     def mine(value: Tensor) -> Tensor:
-        return value.chunk(size)[rank] if value.ndim == 2 else value
+        return value.chunk(size)[rank] if value.ndim else value
 
     return {key: [mine(v) for v in value] if isinstance(value, list) else mine(value) for key, value in inputs.items()}
 

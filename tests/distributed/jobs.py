@@ -94,6 +94,20 @@ def _by_pair(rank: int, size: int) -> tuple[torch.Tensor, Outcome]:
     return loss(**inputs).detach(), Outcome(torch.zeros(()), outcome.grads)
 
 
+GROUPED = {"contrastive": 1.0, "icl": 2.0, "siglip": 0.5, "crd": 1.0}
+
+
+def group_ids() -> dict[str, torch.Tensor]:
+    """Some groups are on one process, some on several, one is a row alone."""
+    return {"group_ids": torch.tensor([4, 9, 4, 1, 9, 4, 9, 2])}
+
+
+def _grouped(rank: int, size: int) -> Outcome:
+    options = {"contrastive": {"label_smoothing": 0.2}}
+    loss = build("clip_kd", MIXED, weights=GROUPED, options=options)
+    return run(loss, part(MIXED.inputs() | group_ids(), rank, size))
+
+
 def _local(rank: int, size: int) -> Outcome:
     return run(build("clip_kd", MIXED, group=None), part(MIXED.inputs(), rank, size))
 
@@ -192,6 +206,7 @@ _MORE: Jobs = {
     "terms": _terms,
     "one-term": _one_term,
     "by-pair": _by_pair,
+    "grouped": _grouped,
     "local": _local,
     "groups": _groups,
     "unusual": _unusual,
@@ -205,4 +220,4 @@ _MORE: Jobs = {
     "mixed-dtypes": _mixed_dtypes,
     "open-clips-siglip": siglip.job,
 }
-_ALSO_FOUR = {"sixteen-bit-sums", "groups", "open-clips-siglip", "several-teachers-paper", "module-in-ddp"}
+_ALSO_FOUR = {"grouped", "sixteen-bit-sums", "groups", "open-clips-siglip", "several-teachers-paper", "module-in-ddp"}

@@ -42,6 +42,12 @@ def _other_options(rank: int, size: int) -> str:
     return message(loss, part(MIXED.inputs(), rank, size))
 
 
+def _ids_of_one(rank: int, size: int) -> str:
+    inputs = part(MIXED.inputs(), rank, size)
+    ids = {} if rank else {"group_ids": torch.arange(len(inputs["image_features"]))}
+    return message(build("crd", MIXED), inputs | ids)
+
+
 def _frozen(rank: int, size: int) -> str:
     loss = build("icl", MIXED)
     loss.cross_logit_scale.requires_grad_(rank == 0)
@@ -95,6 +101,7 @@ JOBS: Jobs = {
     "scale": partial(_spoiled, _with("logit_scale", object())),
     "weights": _other_weights,
     "options": _other_options,
+    "ids": _ids_of_one,
     "frozen": _frozen,
     "grad-mode": _no_grad,
     "teachers": _one_teacher_less,

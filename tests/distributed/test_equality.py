@@ -24,6 +24,7 @@ from tests.distributed.cases import (
     of_teachers,
     part,
 )
+from tests.distributed.jobs import GROUPED, group_ids
 from tests.distributed.refusals import PLAIN
 from tests.distributed.siglip import OpenClips
 from tests.distributed.siglip import inputs as siglip_inputs
@@ -120,6 +121,12 @@ def test_each_pairs_value_is_on_the_process_that_has_it(results):
     assert_close(torch.cat([values for values, _ in found]), loss(**inputs).detach())
     expected = run(Averaged(loss), inputs)
     assert_same(joined([outcome for _, outcome in found]), Outcome(torch.zeros(()), expected.grads))
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_groups_of_pairs_on_several_processes(size, results):
+    loss = build("clip_kd", MIXED, weights=GROUPED, options={"contrastive": {"label_smoothing": 0.2}})
+    assert_same(joined(results(size)["grouped"]), run(loss, MIXED.inputs() | group_ids()))
 
 
 def test_no_group_keeps_a_loss_within_its_process(results):

@@ -18,6 +18,7 @@ EXPECTED = {
     "type": "rank 1 of {size}: text_features must be a [B, D] tensor, got str",
     "scale": "rank 1 of {size}: logit_scale must be a number or a tensor of shape [] or [1], got object",
     "weights": "the loss differs between processes: CLIPKDLoss of {{'contrastive': 1.0, 'crd': 1.0}}",
+    "ids": "group_ids differs between processes: given on rank 0; not given on rank",
     "options": "the set of options differs between processes: [('affinity', {{'student_scale': None, 'teacher_scale'",
     "frozen": "the loss differs between processes: ICLLoss of {{'icl': 1.0}}, variant paper, training ['cross_logit_sc",
     "grad-mode": "grad mode differs between processes: True on rank 0; False on rank",
