@@ -145,6 +145,11 @@ class Embeddings:
         assert self._inputs.bank_targets is not None, "check_call refuses calls without them"
         return self._inputs.bank_targets
 
+    @property
+    def draws(self) -> Tensor | None:
+        """``[B]`` random numbers of this call for this teacher, where teachers are dropped."""
+        return self._inputs.draws
+
     def rows(self, values: Tensor) -> Rows:
         """``[B, D]`` embeddings of a term's own making as rows of a relation; row i belongs to the batch's pair i."""
         return self._rows(values)

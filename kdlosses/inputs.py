@@ -45,11 +45,13 @@ class Inputs:
     masked_image: Tensor | None
     bank_targets: Tensor | None = None
     group_ids: Tensor | None = None
+    # [B], drawn for this teacher where teachers are dropped.
+    draws: Tensor | None = None
 
     def twice(self) -> Inputs:
         """The same with every pair twice."""
-        features = ("image", "text", "teacher_image", "teacher_text", "masked_image", "bank_targets", "group_ids")
-        given = {name: getattr(self, name) for name in features}
+        features = ["image", "text", "teacher_image", "teacher_text", "masked_image"]
+        given = {name: getattr(self, name) for name in [*features, "bank_targets", "group_ids", "draws"]}
         doubled: dict[str, Any] = {name: torch.cat([x, x]) for name, x in given.items() if x is not None}
         return replace(self, **doubled)
 

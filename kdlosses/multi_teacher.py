@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
+import torch
 from torch import Tensor, nn
 
 from kdlosses.backends.contract import Backend
 from kdlosses.base import DistillLoss
 from kdlosses.checks import check_weight, check_width
+from kdlosses.dropping import can_drop, dropped
 from kdlosses.embeddings import Embeddings
 from kdlosses.entries import Entry, Terms
 from kdlosses.fit import check_call, check_dims, warn_unmasked
@@ -49,6 +52,10 @@ class MultiTeacherLoss(DistillLoss):
         teacher_weights: numbers above zero, one for each teacher; equal by default. Only their ratios count, so that
             another teacher does not change how much distillation weighs beside the contrastive term.
         terms: as in `CLIPKDLoss`.
+        teacher_dropping: UNIC's regulariser, in training mode: for each pair, a teacher is dropped with this
+            probability, unless the pair's loss to it is the largest (UNIC takes 0.5). For the terms that are sums over
+            teachers, each by itself; crd, affinity and cross_kd follow all teachers' average still. Drawn by torch's
+            generator of the device, on several processes by each for its own pairs.
         options: as in `CLIPKDLoss`; a teacher's scale is then that of every teacher.
         variant: see `DistillLoss`.
         backend: see `DistillLoss`.
@@ -87,6 +94,7 @@ class MultiTeacherLoss(DistillLoss):
         student_dim: int,
         teacher_dims: Sequence[int],
         teacher_weights: Sequence[float] | None = None,
+        teacher_dropping: float = 0.0,
         options: Options | None = None,
         terms: Terms | None = None,
         variant: str = "paper",
@@ -108,10 +116,21 @@ class MultiTeacherLoss(DistillLoss):
         )
         self.teacher_dims = tuple(teacher_dims)
         self.teacher_weights = _normalized(teacher_weights, len(self.teacher_dims))
+        self.teacher_dropping = self._checked_dropping(teacher_dropping)
         self.teachers = self._of_teachers(student_dim)
         for layers, width in zip(self._layers(), self.teacher_dims, strict=True):
             self._add_states(layers, width)
         self._guard = Guard(self)
+
+    def _checked_dropping(self, share: float) -> float:
+        if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= share <= 1:
+            raise ValueError(f"teacher_dropping must be a probability, from 0 to 1, got {share!r}")
+        if share and not any(can_drop(entry) for entry in self._terms.values()):
+            raise ValueError(
+                f"teacher_dropping has nothing to drop: no term of {', '.join(self.weights)} is a sum over teachers; "
+                "add one that is, such as fd"
+            )
+        return float(share)
 
     def _add_layers(self, student_dim: int | None, teacher_dim: int | None) -> None:
         """None of the loss's own: each teacher has some."""
@@ -263,7 +282,13 @@ class MultiTeacherLoss(DistillLoss):
             except ValueError as error:
                 raise ValueError(f"teacher {number}: {error}") from error
             found.append(inputs)
-        return self._checked(found)
+        found = self._checked(found)
+        return self._drawn(found) if self.teacher_dropping and self.training else found
+
+    @staticmethod
+    def _drawn(inputs: list[Inputs]) -> list[Inputs]:
+        image = inputs[0].image
+        return [replace(one, draws=torch.rand(image.shape[0], device=image.device)) for one in inputs]
 
     def _layers(self) -> list[Layers]:
         return [cast(Layers, layers) for layers in self.teachers]
@@ -287,13 +312,18 @@ class MultiTeacherLoss(DistillLoss):
     def _computation(self, entry: Entry, embeddings: list[Embeddings]) -> Computation:
         term = entry.term
         if len(embeddings) > 1 and entry.needs & {"teacher", "aligned"}:
+            draws = [one.draws for one in embeddings if one.draws is not None]
+            if draws and can_drop(entry):
+                parts = [term.compute(one) for one in embeddings]
+                return dropped(term, parts, self.teacher_weights, draws, self.teacher_dropping)
             return term.mixed(embeddings, self.teacher_weights)
         return term.compute(embeddings[0])
 
     def extra_repr(self) -> str:
         """The terms, teachers and settings, for ``print(loss)``."""
         teachers = ", ".join(f"{w:g} x {d}" for w, d in zip(self.teacher_weights, self.teacher_dims, strict=True))
-        return f"{super().extra_repr()}, teachers (weight x width): {teachers}"
+        dropping = f", teacher_dropping={self.teacher_dropping:g}" if self.teacher_dropping else ""
+        return f"{super().extra_repr()}, teachers (weight x width): {teachers}{dropping}"
 
 
 def _normalized(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:

@@ -69,6 +69,14 @@ def _captions(rank: int, size: int) -> Outcome:
     return run(captioned(), part(of_captions(), rank, size))
 
 
+def _dropping(rank: int, size: int) -> Outcome:
+    """Teachers dropped by draws of this rank's own."""
+    loss = multi_teacher(weights={"fd": 20.0}, teacher_dropping=0.5)
+    with torch.random.fork_rng():
+        torch.manual_seed(rank)
+        return run(loss, part(of_teachers(), rank, size))
+
+
 def _terms(rank: int, size: int) -> dict[str, torch.Tensor]:
     """The terms, their sum, and the sum without a graph."""
     loss, inputs = build("clip_kd", MIXED), part(MIXED.inputs(), rank, size)
@@ -216,6 +224,7 @@ _MORE: Jobs = {
     "several-teachers-released": partial(_teachers, variant="released", weights=dict.fromkeys(refusals.PLAIN, 1.0)),
     "prefixes": _prefixes,
     "captions": _captions,
+    "dropping": _dropping,
     "sixteen-bit-sums": _sixteen_bit_sums,
     "mixed-dtypes": _mixed_dtypes,
     "open-clips-siglip": siglip.job,

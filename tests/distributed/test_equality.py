@@ -29,6 +29,7 @@ from tests.distributed.refusals import PLAIN
 from tests.distributed.siglip import OpenClips
 from tests.distributed.siglip import inputs as siglip_inputs
 from tests.running import Averaged, Outcome, assert_same, assert_teacher_untouched, build, run
+from tests.test_teacher_dropping import drawn, dropping, oracle
 from tests.tolerance import assert_close
 
 pytestmark = [pytest.mark.distributed, pytest.mark.filterwarnings("ignore:mfd is combined")]
@@ -166,6 +167,11 @@ def test_prefixes(results):
 
 def test_several_captions(results):
     assert_same(joined(results(2)["captions"]), run(captioned(), of_captions()))
+
+
+def test_each_process_drops_teachers_by_draws_of_its_own(results):
+    draws = [torch.cat(both) for both in zip(drawn(0, 4), drawn(1, 4), strict=True)]
+    assert_same(joined(results(2)["dropping"]), oracle(dropping(), of_teachers(), draws, 0.5))
 
 
 def test_everything_is_gathered_at_once(results):
