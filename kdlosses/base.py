@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
@@ -19,7 +18,7 @@ from kdlosses.embeddings import Embeddings
 from kdlosses.entries import Entry, Terms, entries_of
 from kdlosses.fit import check_call, check_device, check_dims, warn_unmasked
 from kdlosses.guard import Guard, GuardedLoss
-from kdlosses.inputs import Inputs, StudentArguments, TeacherArguments, read_inputs, read_targets
+from kdlosses.inputs import Inputs, StudentArguments, TeacherArguments, read_inputs
 from kdlosses.layers import MAX_LOGIT_SCALE, Layers, add_layers
 from kdlosses.memo import Memo
 from kdlosses.options import Options
@@ -272,8 +271,9 @@ class DistillLoss(GuardedLoss, Layers):
     ) -> list[Inputs]:
         """Validated inputs, one for each teacher."""
         reads = "text" in self._towers
-        inputs = read_inputs(*student, *teacher, masked, self.check, texts=reads, group_ids=groups)
-        inputs = replace(inputs, bank_targets=read_targets(targets, inputs.image))
+        inputs = read_inputs(
+            *student, *teacher, masked, self.check, texts=reads, group_ids=groups, bank_targets=targets
+        )
         check_call(type(self).__name__, self._needs, inputs, self.student_dim, self.teacher_dim)
         return self._checked([inputs])
 
@@ -286,9 +286,8 @@ class DistillLoss(GuardedLoss, Layers):
 
     def _states(self, inputs: list[Inputs]) -> list[tuple[TermState, Inputs]]:
         """The states of all terms, each with the inputs of its teacher."""
-        # Not strict: a wrapper, which has no states, has inputs for each of its parts.
-        pairs = zip(self._layers(), inputs, strict=False)
-        return [(state, one) for layers, one in pairs for state in states_of(layers)]
+        # By number: a wrapper, which has no states, has inputs for each of its parts.
+        return [(state, inputs[i]) for i, layers in enumerate(self._layers()) for state in states_of(layers)]
 
     def _layers(self) -> list[Layers]:
         """What has a teacher's projections, scales and states, for each teacher."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ class Inputs:
         features = ["image", "text", "teacher_image", "teacher_text", "masked_image"]
         given = {name: getattr(self, name) for name in [*features, "bank_targets", "group_ids", "draws"]}
         doubled: dict[str, Any] = {name: torch.cat([x, x]) for name, x in given.items() if x is not None}
-        return replace(self, **doubled)
+        return self.changed(**doubled)
 
     def first(self, width: int, memo: Memo) -> Inputs:
         """The same with the first ``width`` numbers of each of the student's embeddings."""
@@ -64,13 +64,18 @@ class Inputs:
             return memo.once(f"first {width}", (values,), lambda: values[:, :width])
 
         masked = None if self.masked_image is None else cut(self.masked_image)
-        return replace(self, image=cut(self.image), text=cut(self.text), masked_image=masked)
+        return self.changed(image=cut(self.image), text=cut(self.text), masked_image=masked)
 
     def in_dtype(self, dtype: torch.dtype) -> Inputs:
         """The same for a computation in ``dtype``."""
         numbers = {name: getattr(self, name) for name in ("scale", "bias", "teacher_scale", "teacher_bias")}
         changed: dict[str, Any] = {name: x.to(dtype) for name, x in numbers.items() if x is not None}
-        return replace(self, dtype=dtype, **changed)
+        return self.changed(dtype=dtype, **changed)
+
+    def changed(self, **changes: Any) -> Inputs:
+        """The same with other values for some."""
+        # Not dataclasses.replace, which torch 2.6 cannot compile.
+        return Inputs(**{**{name: getattr(self, name) for name in _NAMES}, **changes})
 
     def features(self) -> dict[str, Tensor]:
         """Those that were given, by the name of their argument."""
@@ -82,6 +87,9 @@ class Inputs:
             "masked_image_features": self.masked_image,
         }
         return {name: value for name, value in every.items() if value is not None}
+
+
+_NAMES = tuple(field.name for field in fields(Inputs))
 
 
 def read_inputs(
@@ -98,6 +106,7 @@ def read_inputs(
     dtype: torch.dtype | None = None,
     texts: bool = True,
     group_ids: Tensor | None = None,
+    bank_targets: Tensor | None = None,
 ) -> Inputs:
     """Validate shapes, rows, devices and dtypes.
 
@@ -109,6 +118,7 @@ def read_inputs(
         dtype: of the computation, where other features than these have a say in it (see `computation_dtype`).
         texts: whether any term reads them; without, they may be None, in whose place there are rows of NaN then.
         group_ids: of the pairs.
+        bank_targets: of the pairs.
 
     Raises:
         ValueError: naming the argument, what was expected and what was given.
@@ -143,11 +153,12 @@ def read_inputs(
         teacher_scale=_constant(numbers.get("dist_logit_scale")),
         teacher_bias=_constant(numbers.get("dist_logit_bias")),
         masked_image=masked_image,
+        bank_targets=_read_targets(bank_targets, image),
         group_ids=None if group_ids is None else group_ids.to(torch.int64),
     )
 
 
-def read_targets(targets: object, image: Tensor) -> Tensor | None:
+def _read_targets(targets: object, image: Tensor) -> Tensor | None:
     """``bank_targets`` as ``[B, P]``, None where there are none.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -135,7 +134,7 @@ class MultiCaptionLoss(WrappedLoss):
         wide = any(each[0].dtype == torch.float64 for each in found)
         first = [one.in_dtype(torch.float64 if wide else torch.float32) for one in found[0]]
         return [
-            replace(shared, text=one.text, teacher_text=one.teacher_text)
+            shared.changed(text=one.text, teacher_text=one.teacher_text)
             for each in found
             for shared, one in zip(first, each, strict=True)
         ]

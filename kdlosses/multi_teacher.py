@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
@@ -18,7 +17,7 @@ from kdlosses.embeddings import Embeddings
 from kdlosses.entries import Entry, Terms
 from kdlosses.fit import check_call, check_dims, warn_unmasked
 from kdlosses.guard import Guard
-from kdlosses.inputs import Inputs, Scale, StudentArguments, computation_dtype, read_inputs, read_targets
+from kdlosses.inputs import Inputs, Scale, StudentArguments, computation_dtype, read_inputs
 from kdlosses.layers import Layers, add_layers
 from kdlosses.memo import Memo
 from kdlosses.options import Options
@@ -276,8 +275,7 @@ class MultiTeacherLoss(DistillLoss):
             outputs = images[number], texts[number], scales[number], biases[number]
             try:
                 reads = "text" in self._towers
-                inputs = read_inputs(*student, *outputs, masked, self.check, dtype, reads, groups)
-                inputs = replace(inputs, bank_targets=read_targets(targets, inputs.image))
+                inputs = read_inputs(*student, *outputs, masked, self.check, dtype, reads, groups, targets)
                 check_call(type(self).__name__, self._needs, inputs, self.student_dim, width)
             except ValueError as error:
                 raise ValueError(f"teacher {number}: {error}") from error
@@ -288,7 +286,7 @@ class MultiTeacherLoss(DistillLoss):
     @staticmethod
     def _drawn(inputs: list[Inputs]) -> list[Inputs]:
         image = inputs[0].image
-        return [replace(one, draws=torch.rand(image.shape[0], device=image.device)) for one in inputs]
+        return [one.changed(draws=torch.rand(image.shape[0], device=image.device)) for one in inputs]
 
     def _layers(self) -> list[Layers]:
         return [cast(Layers, layers) for layers in self.teachers]

@@ -29,8 +29,8 @@ class Keys:
     count: Tensor | None = None
 
     def unit(self, dtype: torch.dtype) -> Tensor:
-        """All of them as unit rows, which stay as they are if the bank changes."""
-        return normalize(self.values.to(dtype, copy=True), dim=1)
+        """All of them as unit rows, in memory of their own, as the bank may change."""
+        return normalize(self.values.to(dtype), dim=1)
 
     def absent(self) -> Tensor | None:
         """``[K]``: true where there is none yet."""

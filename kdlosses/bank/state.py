@@ -140,7 +140,7 @@ class KeyBank(TermState):
 def _check_memory(num_keys: int, width: int, sides: int) -> None:
     wanted = num_keys * width * sides * torch.get_default_dtype().itemsize
     there = _memory()
-    if there is not None and torch.get_default_device().type == "cpu" and wanted > there:
+    if there is not None and torch.empty(0).is_cpu and wanted > there:
         raise ValueError(
             f"a bank of {num_keys} keys of width {width} for {sides} kinds of queries takes {wanted / 2**30:.1f} GiB, "
             f"and this machine has {there / 2**30:.1f} GiB of memory; take fewer keys"

@@ -388,6 +388,12 @@ def test_targets_that_do_not_fit(targets, said):
         loss(**student, bank_targets=targets)
 
 
+def test_a_loss_around_others_takes_no_bank():
+    within = kdlosses.CLIPKDLoss({"crd": 1.0, "bank": 1.0}, options={"bank": {"queue_size": 3}}, **Problem().dims)
+    with pytest.raises(ValueError, match=r"cannot take terms that keep a state between calls, .*: bank"):
+        kdlosses.MatryoshkaLoss(within, [2, 6])
+
+
 def test_keys_on_another_device():
     loss = kdlosses.BankLoss(queue_size=3, **Problem().dims)
     loss.term_state.to("meta")
