@@ -12,10 +12,12 @@ from kdlosses.losses.clip import CLIPLoss
 from kdlosses.losses.clip_kd import CLIPKDLoss
 from kdlosses.losses.crd import CRDLoss
 from kdlosses.losses.cross_kd import CrossKDLoss
+from kdlosses.losses.decoupled_affinity import DecoupledAffinityLoss
 from kdlosses.losses.fd import FDLoss
 from kdlosses.losses.gd import GDLoss
 from kdlosses.losses.icl import ICLLoss
 from kdlosses.losses.mfd import MFDLoss
+from kdlosses.losses.relation import RelationLoss
 from kdlosses.losses.siglip import SigLIPLoss
 from kdlosses.losses.sigmoid_kd import SigmoidKDLoss
 from kdlosses.losses.vrd import VRDLoss
@@ -39,6 +41,7 @@ __all__ = [
     "CRDLoss",
     "Computation",
     "CrossKDLoss",
+    "DecoupledAffinityLoss",
     "DistillLoss",
     "FDLoss",
     "GDLoss",
@@ -48,6 +51,7 @@ __all__ = [
     "MultiCaptionLoss",
     "MultiTeacherLoss",
     "ParameterReport",
+    "RelationLoss",
     "SigLIPLoss",
     "SigmoidKDLoss",
     "Term",

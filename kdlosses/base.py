@@ -21,7 +21,7 @@ from kdlosses.guard import Guard, GuardedLoss
 from kdlosses.inputs import Inputs, StudentArguments, TeacherArguments, read_inputs
 from kdlosses.layers import MAX_LOGIT_SCALE, Layers, add_layers
 from kdlosses.memo import Memo
-from kdlosses.options import Options
+from kdlosses.options import Options, resolved
 from kdlosses.requests import add_up
 from kdlosses.rows import autocast_device
 from kdlosses.state import TermState, add_states, states_of
@@ -104,10 +104,11 @@ class DistillLoss(GuardedLoss, Layers):
         self._terms = entries_of(weights, options, terms, variant)
         self.weights = {name: entry.weight for name, entry in self._terms.items()}
         self.term_options = {name: dict(entry.options) for name, entry in self._terms.items() if entry.options}
+        self._scheduled = {name: _as_tensors(entry) for name, entry in self._terms.items()}
         self.variant, self.backend, self.check, self.group, self.reduction = variant, backend, check, group, reduction
         self._needs = frozenset().union(*(entry.needs for entry in self._terms.values()))
         self._towers = frozenset[str]().union(*(entry.towers for entry in self._terms.values()))
-        aligned = [entry.towers for entry in self._terms.values() if "aligned" in entry.needs]
+        aligned = [entry.term.projected(entry.options) for entry in self._terms.values() if "aligned" in entry.needs]
         self._projected = frozenset[str]().union(*aligned)
         self._add_layers(student_dim, teacher_dim)
         self._guard = Guard(self)
@@ -261,6 +262,31 @@ class DistillLoss(GuardedLoss, Layers):
                     # A hair below: in float32 ln 100 itself rounds up, to beyond the clamp.
                     parameter.clamp_(max=MAX_LOGIT_SCALE - 1e-6)
 
+    def set_option(self, term: str, option: str, value: float) -> None:
+        """Set a number of a term between steps, such as a weight with a schedule; compiled code is not compiled anew.
+
+        Args:
+            term: its name in the weights.
+            option: one that the term lets be set.
+            value: the new number; on all processes the same.
+
+        Raises:
+            ValueError: for another term, option or value.
+
+        Example:
+            >>> from kdlosses import CLIPKDLoss
+            >>> loss = CLIPKDLoss({"contrastive": 1.0, "decoupled_affinity": 1.0})
+            >>> loss.set_option("decoupled_affinity", "beta", -0.8)
+            >>> loss
+            CLIPKDLoss(1 contrastive + 1 decoupled_affinity(beta=-0.8), variant='paper', backend='auto')
+        """
+        check_known("term", term, list(self._terms))
+        check_known(f"option of term {term!r} that can be set", option, self._terms[term].term.scheduled)
+        entry = self._terms[term]
+        told = resolved(term, entry.term, {**entry.options, option: value})
+        self.term_options[term][option] = told[option]
+        self._scheduled[term][option].fill_(told[option])
+
     def _read(
         self,
         student: StudentArguments,
@@ -353,10 +379,17 @@ class DistillLoss(GuardedLoss, Layers):
             one.make(self._needs)
         found = []
         for name, entry in self._terms.items():
-            of_term = [one.of(name, entry.needs, self.term_options.get(name, {})) for one in embeddings]
+            of_term = [one.of(name, entry.needs, self._options(name, entry)) for one in embeddings]
             found.append(self._computation(entry, of_term))
             check_computation(name, found[-1])
         return found
+
+    def _options(self, name: str, entry: Entry) -> Mapping[str, Any]:
+        """A value for each option; to a compiler those that may change between steps are tensors, and no constants."""
+        if not torch.compiler.is_compiling():
+            return self.term_options.get(name, {})
+        own = {option: value for option, value in entry.options.items() if option not in entry.term.scheduled}
+        return {**own, **self._scheduled[name]}
 
     def _of_twice(self, name: str, inputs: list[Inputs]) -> Computation:
         """The computation of one term for a batch that has every pair twice."""
@@ -370,7 +403,9 @@ class DistillLoss(GuardedLoss, Layers):
         trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
         told = {
             "the loss": f"{type(self).__name__} of {self.weights}, variant {self.variant}, training {trained}",
-            "the set of options": str([(entry.term.name, dict(entry.options)) for entry in self._terms.values()]),
+            "the set of options": str(
+                [(entry.term.name, self.term_options.get(name)) for name, entry in self._terms.items()]
+            ),
             "reduction": self.reduction,
             "group_ids": "not given" if inputs[0].group_ids is None else "given",
             "the number of rows": str(len(inputs[0].image)),
@@ -400,8 +435,16 @@ class DistillLoss(GuardedLoss, Layers):
     def _told(self, name: str) -> str:
         entry = self._terms[name]
         of = [] if entry.term.name == name else [entry.term.name]
-        given = [f"{key}={_short(value)}" for key, value in entry.options.items() if value != _default(entry, key)]
+        told = self.term_options.get(name, {})
+        given = [f"{key}={_short(value)}" for key, value in told.items() if value != _default(entry, key)]
         return f"({', '.join(of + given)})" if of + given else ""
+
+
+def _as_tensors(entry: Entry) -> dict[str, Tensor]:
+    return {
+        option: torch.tensor(entry.options[option], dtype=torch.float64, device="cpu")
+        for option in entry.term.scheduled
+    }
 
 
 def _default(entry: Entry, option: str) -> Any:

@@ -106,6 +106,7 @@ def _check(term: Term) -> None:
         check_known(f"need of term {title}", need, sorted(NEEDS))
         for other in sorted(NEEDS[need] - term.needs):
             raise ValueError(f"{title}.needs has {need!r}, which builds on {other!r}: add that too")
+    _check_needs_with(title, term)
     if set(term.default_weight) != set(VARIANTS):
         raise ValueError(f"{title}.default_weight must have {' and '.join(VARIANTS)}, got {dict(term.default_weight)}")
     if type(term).compute is Term.compute:
@@ -124,6 +125,13 @@ def _check_options(title: str, options: Mapping[str, Any]) -> None:
                 f"{title}.options[{name!r}] must be None, a number, a bool, a tuple of choices or a dict of weights, "
                 f"got {default!r}"
             )
+
+
+def _check_needs_with(title: str, term: Term) -> None:
+    for need, options in term.needs_with.items():
+        check_known(f"need in {title}.needs_with", need, sorted(term.needs))
+        for option in options:
+            check_known(f"option in {title}.needs_with[{need!r}]", option, sorted(term.options))
 
 
 def _origin(term: Term) -> tuple[str, str]:

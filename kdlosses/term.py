@@ -56,6 +56,10 @@ class Term:
             what values there are: None a number above zero, or None; a number one of its kind (whole for an int); a
             bool a bool; a tuple one of its entries, of which the first is the default; a dict of weights some of its
             keys, in a list or with weights. An option called ``student_scale`` stands in for the student's scale.
+        needs_with: which of ``needs`` hang on options: ``{need: {option: values}}``, read where one of these options
+            has one of these values, and only there.
+        scheduled: options, numbers by their defaults, that may be set between steps (`DistillLoss.set_option`); each is
+            found in ``Embeddings.options`` as a number, or under ``torch.compile`` as a 0-d float64 tensor on the CPU.
         default_weight: by variant.
         weight_grows_by: what the default is multiplied by at another batch B or width D, where it is not for any.
 
@@ -77,6 +81,8 @@ class Term:
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     options: ClassVar[Mapping[str, Any]] = {}
+    needs_with: ClassVar[Mapping[str, Mapping[str, Sequence[Any]]]] = {}
+    scheduled: ClassVar[tuple[str, ...]] = ()
     default_weight: ClassVar[Mapping[str, float]] = {"paper": 1.0, "released": 1.0}
     weight_grows_by: ClassVar[str] = ""
 
@@ -87,6 +93,19 @@ class Term:
             embeddings: of one call and, where there are several teachers, of one of them.
         """
         raise NotImplementedError
+
+    def needs_of(self, options: Mapping[str, Any]) -> frozenset[str]:
+        """Those of ``needs`` that it has with these options.
+
+        Args:
+            options: a value for each option.
+        """
+        return frozenset(
+            need
+            for need in self.needs
+            if need not in self.needs_with
+            or any(options[option] in values for option, values in self.needs_with[need].items())
+        )
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Refuse, with a ValueError, values that are of their kinds and make no sense; does nothing by default.
@@ -105,13 +124,13 @@ class Term:
         """
         return frozenset({"image", "text"})
 
-    def needs_of(self, options: Mapping[str, Any]) -> frozenset[str]:
-        """What it reads with these options, where that is less or other than ``needs``, which recipes go by.
+    def projected(self, options: Mapping[str, Any]) -> frozenset[str]:
+        """Of which of "image" and "text" it reads ``Embeddings.aligned``, where it does; by default of its towers.
 
         Args:
             options: a value for each option.
         """
-        return self.needs
+        return self.towers(options)
 
     def state(self, options: Mapping[str, Any], teacher_dim: int | None) -> TermState | None:
         """A new module of buffers that the term keeps between calls; None, the default, for a term that keeps none.

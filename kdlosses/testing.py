@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kdlosses import backends
 from kdlosses.base import DistillLoss
+from kdlosses.options import resolved
 from kdlosses.registry import get_term
 from kdlosses.term import Term
 
@@ -73,7 +74,8 @@ def check_term(
     if backends.available()["triton"] is None:
         _compare(f"{name} on triton", _on_triton(settings, widths), expected, rtol=1e-3, atol=1e-4)
     reaches = bool(expected["gradient of logit_scale"].count_nonzero())
-    declared = "scale" in term.needs and (options or {}).get("student_scale") is None
+    told = resolved(name, term, options or {})
+    declared = "scale" in term.needs_of(told) and told.get("student_scale") is None
     assert reaches <= declared, f"{name}'s gradient reaches the student's logit_scale: add 'scale' to its needs"
     if compiled:
         loss = _loss(settings, None, "dense")

@@ -17,6 +17,7 @@ from kdlosses.inputs import Inputs
 _SETTINGS = (
     "weights",
     "term_options",
+    "_scheduled",
     "variant",
     "backend",
     "check",

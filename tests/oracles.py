@@ -274,6 +274,85 @@ def bank_index(w: World, image_keys: Tensor, text_keys: Tensor, targets: list[li
     return total
 
 
+def relation(
+    w: World,
+    queries: str = "image",
+    keys: str = "image",
+    *,
+    teacher_queries: str | None = None,
+    teacher_keys: str | None = None,
+    divergence: str = "kl",
+    exclude_diagonal: bool | None = None,
+    both_directions: bool | None = None,
+    student_scale: float | None = None,
+    teacher_scale: float | None = None,
+) -> Tensor:
+    across = any(side.startswith("teacher") for side in (queries, keys))
+    sides = {"image": unit(w.image), "text": unit(w.text)}
+    if across:
+        sides = {"image": w.projected(w.image, "visual_proj"), "text": w.projected(w.text, "text_proj")}
+    sides |= {"teacher_image": unit(w.teacher_image), "teacher_text": unit(w.teacher_text)}
+    theirs = [
+        own or (side if side.startswith("teacher") else f"teacher_{side}")
+        for own, side in ((teacher_queries, queries), (teacher_keys, keys))
+    ]
+    scale = w.scale if student_scale is None else torch.tensor(student_scale, dtype=w.scale.dtype)
+    fixed = w.teacher_scale if teacher_scale is None else torch.tensor(teacher_scale, dtype=w.scale.dtype)
+    without = queries == keys if exclude_diagonal is None else exclude_diagonal
+    both = queries != keys if both_directions is None else both_directions
+    total = []
+    for turn in (1, -1) if both else (1,):
+        ours, target = (queries, keys)[::turn], theirs[::turn]
+        rows = off_diagonal if without else log_softmax_rows
+        q, p = rows(*(sides[side] for side in ours), scale), rows(*(sides[side] for side in target), fixed)
+        total += [between(divergence, one, other) for one, other in zip(p, q, strict=True)]
+    return sum(total) / len(total)
+
+
+def between(divergence: str, log_p: Tensor, log_q: Tensor) -> Tensor:
+    """One row of a teacher's and a student's log-probabilities."""
+    if divergence == "ce":
+        return -(log_p.exp() * log_q).sum()
+    return (log_p.exp() * (log_p - log_q)).sum() if divergence == "kl" else (log_q.exp() * (log_q - log_p)).sum()
+
+
+def off_diagonal(queries: Tensor, keys: Tensor, scale: Tensor) -> list[Tensor]:
+    """log p_ij of a softmax over all j but i."""
+    rows = []
+    for i, query in enumerate(queries):
+        logits = [scale * (query * key).sum() for j, key in enumerate(keys) if j != i]
+        rows.append(torch.stack(logits).log_softmax(0) if logits else (query.sum() * 0).expand(0))
+    return rows
+
+
+def decoupled_affinity(
+    w: World, beta: float = 1.0, *, renormalize: bool = False, alpha: float = 1.0, teacher_scale: float | None = None
+) -> Tensor:
+    fixed = w.teacher_scale if teacher_scale is None else torch.tensor(teacher_scale, dtype=w.scale.dtype)
+    total = []
+    for ours, theirs in (("image", "text"), ("text", "image")):
+        student = [unit(getattr(w, side)) for side in (ours, theirs)]
+        teacher = [unit(getattr(w, f"teacher_{side}")) for side in (ours, theirs)]
+        q, p = log_softmax_rows(*student, w.scale), log_softmax_rows(*teacher, fixed)
+        rest = zip(off_diagonal(*teacher, fixed), off_diagonal(*student, w.scale), strict=True)
+        for i, (log_p, log_q, (log_p_off, log_q_off)) in enumerate(zip(p, q, rest, strict=True)):
+            others = [j for j in range(len(log_p)) if j != i]
+            if renormalize:
+                total.append(alpha * two_way(log_p, log_q, i) + beta * between("kl", log_p_off, log_q_off))
+            else:
+                total.append(-log_p[i].exp() * log_q[i] - beta * (log_p[others].exp() * log_q[others]).sum())
+    return sum(total) / len(total)
+
+
+def two_way(log_p: Tensor, log_q: Tensor, i: int) -> Tensor:
+    """KL of (p_i, all others) to (q_i, all others)."""
+    rest_p, rest_q = (torch.cat([log[:i], log[i + 1 :]]) for log in (log_p, log_q))
+    hit = log_p[i].exp() * (log_p[i] - log_q[i])
+    if not len(rest_p):
+        return hit
+    return hit + rest_p.exp().sum() * (rest_p.logsumexp(0) - rest_q.logsumexp(0))
+
+
 ORACLES: dict[str, Callable[[World], Tensor]] = {
     "contrastive": contrastive,
     "crd": crd,
@@ -288,6 +367,8 @@ ORACLES: dict[str, Callable[[World], Tensor]] = {
     "affinity": affinity,
     "vrd": vrd,
     "xrd": xrd,
+    "relation": relation,
+    "decoupled_affinity": decoupled_affinity,
 }
 
 

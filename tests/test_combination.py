@@ -95,7 +95,8 @@ def test_terms_share_their_layers_and_scales():
 def test_terms_share_their_relations():
     """One B x B product each, whatever terms read it.
 
-    For the student, the projected student, the teacher, both cross relations, both vertical ones and the fusion.
+    For the student, the projected student, the teacher, both cross relations, both vertical ones, the fusion, and the
+    images of student and of teacher among themselves.
     """
     products = []
 
@@ -109,7 +110,7 @@ def test_terms_share_their_relations():
     loss = build("clip_kd", MIXED, weights=EVERY, backend="dense")
     with Count():
         loss(**MIXED.inputs())
-    assert len(products) == 8
+    assert len(products) == 10
 
 
 def test_mfd_without_masks_warns():

@@ -106,7 +106,8 @@ def test_scale_as_number_scalar_or_one_element_tensor(name, variant):
 
 def test_the_terms_that_read_the_students_scale_give_it_a_gradient(name):
     gradient = run(build(name, Problem()), Problem().inputs()).grads["logit_scale"]
-    assert (gradient is not None) == (name in READ_THE_BIAS | {"contrastive", "crd", "affinity", "gd", "clip_kd"})
+    softmaxes = {"contrastive", "crd", "affinity", "gd", "clip_kd", "relation", "decoupled_affinity"}
+    assert (gradient is not None) == (name in READ_THE_BIAS | softmaxes)
 
 
 def test_a_bias_changes_the_sigmoid_terms_alone(name):

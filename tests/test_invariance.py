@@ -15,11 +15,17 @@ from tests.running import build, run
 from tests.tolerance import assert_close
 
 NAMES = kdlosses.available_losses(without_options=True)
-VANISHING = ["crd", "fd", "gd", "mfd"]
+VANISHING = ["crd", "fd", "gd", "mfd", "relation"]
+RELATIONS = {"relation", "decoupled_affinity"}
 WITHOUT_LAYERS = [name for name in NAMES if name != "afd"]
 each_loss = pytest.mark.parametrize("name", NAMES)
 VARIANTS = ["paper", "released"]
 both_variants = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def learning(name: str) -> list[str]:
+    """What has a gradient: of images among themselves, the images alone."""
+    return ["image_features"] if name == "relation" else ["image_features", "text_features"]
 
 
 def rotation(width: int, seed: int) -> torch.Tensor:
@@ -40,7 +46,7 @@ def test_the_order_of_pairs_does_not_matter(name, problem, order_seed):
     loss, inputs = build(name, problem), problem.inputs()
     plain, shuffled = run(loss, inputs), run(loss, permuted(inputs, order))
     assert_close(shuffled.value, plain.value)
-    for key in ("image_features", "text_features"):
+    for key in learning(name):
         assert_close(shuffled.grads[key], plain.grads[key][order])
 
 
@@ -51,7 +57,7 @@ def test_which_text_belongs_to_which_image_matters(name):
     loss, inputs, order = build(name, problem), problem.inputs(), torch.arange(6).roll(1)
     texts = {key: inputs[key][order] for key in ("text_features", "dist_text_features")}
     changed = abs(loss(**inputs | texts) - loss(**inputs)) > 1e-6
-    assert changed == (name not in {"sigmoid_kd", "crd", "affinity", "fd", "mfd", "cross_kd"})
+    assert changed == (name not in {"sigmoid_kd", "crd", "affinity", "fd", "mfd", "cross_kd"} | RELATIONS)
 
 
 @grid(name=WITHOUT_LAYERS, variant=VARIANTS)
@@ -62,7 +68,7 @@ def test_rotating_both_spaces_together_does_not_matter(name, variant, problem):
     assert_close(loss(**rotated(inputs, turn, turn)), loss(**inputs))
 
 
-@pytest.mark.parametrize("name", ["siglip", "sigmoid_kd", "contrastive", "crd", "affinity"])
+@pytest.mark.parametrize("name", ["siglip", "sigmoid_kd", "contrastive", "crd", "affinity", *sorted(RELATIONS)])
 @given(problem=strategies.problems())
 def test_relations_of_one_model_survive_any_rotation_of_each(name, problem):
     student, teacher = rotation(problem.student_dim, 1), rotation(problem.teacher_dim, 2)
@@ -92,7 +98,7 @@ def test_the_length_of_rows_does_not_matter(name, variant, problem):
 def test_vanishes_with_its_gradient_where_the_student_is_the_teacher(name, variant, problem):
     outcome = run(build(name, problem, variant=variant), student_is_teacher(problem.inputs()))
     assert_close(outcome.value, 0.0)
-    for key in ("image_features", "text_features"):
+    for key in learning(name):
         torch.testing.assert_close(outcome.grads[key], torch.zeros_like(outcome.grads[key]), rtol=0, atol=1e-8)
 
 

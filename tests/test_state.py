@@ -25,6 +25,8 @@ OWNED = {
     "contrastive": (set(), set()),
     "crd": (set(), set()),
     "affinity": (set(), set()),
+    "relation": (set(), set()),
+    "decoupled_affinity": (set(), set()),
     "vrd": (VERTICAL, VERTICAL | PROJECTIONS),
     "xrd": (CROSS, CROSS | PROJECTIONS),
     "fd": (set(), PROJECTIONS),

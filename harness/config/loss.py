@@ -73,7 +73,7 @@ class LossConfig(Section):
 
     def reading(self, need: str) -> tuple[str, ...]:
         """The active terms that read ``need``, a word of kdlosses' ``needs`` such as "teacher"."""
-        return tuple(name for name in self.active if need in self.term(name).needs)
+        return tuple(name for name in self.active if need in self.term(name).needs_of(self.told(name)))
 
     def term(self, name: str) -> TermInfo:
         """The facts about the term that has this name here."""

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from typing import Any
@@ -16,8 +16,20 @@ class TermInfo:
 
     needs: frozenset[str]
     options: Mapping[str, Any]
+    needs_with: Mapping[str, Mapping[str, Sequence[Any]]]
     default_weight: Mapping[str, float]
     weight_grows_by: str
+
+    def needs_of(self, told: Mapping[str, Any]) -> frozenset[str]:
+        """Those of ``needs`` that the term has with these options, the others at their defaults."""
+        defaults = {name: one[0] if isinstance(one, tuple) else one for name, one in self.options.items()}
+        values = {**defaults, **told}
+        return frozenset(
+            need
+            for need in self.needs
+            if need not in self.needs_with
+            or any(values[option] in those for option, those in self.needs_with[need].items())
+        )
 
 
 @functools.cache

@@ -59,5 +59,6 @@ class CRD(Term):
 
     def mixed(self, embeddings: Sequence[Embeddings], weights: Sequence[float]) -> Computation:
         """KL to the teachers' averaged distributions, both directions."""
-        student, teachers = embeddings[0].student, [one.teacher for one in embeddings]
+        student = embeddings[0].student
+        teachers = [(one.teacher.i2t, one.teacher.t2i) for one in embeddings]
         return divergence_from_mixture([(1.0, (student.i2t, student.t2i))], teachers, weights)

@@ -64,4 +64,5 @@ class CrossKD(Term):
     def mixed(self, embeddings: Sequence[Embeddings], weights: Sequence[float]) -> Computation:
         """KL of each teacher's cross relations to the teachers' averaged distributions, weighted alike."""
         students = [(w, (one.cross_i2t, one.cross_t2i)) for w, one in zip(weights, embeddings, strict=True)]
-        return divergence_from_mixture(students, [one.teacher for one in embeddings], weights)
+        teachers = [(one.teacher.i2t, one.teacher.t2i) for one in embeddings]
+        return divergence_from_mixture(students, teachers, weights)

@@ -22,8 +22,8 @@ CASES = {name: Case(name, LARGE) for name in NAMES}
 CASES["released-gd"] = Case("gd", LARGE, "released")
 CASES["every-term"] = Case("clip_kd", LARGE, masked=True, weights=EVERY)
 # How many matrices of pairs each needs: the student's, the teacher's, two across, the fusion's; none for distances.
-MATRICES = {"contrastive": 1, "crd": 2, "affinity": 2, "icl": 2, "cross_kd": 3, "afd": 1, "clip_kd": 4, "every-term": 7}
-MATRICES |= {"vrd": 2, "xrd": 2, "siglip": 1, "sigmoid_kd": 2}
+MATRICES = {"contrastive": 1, "crd": 2, "affinity": 2, "icl": 2, "cross_kd": 3, "afd": 1, "clip_kd": 4, "every-term": 9}
+MATRICES |= {"vrd": 2, "xrd": 2, "siglip": 1, "sigmoid_kd": 2, "relation": 2, "decoupled_affinity": 2}
 # A gradient has to be differentiated again for the student alone.
 MATRICES |= {"gd": 1, "released-gd": 1}
 FAST = ("every-term", "gd", "xrd", "sigmoid_kd", "fd")

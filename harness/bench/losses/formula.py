@@ -127,6 +127,16 @@ def affinity(world: World) -> Tensor:
     return (rows[0] + rows[1]) / 2
 
 
+def relation(world: World) -> Tensor:
+    """Images among themselves, the diagonal left out."""
+    image, teacher_image = world.image, world.teacher_image
+    out = torch.eye(len(image), dtype=torch.bool, device=image.device)
+    logits = (world.scale * image @ image.T).masked_fill(out, -torch.inf)
+    target = (world.teacher_scale * teacher_image @ teacher_image.T).masked_fill(out, -torch.inf)
+    p = F.softmax(target, dim=1)
+    return (p * (F.log_softmax(target, dim=1) - F.log_softmax(logits, dim=1)).masked_fill(out, 0)).sum(1).mean()
+
+
 def siglip(world: World) -> Tensor:
     logits = world.biased
     labels = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
@@ -230,6 +240,8 @@ TERMS: dict[str, Callable[[World], Tensor]] = {
     "crd": crd,
     "affinity": affinity,
     "bank": bank,
+    "relation": relation,
+    "decoupled_affinity": affinity,  # at its default, beta = 1
     "fd": fd,
     "mfd": fd,  # of the embedding it is given: masking is the encoder's business
     "gd": gd,

@@ -99,7 +99,7 @@ def slope(term: str, loss: CLIPKDLoss, student: dict, live: dict, masked: dict) 
             world.projected(rows, name) for rows, name in zip(learnt, ("visual_proj", "text_proj"), strict=False)
         )
         world = World(*taught, *projected, learnt[2], {}, "paper")
-    gradients = torch.autograd.grad(ORACLES[term](world), (image, text))
+    gradients = torch.autograd.grad(ORACLES[term](world), (image, text), allow_unused=True, materialize_grads=True)
     rounding = (EPSILON * side.detach().abs() + TINIEST for side in (image, text))
     return sum((gradient.abs() * most).sum().item() for gradient, most in zip(gradients, rounding, strict=True))
 

@@ -17,6 +17,8 @@ BY_HAND = {
     "contrastive": (3, 4),
     "crd": (4, 6),
     "affinity": (4, 6),
+    "relation": (4, 6),
+    "decoupled_affinity": (4, 6),
     "icl": (4, 6),
     "cross_kd": (5, 8),
     "vrd": (4, 6),
