@@ -14,6 +14,8 @@ from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
 from kdlosses.relation import Pairs
 from kdlosses.requests import SmoothDistance, SquaredDistance, add_up
+from kdlosses.standardize import RunningStatistics
+from kdlosses.state import TermState
 from kdlosses.term import Computation, Term
 
 if TYPE_CHECKING:
@@ -62,6 +64,11 @@ class FDLoss(DistillLoss):
         smooth_l1: share, from 0 to 1, of each mse that is replaced by the mean of ``h(sqrt(Dt) d) / Dt``, d the
             difference of two numbers of unit rows and h smooth L1, ``h(e) = e^2 / 2`` up to 1 and ``|e| - 1/2`` beyond:
             half the mse for small differences, and less for outliers.
+        standardize: ``"running"`` compares with the teacher's unit embeddings of which each number was given mean 0 and
+            variance 1, and which were made unit again: numbers that all embeddings have in common teach nothing then.
+            The statistics are those of the batches before, of all processes: buffers, saved with the loss. The first
+            batch is compared as it is. Needs both widths.
+        standardize_steps: training steps after which the statistics stay as they are.
         variant: see `DistillLoss`.
         student_dim: see `DistillLoss`; different widths need both.
         teacher_dim: see `DistillLoss`.
@@ -78,7 +85,8 @@ class FDLoss(DistillLoss):
 
     Source:
         CLIP-KD (arXiv 2307.12732), L_FD, weight 2000. Images alone: Popp et al. (arXiv 2404.16637). Smooth L1 beside
-        the cosine: RADIO and UNIC, there of embeddings that are not normalised.
+        the cosine: RADIO and UNIC, there of embeddings that are not normalised. Standardized targets: UNIC, and EUPE,
+        whose statistics are fixed after about 500 steps.
 
     Example:
         Opposite unit vectors are 2 apart: a squared distance of 4 over a width of 4, once for images, once for texts.
@@ -104,6 +112,8 @@ class FDLoss(DistillLoss):
         *,
         towers: Sequence[str] | Mapping[str, float] = ("image", "text"),
         smooth_l1: float = 0.0,
+        standardize: str = "none",
+        standardize_steps: int = 500,
         variant: str = "paper",
         student_dim: int | None = None,
         teacher_dim: int | None = None,
@@ -114,7 +124,14 @@ class FDLoss(DistillLoss):
     ) -> None:
         super().__init__(
             {self.name: 1.0},
-            options={self.name: {"towers": towers, "smooth_l1": smooth_l1}},
+            options={
+                self.name: {
+                    "towers": towers,
+                    "smooth_l1": smooth_l1,
+                    "standardize": standardize,
+                    "standardize_steps": standardize_steps,
+                }
+            },
             variant=variant,
             student_dim=student_dim,
             teacher_dim=teacher_dim,
@@ -132,8 +149,12 @@ class FD(Term):
     name = "fd"
     needs = frozenset({"teacher", "aligned"})
     default_weight: ClassVar[Mapping[str, float]] = {"paper": 2000.0, "released": 2000.0}
-
-    options: ClassVar[Mapping[str, Any]] = {"towers": {"image": 1.0, "text": 1.0}, "smooth_l1": 0.0}
+    options: ClassVar[Mapping[str, Any]] = {
+        "towers": {"image": 1.0, "text": 1.0},
+        "smooth_l1": 0.0,
+        "standardize": ("none", "running"),
+        "standardize_steps": 500,
+    }
 
     def check(self, options: Mapping[str, Any]) -> None:
         """See `Term`."""
@@ -144,12 +165,27 @@ class FD(Term):
                 f"option smooth_l1 of term 'fd' is a share, from 0 for squares to 1 for smooth L1 alone, "
                 f"got {options['smooth_l1']:g}"
             )
+        if not options["standardize_steps"]:
+            raise ValueError("option standardize_steps of term 'fd' must be at least 1, got 0")
 
     def towers(self, options: Mapping[str, Any]) -> frozenset[str]:
         """See `Term`."""
         return frozenset(tower for tower, weight in options["towers"].items() if weight)
 
+    def state(self, options: Mapping[str, Any], teacher_dim: int | None) -> TermState | None:
+        """See `Term`."""
+        if options["standardize"] == "none":
+            return None
+        if teacher_dim is None:
+            raise ValueError("fd standardizes the teacher's numbers: construct the loss with student_dim, teacher_dim")
+        return RunningStatistics(teacher_dim, tuple(sorted(self.towers(options))), options["standardize_steps"])
+
     def compute(self, embeddings: Embeddings) -> Computation:
         """Distances of images and of texts."""
-        own = embeddings.options
-        return feature_distance(embeddings.aligned, embeddings.teacher, own["towers"], own["smooth_l1"])
+        own, teacher = embeddings.options, embeddings.teacher
+        if own["standardize"] != "none":
+            rows = {"image": teacher.image, "text": teacher.text}
+            for side in self.towers(own):
+                rows[side] = embeddings.rows(embeddings.state.standardized(side, rows[side].normalized()))
+            teacher = Pairs(rows["image"], rows["text"], None)
+        return feature_distance(embeddings.aligned, teacher, own["towers"], own["smooth_l1"])

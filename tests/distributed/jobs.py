@@ -69,6 +69,14 @@ def _captions(rank: int, size: int) -> Outcome:
     return run(captioned(), part(of_captions(), rank, size))
 
 
+def _standardized(rank: int, size: int) -> Outcome:
+    """Against the statistics of two batches before."""
+    loss = build("fd", MIXED, standardize="running")
+    for seed in (11, 12):
+        loss(**part(MIXED.with_(seed=seed).inputs(), rank, size))
+    return run(loss, part(MIXED.inputs(), rank, size))
+
+
 def _dropping(rank: int, size: int) -> Outcome:
     """Teachers dropped by draws of this rank's own."""
     loss = multi_teacher(weights={"fd": 20.0}, teacher_dropping=0.5)
@@ -225,6 +233,7 @@ _MORE: Jobs = {
     "prefixes": _prefixes,
     "captions": _captions,
     "dropping": _dropping,
+    "standardized": _standardized,
     "sixteen-bit-sums": _sixteen_bit_sums,
     "mixed-dtypes": _mixed_dtypes,
     "open-clips-siglip": siglip.job,

@@ -169,6 +169,13 @@ def test_several_captions(results):
     assert_same(joined(results(2)["captions"]), run(captioned(), of_captions()))
 
 
+def test_targets_are_standardized_by_all_processes_rows(results):
+    loss = build("fd", MIXED, standardize="running")
+    for seed in (11, 12):
+        loss(**MIXED.with_(seed=seed).inputs())
+    assert_same(joined(results(2)["standardized"]), run(loss, MIXED.inputs()))
+
+
 def test_each_process_drops_teachers_by_draws_of_its_own(results):
     draws = [torch.cat(both) for both in zip(drawn(0, 4), drawn(1, 4), strict=True)]
     assert_same(joined(results(2)["dropping"]), oracle(dropping(), of_teachers(), draws, 0.5))

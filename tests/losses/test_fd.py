@@ -153,3 +153,82 @@ def test_a_sum_asks_for_texts_where_any_term_reads_them():
 def test_wrong_options(options, words):
     with pytest.raises(ValueError, match=words):
         kdlosses.FDLoss(**options)
+
+
+class TestStandardized:
+    """Targets whose numbers have mean 0 and variance 1, by the statistics of the batches before."""
+
+    problems = tuple(MIXED.with_(seed=seed) for seed in (11, 12, 13))
+
+    def loss(self, **options: object) -> nn.Module:
+        return build("fd", MIXED, standardize="running", **options)
+
+    def expected(self, loss: nn.Module, seen: list[Inputs], inputs: Inputs) -> Outcome:
+        """fd to targets made with the mean and variance of all that was seen, in one piece."""
+        targets = {}
+        for side in ("image", "text"):
+            key = f"dist_{side}_features"
+            rows = F.normalize(torch.cat([one[key] for one in seen]), dim=1)
+            targets[key] = (F.normalize(inputs[key], dim=1) - rows.mean(0)) / rows.std(0, correction=0)
+        towers = {"image": 1.0, "text": 1.0}
+        found = of_oracle(loss, inputs | targets, towers, 0.0)
+        return Outcome(found.value, found.grads)
+
+    def test_value_and_gradients(self):
+        loss, batches = self.loss(), [one.inputs() for one in self.problems]
+        assert torch.equal(loss(**batches[0]), build("fd", MIXED)(**batches[0]))
+        loss(**batches[1])
+        loss.eval()
+        assert_same(run(loss, batches[2]), self.expected(loss, batches[:2], batches[2]))
+        assert_same(run(loss, batches[2]), self.expected(loss, batches[:2], batches[2]))  # nothing was learnt in eval
+
+    def test_after_so_many_steps_the_statistics_stay(self):
+        loss, batches = self.loss(standardize_steps=2), [one.inputs() for one in self.problems]
+        for batch in batches:
+            loss(**batch)
+        assert_same(run(loss, batches[2]), self.expected(loss, batches[:2], batches[2]))
+
+    def test_they_are_saved_with_the_loss(self):
+        loss, other, inputs = self.loss(), self.loss(), MIXED.inputs()
+        loss(**inputs)
+        other.load_state_dict(loss.state_dict())
+        assert torch.equal(other(**inputs), loss(**inputs))
+        assert {name for name, _ in loss.named_buffers()} >= {"term_state.fd.count", "term_state.fd.text_mean"}
+
+    def test_of_each_of_several_teachers(self):
+        options = {"fd": {"standardize": "running", "towers": ["image"]}}
+        loss = kdlosses.MultiTeacherLoss({"fd": 1.0}, options=options, student_dim=4, teacher_dims=[6, 6]).double()
+        one, other = (problem.inputs() for problem in self.problems[:2])
+        both = {key: [one[key], other[key]] for key in one if key.startswith("dist_")}
+        loss(**one | both)
+        means = [layers.term_state["fd"].image_mean for layers in loss.teachers]
+        assert_close(means[1], F.normalize(other["dist_image_features"], dim=1).mean(0))
+        assert not torch.equal(*means)
+        assert loss(**one | both).isfinite()
+
+    def test_a_number_that_never_changes_is_nothing(self):
+        loss, inputs = self.loss(), MIXED.inputs()
+        inputs["dist_image_features"] = inputs["dist_image_features"].clone()
+        inputs["dist_image_features"][:, 0] = 0.0
+        loss(**inputs)
+        assert run(loss, inputs).grads["image_features"].isfinite().all()
+
+    @pytest.mark.slow
+    def test_compiled(self):
+        torch._dynamo.reset()
+        loss, twin, inputs = self.loss(), self.loss(), MIXED.inputs()
+        compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
+        for _ in range(3):
+            assert_close(compiled(**inputs).detach(), loss(**inputs).detach())
+        assert_close(twin.term_state["fd"].image_mean, loss.term_state["fd"].image_mean)
+        assert twin.term_state["fd"].seen_steps == 3
+
+    def test_what_it_needs(self):
+        with pytest.raises(
+            ValueError, match="fd standardizes the teacher's numbers: construct the loss with student_d"
+        ):
+            kdlosses.FDLoss(standardize="running")
+        with pytest.raises(ValueError, match="standardize_steps of term 'fd' must be at least 1, got 0"):
+            self.loss(standardize_steps=0)
+        with pytest.raises(ValueError, match="MatryoshkaLoss cannot take terms that keep a state between calls"):
+            kdlosses.MatryoshkaLoss(self.loss(), [2, 4])
