@@ -11,9 +11,9 @@ from harness.data.samples import RawSample
 from harness.errors import UserError
 from harness.models import LoadedModel
 from harness.teachers.cached import CachedView, Pair
-from harness.teachers.store import AGAIN, Entry, Store
+from harness.teachers.store import AGAIN, Store, StoredRow
 
-Entries = tuple[Entry, ...]
+Entries = tuple[StoredRow, ...]
 
 
 class TeacherCache:

@@ -25,7 +25,7 @@ AGAIN = "run `clipkd teacher precompute` with this recipe"
 _OPEN = 256
 
 
-class Entry(NamedTuple):
+class StoredRow(NamedTuple):
     """Where a sample is."""
 
     path: Path
@@ -56,7 +56,7 @@ class Store:
         self._checked: set[Path] = set()
         self._lock = Lock()
 
-    def find(self, raw: RawSample) -> Entry | None:
+    def find(self, raw: RawSample) -> StoredRow | None:
         """Return where the sample is; None if it could not be used when the cache was made.
 
         Args:
@@ -78,9 +78,9 @@ class Store:
             raise self._unknown(raw, parts)
         if raw.image is not None and int(part.tensors["checks"][row]) != image_check(raw):
             raise UserError(_changed("image", raw, path))
-        return Entry(path, row, identity)
+        return StoredRow(path, row, identity)
 
-    def rows(self, entry: Entry) -> tuple[dict[str, Tensor], int]:
+    def rows(self, entry: StoredRow) -> tuple[dict[str, Tensor], int]:
         """Return the tensors that hold the sample, and its row in them."""
         return self._part(entry.path).tensors, entry.row
 
