@@ -15,6 +15,7 @@ from kdlosses.losses.cross_kd import CrossKDLoss
 from kdlosses.losses.decoupled_affinity import DecoupledAffinityLoss
 from kdlosses.losses.fd import FDLoss
 from kdlosses.losses.gd import GDLoss
+from kdlosses.losses.gram import GramLoss
 from kdlosses.losses.icl import ICLLoss
 from kdlosses.losses.mfd import MFDLoss
 from kdlosses.losses.relation import RelationLoss
@@ -45,6 +46,7 @@ __all__ = [
     "DistillLoss",
     "FDLoss",
     "GDLoss",
+    "GramLoss",
     "ICLLoss",
     "MFDLoss",
     "MatryoshkaLoss",

@@ -72,7 +72,7 @@ def _relations(requests: list[Request]) -> list[tuple[Relation, int]]:
     """Each relation once, whatever its scale and side, and how many times its cross-entropy's gradient is asked for."""
     found: dict[frozenset[int], tuple[Relation, int]] = {}
     for request in requests:
-        for relation in request.relations():
+        for relation in request.kept():
             one = relation.computed
             key = frozenset({id(one.queries), id(one.keys)})
             found[key] = one, found.get(key, (one, 0))[1] + isinstance(request, CrossEntropyGrad)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kdlosses.options import Options, check_options, resolved
@@ -24,24 +24,21 @@ class Entry:
         weight: above zero.
         term: what is computed.
         options: a value for each of the term's.
-
-    Attributes:
-        needs: what the term reads with these options.
     """
 
     weight: float
     term: Term
     options: Mapping[str, Any]
-    needs: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        # Once and for all: torch 2.6 cannot compile a walk over a set.
-        object.__setattr__(self, "needs", self.term.needs_of(self.options))
 
     @property
     def towers(self) -> frozenset[str]:
         """See `Term.towers`."""
         return self.term.towers(self.options)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the term reads with these options."""
+        return self.term.needs_of(self.options)
 
 
 def entries_of(

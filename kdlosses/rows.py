@@ -70,4 +70,4 @@ def constant_rows(values: Tensor, dtype: torch.dtype) -> Rows:
 
 def autocast_device(values: Tensor) -> str:
     """What ``torch.autocast`` calls the device of ``values``; it does not know of meta, where shapes are tried out."""
-    return "cpu" if values.device.type == "meta" else values.device.type
+    return "cpu" if values.is_meta else values.device.type

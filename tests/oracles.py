@@ -143,6 +143,18 @@ def _released_gradients(image: Tensor, text: Tensor, scale: Tensor) -> list[Tens
     return [*forward, *backward]
 
 
+def gram(w: World) -> Tensor:
+    image, text, teacher_image, teacher_text = map(unit, (w.image, w.text, w.teacher_image, w.teacher_text))
+    images = similarity_gap((image, image), (teacher_image, teacher_image))
+    return (images + similarity_gap((text, text), (teacher_text, teacher_text))) / 2
+
+
+def similarity_gap(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+    """The mean over all entries of the squared difference of two similarity matrices, each (queries, keys)."""
+    entries = [[(q * k).sum() for q in queries for k in keys] for queries, keys in (first, second)]
+    return sum((a - b) ** 2 for a, b in zip(*entries, strict=True)) / len(entries[0])
+
+
 def icl(w: World) -> Tensor:
     scale = w.scale_of("cross_logit_scale")
     image = cross_entropy(w.projected(w.image, "visual_proj"), unit(w.teacher_text), scale)
@@ -362,6 +374,7 @@ ORACLES: dict[str, Callable[[World], Tensor]] = {
     "icl": icl,
     "afd": afd,
     "cross_kd": cross_kd,
+    "gram": gram,
     "siglip": siglip,
     "sigmoid_kd": sigmoid_kd,
     "affinity": affinity,

@@ -15,8 +15,8 @@ from tests.running import build, run
 from tests.tolerance import assert_close
 
 NAMES = kdlosses.available_losses(without_options=True)
-VANISHING = ["crd", "fd", "gd", "mfd", "relation"]
-RELATIONS = {"relation", "decoupled_affinity"}
+VANISHING = ["crd", "fd", "gd", "gram", "mfd", "relation"]
+RELATIONS = {"relation", "decoupled_affinity", "gram"}
 WITHOUT_LAYERS = [name for name in NAMES if name != "afd"]
 each_loss = pytest.mark.parametrize("name", NAMES)
 VARIANTS = ["paper", "released"]

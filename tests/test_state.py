@@ -35,6 +35,7 @@ OWNED = {
     "icl": (CROSS, CROSS | PROJECTIONS),
     "cross_kd": (CROSS, CROSS | PROJECTIONS),
     "afd": (FUSION | {"fusion_logit_scale"}, FUSION | {"fusion_logit_scale"}),
+    "gram": (set(), set()),
     "siglip": (set(), set()),
     "sigmoid_kd": (set(), set()),
     "clip_kd": (CROSS, CROSS | PROJECTIONS),

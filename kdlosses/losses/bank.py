@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
@@ -146,13 +146,7 @@ class Bank(Term):
     """The term of `BankLoss`, which has its formula."""
 
     name = "bank"
-    needs = frozenset({"scale", "teacher", "teacher_scale", "aligned", "bank_targets"})
-    # Numbers of keys need no teacher.
-    needs_with: ClassVar[Mapping[str, Mapping[str, Sequence[Any]]]] = {
-        "teacher": {"targets": ("teacher",)},
-        "teacher_scale": {"targets": ("teacher",)},
-        "bank_targets": {"targets": ("index",)},
-    }
+    needs = frozenset({"scale", "teacher", "teacher_scale", "aligned"})
     options: ClassVar[Mapping[str, Any]] = {
         "num_keys": 0,
         "queue_size": 0,
@@ -174,6 +168,12 @@ class Bank(Term):
             raise ValueError(
                 "a queue's keys have other numbers after every batch, so targets='index' needs num_keys=K and set_keys"
             )
+
+    def needs_of(self, options: Mapping[str, Any]) -> frozenset[str]:
+        """See `Term`: numbers of keys need no teacher."""
+        if options["targets"] == "index":
+            return frozenset({"scale", "aligned", "bank_targets"})
+        return self.needs
 
     def towers(self, options: Mapping[str, Any]) -> frozenset[str]:
         """See `Term`."""

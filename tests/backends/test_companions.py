@@ -43,7 +43,8 @@ def several(number: int) -> tuple[torch.nn.Module, dict]:
     } | of_teachers
 
 
-@pytest.mark.parametrize("name", kdlosses.available_terms(without_options=True))
+# All but the one whose products are D x D.
+@pytest.mark.parametrize("name", sorted({*kdlosses.available_terms(without_options=True)} - {"gram"}))
 def test_every_loss_makes_the_least_products(name):
     """Fewer than the table of costs has are not possible, and more are work that is done twice."""
     with torch.device("meta"):

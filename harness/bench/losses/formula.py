@@ -190,6 +190,12 @@ def bank(world: World) -> Tensor:
     return total
 
 
+def gram(world: World) -> Tensor:
+    sides = (world.image, world.teacher_image), (world.text, world.teacher_text)
+    halves = [F.mse_loss(ours @ ours.T, theirs @ theirs.T) for ours, theirs in sides]
+    return (halves[0] + halves[1]) / 2
+
+
 def afd(world: World) -> Tensor:
     image = world.loss.visual_fusion_proj(torch.cat([world.image, world.teacher_image], dim=1))
     text = world.loss.text_fusion_proj(torch.cat([world.text, world.teacher_text], dim=1))
@@ -242,6 +248,7 @@ TERMS: dict[str, Callable[[World], Tensor]] = {
     "bank": bank,
     "relation": relation,
     "decoupled_affinity": affinity,  # at its default, beta = 1
+    "gram": gram,
     "fd": fd,
     "mfd": fd,  # of the embedding it is given: masking is the encoder's business
     "gd": gd,

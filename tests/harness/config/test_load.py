@@ -115,7 +115,7 @@ def test_other_plain_scalars_are_text(recipe, text):
             "loss.options={affinity: {teacher_scale: 9}}",
             "loss.options.affinity belongs to a term without a weight; add it to loss.weights or remove it",
         ),
-        ("loss.options={crd: {scale: 9}}", "loss.options.crd must be empty, since this term takes no"),
+        ("loss.options={contrastive: {scale: 9}}", "loss.options.contrastive must be empty, since this term takes no"),
         ("loss.weights={bank: 1}", "loss.weights.bank needs a queue_size above 0 among its options"),
         (
             "loss={weights: {bank: 1}, options: {bank: {num_keys: 9}}}",

@@ -28,6 +28,7 @@ BY_HAND = {
     "siglip": (3, 4),
     "sigmoid_kd": (4, 6),
     "bank": (0, 0),  # those with its keys, which are not B x D x B
+    "gram": (0, 0),  # those of D x D
     "fd": (0, 0),
     "mfd": (0, 0),
     "contrastive+crd": (4, 6),
