@@ -93,7 +93,7 @@ def _values(flat: Sequence[Tensor], sides: Sequence[int]) -> Tensor:
     for block in _blocks(queries):
         q, x = _unit(queries, block), _unit(others, block)
         found[block] = (q * (q @ ours - x @ mixed.T)).sum(1) + (x * (x @ theirs - q @ mixed)).sum(1)
-    return found.div_(keys.values.shape[0])
+    return found.div_(keys.values.shape[0]).clamp_min_(0)  # below zero by rounding alone
 
 
 def _gradients(flat: Sequence[Tensor], sides: Sequence[int], upstream: Tensor, needed: Sequence[bool]) -> list[Tensor]:
