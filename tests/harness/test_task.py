@@ -200,6 +200,22 @@ def test_a_term_at_a_scale_of_its_own_leaves_the_students_alone():
     assert reads_student_scale(LossConfig(weights={"soft": 1, "own": 1}, terms={**named, "own": {"loss": "affinity"}}))
 
 
+@pytest.mark.parametrize(
+    ("chosen", "projected", "reads"),
+    [
+        ({}, False, True),
+        ({"student_scale": 5.0}, False, False),
+        ({"keys": "teacher_text"}, True, True),
+        ({"queries": "teacher_image", "keys": "text", "student_scale": 5.0}, True, False),
+    ],
+)
+def test_what_a_term_reads_may_hang_on_its_options(chosen, projected, reads):
+    recipe = LossConfig(weights={"mine": 1}, terms={"mine": {"loss": "relation", **chosen}})
+    assert reads_student_scale(recipe) == reads
+    assert recipe.reading("aligned") == (("mine",) if projected else ())
+    assert recipe.reading("teacher") == ("mine",)
+
+
 @pytest.mark.parametrize("term", kdlosses.available_terms(without_options=True))
 def test_a_term_says_whether_its_gradient_reaches_the_students_scale(term):
     """Or recipes freeze the scale without a word."""
