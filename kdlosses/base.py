@@ -388,8 +388,7 @@ class DistillLoss(GuardedLoss, Layers):
         """A value for each option; to a compiler those that may change between steps are tensors, and no constants."""
         if not torch.compiler.is_compiling():
             return self.term_options.get(name, {})
-        own = {option: value for option, value in entry.options.items() if option not in entry.term.scheduled}
-        return {**own, **self._scheduled[name]}
+        return {**entry.fixed, **self._scheduled[name]}
 
     def _of_twice(self, name: str, inputs: list[Inputs]) -> Computation:
         """The computation of one term for a batch that has every pair twice."""

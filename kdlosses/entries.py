@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kdlosses.options import Options, check_options, resolved
@@ -24,21 +24,28 @@ class Entry:
         weight: above zero.
         term: what is computed.
         options: a value for each of the term's.
+
+    Attributes:
+        needs: what the term reads with these options.
+        fixed: the options that may not be set between steps.
     """
 
     weight: float
     term: Term
     options: Mapping[str, Any]
+    needs: frozenset[str] = field(init=False)
+    fixed: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Once: a compiler that met this within a call would look into the facts of the term.
+        object.__setattr__(self, "needs", self.term.needs_of(self.options))
+        fixed = {option: value for option, value in self.options.items() if option not in self.term.scheduled}
+        object.__setattr__(self, "fixed", fixed)
 
     @property
     def towers(self) -> frozenset[str]:
         """See `Term.towers`."""
         return self.term.towers(self.options)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the term reads with these options."""
-        return self.term.needs_of(self.options)
 
 
 def entries_of(
