@@ -235,10 +235,15 @@ def test_no_matrix_of_pairs_is_made():
         assert watch.largest <= 4 * 256 * 8 * 2, name
 
 
+def all_three(**keywords: Any) -> torch.nn.Module:
+    options = {"contrastive": {"label_smoothing": 0.3}, "siglip": {"positive_weight": "one"}}
+    weights = {"contrastive": 1.0, "icl": 2.0, "siglip": 0.5}
+    return build("clip_kd", MIXED, weights=weights, options=options, **keywords)
+
+
 @pytest.mark.slow
-@each_loss
-def test_compiled(name, told):
-    loss, inputs = build(name, MIXED, backend=CHUNKED, **told), with_ids(MIXED.inputs())
+def test_compiled():
+    loss, inputs = all_three(backend=CHUNKED), with_ids(MIXED.inputs())
     torch._dynamo.reset()
     found = run(torch.compile(loss, fullgraph=True, backend="aot_eager"), inputs)
     grads: dict[str, Tensor | None] = {key.replace("_orig_mod.", ""): grad for key, grad in found.grads.items()}
@@ -246,9 +251,8 @@ def test_compiled(name, told):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(backends.available()["triton"] is not None, reason="triton is not usable here")
-@each_loss
-def test_beside_kernels(name, told):
-    inputs = with_ids(Problem(scale=5.0).inputs(torch.float32))
-    losses = [build(name, Problem(), dtype=torch.float32, backend=one, **told) for one in ("triton", "dense")]
+def test_beside_kernels():
+    kernels = "triton" if backends.available()["triton"] is None and not torch.cuda.is_available() else "chunked"
+    inputs = with_ids(MIXED.with_(scale=5.0).inputs(torch.float32))
+    losses = [all_three(dtype=torch.float32, backend=one) for one in (kernels, "dense")]
     assert_same(run(losses[0], inputs), run(losses[1], inputs), torch.float32)

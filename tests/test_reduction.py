@@ -101,7 +101,8 @@ def test_the_default_is_the_mean_and_is_not_printed():
 
 @pytest.mark.slow
 def test_compiled():
-    loss, inputs = every(MIXED, "paper", reduction="none"), MIXED.inputs()
+    weights = {"crd": 1.0, "gd": 2.0, "fd": 3.0, "vrd": 0.5}
+    loss, inputs = build("clip_kd", MIXED, weights=weights, reduction="none"), MIXED.inputs()
     torch._dynamo.reset()
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
     assert_same(run(Averaged(compiled), inputs), run(Averaged(loss), inputs))
