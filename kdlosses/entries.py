@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from kdlosses.options import Options, check_options, resolved
 from kdlosses.registry import available_terms, get_term
 from kdlosses.term import Term
@@ -46,6 +49,13 @@ class Entry:
     def towers(self) -> frozenset[str]:
         """See `Term.towers`."""
         return self.term.towers(self.options)
+
+    def scheduled(self) -> dict[str, Tensor]:
+        """The options that may be set between steps, as numbers that a compiler does not take for constants."""
+        return {
+            option: torch.tensor(self.options[option], dtype=torch.float64, device="cpu")
+            for option in self.term.scheduled
+        }
 
 
 def entries_of(

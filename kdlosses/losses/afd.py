@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from kdlosses.base import TermLoss
 from kdlosses.catalog import named
 from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
 from kdlosses.requests import CrossEntropy, mean_of_directions
 from kdlosses.term import Computation, Term
+from kdlosses.term_loss import TermLoss
 
 
 @named

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdlosses.base import TermLoss
 from kdlosses.catalog import named
 from kdlosses.embeddings import Embeddings
 from kdlosses.mixture import divergence_from_mixture
 from kdlosses.registry import register
 from kdlosses.requests import KL, mean_of_directions
 from kdlosses.term import Computation, Term
+from kdlosses.term_loss import TermLoss
 
 
 @named

@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdlosses.base import TermLoss
 from kdlosses.catalog import named
 from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
 from kdlosses.relation import Pairs
 from kdlosses.requests import CrossEntropyGrad, add_up
 from kdlosses.term import Computation, Term
+from kdlosses.term_loss import TermLoss
 
 
 @named

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from kdlosses.base import TermLoss
 from kdlosses.catalog import named
 from kdlosses.embeddings import Embeddings
 from kdlosses.losses.fd import feature_distance
 from kdlosses.registry import register
 from kdlosses.term import Computation, Term
+from kdlosses.term_loss import TermLoss
 
 
 @named

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kdlosses.base import TermLoss
 from kdlosses.catalog import named
 from kdlosses.embeddings import Embeddings
 from kdlosses.registry import register
 from kdlosses.requests import KL, CrossEntropy, Request, add_up
 from kdlosses.term import Computation, Term
+from kdlosses.term_loss import TermLoss
 
 
 @named
