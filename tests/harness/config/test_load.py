@@ -115,7 +115,10 @@ def test_other_plain_scalars_are_text(recipe, text):
             "loss.options={affinity: {teacher_scale: 9}}",
             "loss.options.affinity belongs to a term without a weight; add it to loss.weights or remove it",
         ),
-        ("loss.options={contrastive: {scale: 9}}", "loss.options.contrastive must be empty, since this term takes no"),
+        (
+            "loss={weights: {crd: 1}, options: {crd: {scale: 9}}}",
+            "loss.options.crd must be empty, since this term takes",
+        ),
         ("loss.weights={bank: 1}", "loss.weights.bank needs a queue_size above 0 among its options"),
         (
             "loss={weights: {bank: 1}, options: {bank: {num_keys: 9}}}",
@@ -189,7 +192,7 @@ def test_an_unknown_key_is_reported_before_the_key_it_leaves_missing(recipe):
 def test_an_unknown_loss_term_is_answered_with_the_known_ones(recipe):
     message = refused(recipe(), "loss.weights.crdd=1")
     assert "did you mean crd?" in message
-    known = "afd, affinity, bank, contrastive, crd, cross_kd, decoupled_affinity, fd, gd, icl, mfd, relation, siglip"
+    known = "afd, affinity, bank, contrastive, crd, cross_kd, decoupled_affinity, fd, gd, gram, icl, mfd, relation"
     assert known in message
 
 
