@@ -197,6 +197,7 @@ def test_everything_is_gathered_at_once(results):
         "decoupled_affinity": plain,
         "fd": nothing,
         "gd": gd,
+        "gram": plain,
         "icl": keys_are_teachers,
         "mfd": nothing,
         "relation": plain,
