@@ -12,7 +12,7 @@ from kdlosses.requests import KL, CrossEntropy, CrossEntropyGrad, Request, Sigmo
 from kdlosses.rows import rows_of
 from tests.backends import reference
 from tests.backends.agreement import distance, flat, gradients
-from tests.backends.subjects import USABLE, each_backend, each_backend_triton_slow, subject
+from tests.backends.subjects import USABLE, each_backend, each_backend_triton_slow, on_triton, subject
 from tests.grid import grid
 from tests.problems import seeded
 
@@ -101,7 +101,7 @@ def test_gradients_of_confident_rows_keep_their_digits(label):
     assert trial.gradient_error < 1e-4
 
 
-@grid(make=[entropies, kls, soft_entropies, both_gradients], label=USABLE)
+@grid(slow=on_triton, make=[entropies, kls, soft_entropies, both_gradients], label=USABLE)
 def test_logits_from_minus_100_to_100(make, label):
     """Every second key is opposite to its query: rows of one tile have maxima 200 apart, and sums that underflow."""
     image, teacher = noise(PAIRS, WIDTH, 1), noise(PAIRS, WIDTH, 2)
@@ -125,7 +125,7 @@ def test_logits_of_a_row_may_all_be_near_minus_100(label):
     assert trial.gradient_error < 1e-2
 
 
-@grid(scale=[1.0, 14.3, 100.0], label=USABLE)
+@grid(slow=on_triton, scale=[1.0, 14.3, 100.0], label=USABLE)
 def test_kl_vanishes_where_the_student_is_the_teacher(scale, label):
     image, text = noise(PAIRS, WIDTH, 1), noise(PAIRS, WIDTH, 2)
     trial = Trial(label, kls, scale, image, text, image, text)
@@ -154,7 +154,7 @@ def sigmoids(bias: float, teacher_bias: float) -> Make:
     return make
 
 
-@grid(bias=[-20.0, 0.0, 20.0], label=USABLE)
+@grid(slow=on_triton, bias=[-20.0, 0.0, 20.0], label=USABLE)
 def test_sigmoids_of_logits_from_minus_120_to_120(bias, label):
     image, teacher = noise(PAIRS, WIDTH, 1), noise(PAIRS, WIDTH, 2)
     flip = torch.ones(PAIRS, 1, dtype=torch.float64)

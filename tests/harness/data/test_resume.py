@@ -129,7 +129,11 @@ def test_what_waits_for_another_batch_is_part_of_the_state(data):
         assert [batch(resumed) for _ in range(start, 15)] == batches[start:]
 
 
-@pytest.mark.parametrize(("read", "workers"), [*product(READ, [0]), *in_workers((2,))], indirect=["read"])
+@pytest.mark.parametrize(
+    ("read", "workers"),
+    [*product(READ, [0]), *(pytest.param(name, 2, marks=pytest.mark.slow) for name in READ)],
+    indirect=["read"],
+)
 def test_the_list_of_skipped_samples_goes_on(read, workers, tmp_path):
     """Killed two batches after its checkpoint, a run has written lines that come again: they are not doubled."""
     whole, log = read(log=tmp_path / "whole.jsonl", workers=workers), tmp_path / "killed.jsonl"
