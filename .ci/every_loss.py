@@ -27,6 +27,10 @@ INTEGRATIONS = {
 }
 
 
+# Of those that cannot be made without.
+OPTIONS = {"bank": {"queue_size": 8}}
+
+
 class BareFinder(PathFinder):
     """Finds what a bare environment has, and nothing else."""
 
@@ -52,7 +56,8 @@ def main() -> None:
             # The released AFD has no shape for two widths.
             for dims in [(8, 8)] if (name, variant) == ("afd", "released") else [(8, 8), (6, 8)]:
                 for backend in ["auto", *usable]:
-                    step(torch, kdlosses.build(name, variant=variant, backend=backend, **widths(*dims)), *dims)
+                    settings = {"variant": variant, "backend": backend, **widths(*dims), **OPTIONS.get(name, {})}
+                    step(torch, kdlosses.build(name, **settings), *dims)
                     count += 1
     absent = [name for name, found in integrations().items() if not found]
     print(f"without their frameworks: {', '.join(absent) or 'none'}")
