@@ -15,6 +15,7 @@ from harness.config.openclip import known_keys
 from harness.errors import UserError
 from harness.models import create_model
 from harness.smoke_test import forward_smoke_test
+from tests.grid import tiers
 from tests.harness import tiny
 
 VISION = {
@@ -112,8 +113,7 @@ def text_tower_of_the_hub(folder):
     return {**tiny.STUDENT, "custom_text": True, "text_cfg": {**text, "context_length": 12}}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*BASES, "text tower of the Hub"])
+@pytest.mark.parametrize("name", tiers([*BASES, "text tower of the Hub"], {"vit"}))
 def test_each_key_of_a_model_config_makes_a_difference_or_is_refused(name, monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     base, idle = BASES.get(name) or text_tower_of_the_hub(tmp_path), []

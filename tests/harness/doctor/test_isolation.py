@@ -19,7 +19,6 @@ def check(name: str, limit: float = 600, **keywords: object) -> Check:
     return Check(name, f"{FAULTY}:{name}", limit, hint="what to do", **keywords)
 
 
-@pytest.mark.slow  # six cold processes
 def test_whatever_a_check_does_is_a_row(tmp_path):
     checks = [
         check("raises"),
@@ -50,7 +49,6 @@ def test_a_check_that_hangs_is_ended_at_its_limit_and_the_next_one_runs(tmp_path
     until_gone({int(number) for number in (tmp_path / "started").read_text().split()})
 
 
-@pytest.mark.slow
 def test_a_command_that_is_killed_leaves_no_process_of_its_checks(tmp_path):
     script = (
         "import sys; from pathlib import Path; from harness.doctor.checks import Check; "

@@ -1,11 +1,8 @@
 """The estimate of the loader's speed."""
 
-import pytest
-
 from harness.doctor import loading_speed
 
 
-@pytest.mark.slow
 def test_one_batch_is_enough_for_an_estimate(tmp_path):
     assert loading_speed.measure_rate(tmp_path, 0.0) > 0
 

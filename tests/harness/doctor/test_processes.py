@@ -27,12 +27,10 @@ def test_two_processes_gather_over_gloo(warm):
     assert exchange("gloo", 2, LOOPBACK, PATIENT) is None
 
 
-@pytest.mark.slow
 def test_an_interface_that_does_not_exist_is_a_problem(warm):
     assert "nope0" in exchange("gloo", 2, "nope0", PATIENT)
 
 
-@pytest.mark.slow
 def test_a_process_that_fails_is_a_problem(warm):
     assert exchange("no such backend", 1, LOOPBACK, PATIENT) is not None
 
