@@ -19,6 +19,7 @@ from kdlosses.relation import Relation
 from kdlosses.requests import CrossEntropy, Request, mean_of_directions, pairs_of_directions
 from kdlosses.rows import Rows, autocast_device
 from kdlosses.term import Computation
+from kdlosses.tiles.blocks import blocks
 
 
 def labelled(relations: tuple[Relation, Relation], smoothing: float) -> Computation:
@@ -195,9 +196,9 @@ class _Sigmoids(torch.autograd.Function):
         ctx.size = size
         shares = shares.expand(queries.shape[0])
         parts = []
-        for rows in _blocks(queries, size):
+        for rows in blocks(queries.shape[0], size):
             total = queries.new_zeros(queries[rows].shape[0])
-            for cols in _blocks(keys, size):
+            for cols in blocks(keys.shape[0], size):
                 logits = torch.addmm(bias, queries[rows], keys[cols].T)
                 positives = own[rows, None] == groups[cols]
                 # Of the sign that the label asks for: where it is right by far, the term is small and has its digits.
@@ -217,9 +218,9 @@ class _Sigmoids(torch.autograd.Function):
 def _slopes(saved: Sequence[Tensor], upstream: Tensor, size: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients for queries, keys and bias."""
     queries, keys, bias, own, groups, shares = saved
-    shares, cols_of = shares.expand(queries.shape[0]), _blocks(keys, size)
+    shares, cols_of = shares.expand(queries.shape[0]), blocks(keys.shape[0], size)
     of_queries, of_keys, of_bias = [], [torch.zeros_like(keys[cols]) for cols in cols_of], torch.zeros_like(bias)
-    for rows in _blocks(queries, size):
+    for rows in blocks(queries.shape[0], size):
         total = torch.zeros_like(queries[rows])
         for number, cols in enumerate(cols_of):
             logits = torch.addmm(bias, queries[rows], keys[cols].T)
@@ -231,10 +232,3 @@ def _slopes(saved: Sequence[Tensor], upstream: Tensor, size: int | None) -> tupl
             of_bias = of_bias + slopes.sum()
         of_queries.append(total)
     return torch.cat(of_queries), torch.cat(of_keys), of_bias
-
-
-def _blocks(rows: Tensor, size: int | None) -> list[slice]:
-    count = rows.shape[0]
-    if size is None:
-        return [slice(0, count)]
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
