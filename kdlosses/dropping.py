@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdlosses.entries import Entry
 from kdlosses.requests import add_up
-from kdlosses.term import Computation, Term
+from kdlosses.term import Computation, Term, split_answers
 
 
 def can_drop(entry: Entry) -> bool:
@@ -33,7 +33,8 @@ def dropped(
     Raises:
         ValueError: where the term has no values by pair.
     """
-    if any(one.pairs is None for one in computations):
+    functions = [one.pairs for one in computations if one.pairs is not None]
+    if len(functions) < len(computations):
         raise ValueError(
             f"term {term.name!r} has no value for each pair, by which teacher_dropping chooses; leave one of them out, "
             "or give its Computation a third argument, pairs(answers) -> [B]"
@@ -41,7 +42,8 @@ def dropped(
     requests = [request for one in computations for request in one.requests]
 
     def by_pair(answers: Sequence[Any]) -> Tensor:
-        values = _by_teacher(computations, answers)
+        own = split_answers(computations, answers)
+        values = [pairs(one) for pairs, one in zip(functions, own, strict=True)]
         largest = torch.stack(values).detach().argmax(0)
         parts = []
         for number, (value, weight, drawn) in enumerate(zip(values, weights, draws, strict=True)):
@@ -50,13 +52,3 @@ def dropped(
         return add_up(parts)
 
     return Computation(requests, lambda answers: by_pair(answers).mean(), by_pair)
-
-
-def _by_teacher(computations: Sequence[Computation], answers: Sequence[Any]) -> list[Tensor]:
-    found, start = [], 0
-    for one in computations:
-        assert one.pairs is not None, "refused above"
-        stop = start + len(one.requests)
-        found.append(one.pairs(answers[start:stop]))
-        start = stop
-    return found

@@ -154,17 +154,23 @@ class Term:
         return weighted_mean([self.compute(one) for one in embeddings], weights)
 
 
+def split_answers(computations: Sequence[Computation], answers: Sequence[Any]) -> list[Sequence[Any]]:
+    """Of the answers to all requests together those to each computation's."""
+    found, start = [], 0
+    for one in computations:
+        stop = start + len(one.requests)
+        found.append(answers[start:stop])
+        start = stop
+    return found
+
+
 def weighted_mean(computations: Sequence[Computation], weights: Sequence[float]) -> Computation:
     """``sum_k w_k L_k``: each teacher's own."""
     requests = [request for one in computations for request in one.requests]
 
     def weighted(answers: Sequence[Any], functions: Sequence[Callable[[Sequence[Any]], Tensor]]) -> Tensor:
-        parts, start = [], 0
-        for one, function, weight in zip(computations, functions, weights, strict=True):
-            stop = start + len(one.requests)
-            parts.append(weight * function(answers[start:stop]))
-            start = stop
-        return add_up(parts)
+        own = split_answers(computations, answers)
+        return add_up(weight * function(one) for one, function, weight in zip(own, functions, weights, strict=True))
 
     finishes, pairs = [one.finish for one in computations], [one.pairs for one in computations if one.pairs is not None]
     by_pair = (lambda answers: weighted(answers, pairs)) if len(pairs) == len(computations) else None

@@ -22,7 +22,7 @@ from kdlosses.options import resolved
 from kdlosses.requests import add_up
 from kdlosses.rows import autocast_device
 from kdlosses.state import TermState, states_of
-from kdlosses.term import Computation
+from kdlosses.term import Computation, split_answers
 from kdlosses.term_checks import by_pair, check_computation, finished
 
 
@@ -56,14 +56,13 @@ class WeightedSum(GuardedLoss, Layers):
             # All requests go to the backend at once, so that one pass over a tile can serve several terms.
             requests = [request for one in computations for request in one.requests]
             answers = distribution.evaluate(self._backend, requests) if requests else []
-            losses, start = {}, 0
-            for (name, weight), one in zip(self.weights.items(), computations, strict=True):
-                stop = start + len(one.requests)
+            losses, own = {}, split_answers(computations, answers)
+            for (name, weight), one, answered in zip(self.weights.items(), computations, own, strict=True):
                 term, twice = self._terms[name].term, partial(self._of_twice, name, inputs)
-                found = finished(term, one, answers[start:stop], twice)
+                found = finished(term, one, answered, twice)
                 if self.reduction == "none":
-                    found = by_pair(term, one, answers[start:stop], found)
-                losses[f"{name}_loss"], start = weight * found, stop
+                    found = by_pair(term, one, answered, found)
+                losses[f"{name}_loss"] = weight * found
         reduced = losses if self.reduction == "none" else distribution.mean(losses)
         self._update_states(distribution, inputs)
         return reduced
